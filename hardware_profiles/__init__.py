@@ -1,0 +1,1 @@
+"""Hardware profiles, one TOML a device; every number names its source."""

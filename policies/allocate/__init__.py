@@ -1,0 +1,1 @@
+"""Allocation: how the slots are divided among the layers."""

@@ -1,0 +1,1 @@
+"""Eviction: which resident expert leaves when a slot is needed."""

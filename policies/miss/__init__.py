@@ -1,0 +1,1 @@
+"""Miss handling: what the layer does while a demanded expert is not there."""

@@ -1,0 +1,1 @@
+"""Prefetch: which experts to fetch before the router asks for them."""

@@ -1,0 +1,1 @@
+"""Routing: whether the router's choice is changed to suit the cache."""

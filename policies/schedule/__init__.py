@@ -1,0 +1,1 @@
+"""Schedule: in which order transfers use the link, and what a prefetch may evict."""

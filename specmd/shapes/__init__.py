@@ -1,0 +1,1 @@
+"""Model shapes, one TOML a model; every number names its source."""

@@ -1,0 +1,1 @@
+"""Routing traces: the file format, slicing, importers, synthetic traces, locality."""
