@@ -1,0 +1,218 @@
+"""A routing trace in memory: which experts each token chose, and when.
+
+Arrays run over tokens in execution order. Tokens with the same ``step`` went through the model in
+one forward pass: the prefill of a request, or one decode step of all requests in flight. What a
+cache sees in a layer of a step is the *union* of its tokens' experts, which is why steps, and not
+tokens, are the clock of every simulation.
+
+Letters used throughout: T tokens, L layers, K experts per token and layer, E experts per layer,
+R requests, D lookahead depth.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from specmd.errors import SpecmdError
+from specmd.trace.schema import DECODE, MAX_EXPERTS, TraceHeader
+
+Array = NDArray[Any]
+
+REQUIRED = ("expert_ids", "step", "request", "phase")
+OPTIONAL = (
+    "weights",
+    "token_ids",
+    "prompt_lengths",
+    "logits",
+    "lookahead",
+    "lookahead_renormalised",
+)
+CHUNK_BYTES = 1 << 24
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A routing trace. Treat its arrays as read-only: they may be shared or mapped from a file.
+
+    Attributes:
+        header: what the trace is of.
+        expert_ids: (T, L, K) uint8, or uint16 where E > 256; chosen experts, best first.
+        step: (T,) int32, from 0, never falling, without gaps; one value per forward pass.
+        request: (T,) int32, each of 0..R-1 at least once.
+        phase: (T,) uint8, ``PREFILL`` or ``DECODE``.
+        weights: (T, L, K) float16 or float32 gate weights, finite and not negative, or None.
+        token_ids: (T,) int32 vocabulary ids of the tokens fed in, or None.
+        prompt_lengths: (R,) int32 prompt tokens of each request, -1 unknown, or None. Known even
+            where the prefill itself was not recorded.
+        logits: (T, L, E) float16 router logits, or None.
+        lookahead: (T, L, D, E) float16, or None. Entry [t, l, d-1] holds the scores that the gate
+            of layer l+d gives on layer l's gate input; NaN where l+d >= L.
+        lookahead_renormalised: the same, the input re-normalised with layer l+d's norm first.
+
+    """
+
+    header: TraceHeader
+    expert_ids: Array
+    step: NDArray[np.int32]
+    request: NDArray[np.int32]
+    phase: NDArray[np.uint8]
+    weights: Array | None = None
+    token_ids: NDArray[np.int32] | None = None
+    prompt_lengths: NDArray[np.int32] | None = None
+    logits: Array | None = None
+    lookahead: Array | None = None
+    lookahead_renormalised: Array | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens T in the trace."""
+        return int(self.expert_ids.shape[0])
+
+    @property
+    def num_steps(self) -> int:
+        """Forward passes in the trace."""
+        return int(self.step[-1]) + 1 if self.step.size else 0
+
+    @property
+    def num_requests(self) -> int:
+        """Requests R in the trace."""
+        if self.prompt_lengths is not None:
+            return int(self.prompt_lengths.shape[0])
+        return int(self.request.max()) + 1 if self.request.size else 0
+
+    @cached_property
+    def step_starts(self) -> NDArray[np.int64]:
+        """Return the (num_steps + 1,) int64 first token of every step, then T."""
+        edges = np.flatnonzero(np.diff(self.step)) + 1
+        return np.concatenate(([0], edges, [self.num_tokens])).astype(np.int64)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of what the arrays say (not of the header's texts), as 32 hexadecimal digits.
+
+        Taken from the header of a loaded file; otherwise computed on first use, about 1 GB/s.
+        """
+        return content_digest(self)
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the arrays that are present, by name, in the order of the file."""
+        found = {name: getattr(self, name) for name in REQUIRED + OPTIONAL}
+        return {name: array for name, array in found.items() if array is not None}
+
+
+def byte_chunks(array: Array) -> Iterator[memoryview]:
+    """Yield the bytes of `array` in C order, little-endian, about 16 MiB at a time."""
+    rows = max(1, CHUNK_BYTES // max(1, array.nbytes // max(1, array.shape[0])))
+    little = array.dtype.newbyteorder("<")
+    for start in range(0, array.shape[0], rows):
+        chunk = np.ascontiguousarray(array[start : start + rows], dtype=little)
+        yield chunk.reshape(-1).view(np.uint8).data
+
+
+def content_digest(trace: Trace) -> str:
+    """Return blake2b (32 hexadecimal digits) over E and every array's name, dtype, shape, bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(f"specmd.trace experts={trace.header.num_experts}\n".encode())
+    for name, array in trace.arrays().items():
+        kind = array.dtype.newbyteorder("<").str
+        digest.update(f"{name} {kind} {array.shape}\n".encode())
+        for chunk in byte_chunks(array):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def build_trace(
+    expert_ids: ArrayLike,
+    *,
+    num_experts: int,
+    step: ArrayLike | None = None,
+    request: ArrayLike | None = None,
+    phase: ArrayLike | int = DECODE,
+    weights: ArrayLike | None = None,
+    token_ids: ArrayLike | None = None,
+    prompt_lengths: ArrayLike | None = None,
+    logits: ArrayLike | None = None,
+    lookahead: ArrayLike | None = None,
+    lookahead_renormalised: ArrayLike | None = None,
+    header: Mapping[str, Any] | None = None,
+) -> Trace:
+    """Build a checked trace from arrays of any integer or float type.
+
+    Args:
+        expert_ids: (T, L, K) integers, or (T, L) for top-1 routing.
+        num_experts: experts E of a layer.
+        step: (T,); by default every token is a step of its own.
+        request: (T,); by default all tokens belong to request 0.
+        phase: (T,) or one value for all tokens.
+        weights: (T, L, K) or (T, L) floats; anything but float16 becomes float32.
+        token_ids: (T,) integers.
+        prompt_lengths: (R,) integers, -1 unknown.
+        logits: (T, L, E) floats, stored as float16.
+        lookahead: (T, L, D, E) floats, stored as float16.
+        lookahead_renormalised: the same.
+        header: further fields of `TraceHeader` (model, expert_bytes, source, ...).
+
+    Raises:
+        SpecmdError: the arrays do not make a valid trace.
+
+    """
+    from specmd.trace.validation import check_trace, require_range
+
+    ids = np.asarray(expert_ids)
+    if ids.ndim == 2:
+        ids = ids[:, :, None]
+    if ids.ndim != 3 or ids.dtype.kind not in "iu" or 0 in ids.shape:
+        raise SpecmdError(
+            f"expert ids must be integers of shape (tokens, layers, k), none of them 0; "
+            f"got {ids.dtype} {ids.shape}"
+        )
+    if not 1 <= num_experts <= MAX_EXPERTS:
+        raise SpecmdError(f"{num_experts} experts a layer: give a number from 1 to {MAX_EXPERTS}")
+    require_range(ids, num_experts)
+    tokens, layers, top_k = ids.shape
+    facts = {"num_layers": layers, "num_experts": num_experts, "top_k": top_k}
+
+    def ints(values: ArrayLike | None) -> NDArray[np.int32] | None:
+        return None if values is None else _as_int32(np.asarray(values))
+
+    def halves(values: ArrayLike | None) -> Array | None:
+        return None if values is None else np.asarray(values).astype(np.float16, copy=False)
+
+    gate = None if weights is None else np.asarray(weights)
+    if gate is not None:
+        gate = gate.reshape(gate.shape + (1,) * (3 - gate.ndim))
+        gate = gate.astype(np.float16 if gate.dtype == np.float16 else np.float32, copy=False)
+    trace = Trace(
+        header=TraceHeader(**facts, **(header or {})),
+        expert_ids=ids.astype(id_dtype(num_experts), copy=False),
+        step=_as_int32(np.arange(tokens) if step is None else np.asarray(step)),
+        request=_as_int32(np.zeros(tokens) if request is None else np.asarray(request)),
+        phase=np.ascontiguousarray(np.broadcast_to(np.asarray(phase, dtype=np.uint8), (tokens,))),
+        weights=gate,
+        token_ids=ints(token_ids),
+        prompt_lengths=ints(prompt_lengths),
+        logits=halves(logits),
+        lookahead=halves(lookahead),
+        lookahead_renormalised=halves(lookahead_renormalised),
+    )
+    check_trace(trace)
+    return trace
+
+
+def id_dtype(num_experts: int) -> type[np.uint8] | type[np.uint16]:
+    """Return the type expert ids are stored in: one byte up to 256 experts, else two."""
+    return np.uint8 if num_experts <= 256 else np.uint16
+
+
+def _as_int32(values: Array) -> NDArray[np.int32]:
+    limit = np.iinfo(np.int32)
+    if values.size and (values.min() < limit.min or values.max() > limit.max):
+        raise SpecmdError("steps, requests, token ids and prompt lengths must fit into 32 bits")
+    return values.astype(np.int32, copy=False)
