@@ -8,7 +8,10 @@ import pytest
 from specmd.errors import SpecmdError
 from specmd.shape import list_shapes, load_shape, read_shape, shape_for_model
 
-REQUIRED = {"olmoe-1b-7b", "mixtral-8x7b", "qwen3-30b-a3b", "deepseek-v2-lite", "gpt-oss-20b"}
+REQUIRED = {
+    "olmoe-1b-7b", "mixtral-8x7b", "qwen3-30b-a3b", "deepseek-v2-lite", "gpt-oss-20b",
+    "switch-base-32",
+}  # fmt: skip
 
 
 def text_of(name: str) -> str:
@@ -36,6 +39,7 @@ def test_a_shipped_shape_is_valid_and_sourced(name: str):
         ("mixtral-8x7b", 352_321_536),  # 3 * 4096 * 14336 * 2
         ("qwen3-30b-a3b", 9_437_184),  # 3 * 2048 * 768 * 2
         ("deepseek-v2-lite", 17_301_504),  # 3 * 2048 * 1408 * 2
+        ("switch-base-32", 9_437_184),  # 2 * 768 * 3072 * 2, served in bf16
         ("gpt-oss-20b", 13_219_200 + 17_280),  # 3 * 2880 * 2880 * 4.25 / 8, biases in bf16
     ],
 )
@@ -76,6 +80,8 @@ def test_totals_equal_the_models_built_by_transformers():
         "qwen3-30b-a3b": 30_532_122_624 - 2048,
         "deepseek-v2-lite": 15_706_484_224 - 2048,
         "gpt-oss-20b": 20_914_757_184 - 2880,
+        # two final norms, two tables of 32 relative positions by 12 heads, and tied embeddings
+        "switch-base-32": 1_978_514_688 - 2 * 768 - 2 * 32 * 12,
     }
     assert {name: round(load_shape(name).total_parameters) for name in exact} == exact
 
