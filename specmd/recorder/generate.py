@@ -1,0 +1,156 @@
+"""Run prompts through a model in batches and record it: what `specmd record` does.
+
+Sampling, not greedy decoding, is the default: a small model that always takes the likeliest token
+soon repeats itself, and a trace of a loop has a locality that no real text has. The seed is fixed,
+so two runs on one machine give the same text.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from specmd.errors import SpecmdError
+from specmd.recorder.prompts import Prompt, as_prompts
+from specmd.recorder.recorder import Logits, Recorder
+from specmd.trace import Trace
+
+TINY_NAMES = ("tiny", "builtin")
+
+
+def load_model(name: str | PathLike[str]) -> tuple[Any, Any]:
+    """Load `(model, tokenizer)`: `tiny` for the shipped one, else a folder or a hub name.
+
+    Raises:
+        SpecmdError: transformers is not installed, or nothing loadable is found under the name.
+
+    """
+    try:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    except ImportError:
+        raise SpecmdError(
+            "recording needs transformers: pip install 'specmd-bench[record]'"
+        ) from None
+    if str(name) in TINY_NAMES:
+        from specmd.tiny import load_tiny
+
+        return load_tiny()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
+        model: Any = AutoModelForCausalLM.from_pretrained(name)
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SpecmdError(f"model '{name}' cannot be loaded: {reason}") from None
+    return model.eval(), tokenizer
+
+
+def record_model(
+    model: Any,
+    tokenizer: Any,
+    prompts: Iterable[Prompt | str | Mapping[str, Any]],
+    *,
+    max_new_tokens: int = 64,
+    batch: int = 1,
+    logits: Logits = "top",
+    lookahead: int = 1,
+    out: str | PathLike[str] | None = None,
+    temperature: float = 0.8,
+    seed: int = 0,
+    max_prompt_tokens: int | None = None,
+    prefill_chunk: int | None = None,
+    header: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Trace:
+    """Generate from `prompts` and return the trace.
+
+    Args:
+        model: a transformers causal MoE model.
+        tokenizer: its tokenizer; the end-of-sequence token pads where it has no padding token.
+        prompts: texts, see `read_prompts`.
+        max_new_tokens: tokens generated for each prompt, fewer where the model ends its text.
+        batch: prompts that run together; the last batch may be smaller.
+        logits: `none`, `top` or `full`; see `Recorder`.
+        lookahead: depth of the lookahead scores, 0 for none.
+        out: trace file, written as the recording goes; None keeps it in memory.
+        temperature: of sampling; 0 decodes greedily.
+        seed: of sampling.
+        max_prompt_tokens: cut prompts to this many tokens.
+        prefill_chunk: tokens of a prefill chunk, or None for one pass.
+        header: fields of the trace's header that override the ones found.
+        progress: called with (prompts done, prompts) before the first and after every batch.
+
+    Raises:
+        SpecmdError: not a MoE model, no prompts, an impossible number, or an interrupted recording
+            in the way. Any other exception, Ctrl-C among them, leaves a truncated trace behind.
+
+    """
+    texts = as_prompts(prompts)
+    for label, value in (("max_new_tokens", max_new_tokens), ("batch", batch)):
+        if value < 1:
+            raise SpecmdError(f"{label} {value}: give 1 or more")
+    if temperature < 0:
+        raise SpecmdError(f"temperature {temperature}: give 0 (greedy) or more")
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "use_cache": True}
+    if prefill_chunk is not None:
+        options["prefill_chunk_size"] = prefill_chunk
+    if temperature > 0:
+        options |= {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    else:
+        options |= {"do_sample": False}
+    manner = f"sampled at temperature {temperature:g}, seed {seed}" if temperature else "greedy"
+    counts = Counter(prompt.domain or "unnamed" for prompt in texts)
+    domains = ", ".join(f"{count} {domain}" for domain, count in sorted(counts.items()))
+    fields = {
+        "source": f"{len(texts)} prompts ({domains})",
+        "notes": f"Batch {batch}, up to {max_new_tokens} new tokens, {manner}.",
+    } | dict(header or {})
+
+    recorder = Recorder(model, lookahead=lookahead, logits=logits, out=out, header=fields)
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(), torch.no_grad(), recorder:
+        torch.manual_seed(seed)
+        for start in range(0, len(texts), batch):
+            if progress is not None:
+                progress(start, len(texts))
+            group = [prompt.text for prompt in texts[start : start + batch]]
+            inputs = _encode(tokenizer, group, max_prompt_tokens)
+            ids, mask = (inputs[name].to(device) for name in ("input_ids", "attention_mask"))
+            model.generate(
+                input_ids=ids, attention_mask=mask, pad_token_id=_padding_id(tokenizer), **options
+            )
+        if progress is not None:
+            progress(len(texts), len(texts))
+    return recorder.trace
+
+
+def _encode(tokenizer: Any, texts: list[str], limit: int | None) -> Any:
+    """Token ids and mask (B, P), padded on the left."""
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    previous, tokenizer.padding_side = tokenizer.padding_side, "left"
+    try:
+        return tokenizer(
+            texts,
+            return_tensors="pt",
+            padding=True,
+            truncation=limit is not None,
+            max_length=limit,
+            return_token_type_ids=False,
+        )
+    finally:
+        tokenizer.padding_side = previous
+
+
+def _padding_id(tokenizer: Any) -> int:
+    found = tokenizer.pad_token_id
+    return int(found if found is not None else tokenizer.eos_token_id)
+
+
+def default_name(model: str | PathLike[str]) -> str:
+    """Return the file name under which a recording of `model` is written if none is given."""
+    return f"{Path(model).name}.npz"
