@@ -2,16 +2,33 @@
 
 from specmd.trace.importers import import_trace
 from specmd.trace.schema import DECODE, PREFILL, TraceHeader
+from specmd.trace.slicing import (
+    concatenate,
+    interleave,
+    select_requests,
+    slice_steps,
+    slice_tokens,
+)
+from specmd.trace.statistics import Locality, locality
 from specmd.trace.store import load, save
+from specmd.trace.synthesis import synthetic
 from specmd.trace.trace import Trace, build_trace
 
 __all__ = [
     "DECODE",
     "PREFILL",
+    "Locality",
     "Trace",
     "TraceHeader",
     "build_trace",
+    "concatenate",
     "import_trace",
+    "interleave",
     "load",
+    "locality",
     "save",
+    "select_requests",
+    "slice_steps",
+    "slice_tokens",
+    "synthetic",
 ]

@@ -41,7 +41,8 @@ def import_trace(
 
     Args:
         src: the file.
-        kind: ``topk-npz``, ``jsonl`` or ``csv``; by default told from the file's suffix.
+        kind: ``topk-npz``, ``jsonl`` or ``csv``; by default told from the file's suffix. The forms
+            are described in `import_npz`, `import_jsonl` and `import_csv`.
         num_experts: experts E of a layer.
         expert_bytes: size of one expert in bytes, if known.
         model: the model's name, if known.
@@ -84,4 +85,10 @@ def import_trace(
         from specmd.trace.import_npz import read_topk_npz
 
         return read_topk_npz(path, num_experts=num_experts, phase=phase, header=header)
-    raise SpecmdError(f"{path}: kind {kind} is not supported yet")
+    if kind == "jsonl":
+        from specmd.trace.import_jsonl import read_jsonl
+
+        return read_jsonl(path, num_experts=num_experts, phase=phase, header=header)
+    from specmd.trace.import_csv import read_csv
+
+    return read_csv(path, num_experts=num_experts, phase=phase, header=header)

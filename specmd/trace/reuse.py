@@ -53,7 +53,7 @@ class ReuseDistances:
     def histogram(self) -> list[int]:
         """Return counts by distance: bin 0 is distance 0, bin i is 2^(i-1)..2^i - 1."""
         used = np.flatnonzero(self._bins)
-        return self._bins[: int(used[-1]) + 1 if used.size else 0].tolist()
+        return [int(count) for count in self._bins[: int(used[-1]) + 1 if used.size else 0]]
 
 
 @cache

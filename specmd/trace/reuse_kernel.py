@@ -7,7 +7,7 @@ from typing import Any
 from numba import njit
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def advance(keys: Any, last: Any, owner: Any, tree: Any, bins: Any, state: Any) -> None:
     """Take `keys` one by one and count their distances into `bins`; all arrays are int64.
 

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import ValidationError
 
 from specmd.errors import SpecmdError
-from specmd.trace.schema import DECODE, MAX_EXPERTS, TraceHeader
+from specmd.trace.schema import DECODE, MAX_EXPERTS, PREFILL, TraceHeader
 
 Array = NDArray[Any]
 
@@ -80,7 +81,7 @@ class Trace:
         """Forward passes in the trace."""
         return int(self.step[-1]) + 1 if self.step.size else 0
 
-    @property
+    @cached_property
     def num_requests(self) -> int:
         """Requests R in the trace."""
         if self.prompt_lengths is not None:
@@ -178,26 +179,35 @@ def build_trace(
     require_range(ids, num_experts)
     tokens, layers, top_k = ids.shape
     facts = {"num_layers": layers, "num_experts": num_experts, "top_k": top_k}
+    phases = np.broadcast_to(_integers("phase", phase), (tokens,))
+    if int(phases.min()) < PREFILL or int(phases.max()) > DECODE:
+        raise SpecmdError("a phase is neither 0 (prefill) nor 1 (decode)")
 
-    def ints(values: ArrayLike | None) -> NDArray[np.int32] | None:
-        return None if values is None else _as_int32(np.asarray(values))
+    def ints(name: str, values: ArrayLike | None) -> NDArray[np.int32] | None:
+        return None if values is None else _integers(name, values)
 
     def halves(values: ArrayLike | None) -> Array | None:
-        return None if values is None else np.asarray(values).astype(np.float16, copy=False)
+        return None if values is None else _floats(values, np.float16)
 
     gate = None if weights is None else np.asarray(weights)
     if gate is not None:
         gate = gate.reshape(gate.shape + (1,) * (3 - gate.ndim))
-        gate = gate.astype(np.float16 if gate.dtype == np.float16 else np.float32, copy=False)
+        gate = gate if gate.dtype == np.float16 else _floats(gate, np.float32)
+    try:
+        described = TraceHeader(**{**(header or {}), **facts})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise SpecmdError(f"trace header, {where}: {first['msg']}") from error
     trace = Trace(
-        header=TraceHeader(**facts, **(header or {})),
+        header=described,
         expert_ids=ids.astype(id_dtype(num_experts), copy=False),
-        step=_as_int32(np.arange(tokens) if step is None else np.asarray(step)),
-        request=_as_int32(np.zeros(tokens) if request is None else np.asarray(request)),
-        phase=np.ascontiguousarray(np.broadcast_to(np.asarray(phase, dtype=np.uint8), (tokens,))),
+        step=_integers("step", np.arange(tokens) if step is None else step),
+        request=_integers("request", np.zeros(tokens, np.int32) if request is None else request),
+        phase=phases.astype(np.uint8),
         weights=gate,
-        token_ids=ints(token_ids),
-        prompt_lengths=ints(prompt_lengths),
+        token_ids=ints("token_ids", token_ids),
+        prompt_lengths=ints("prompt_lengths", prompt_lengths),
         logits=halves(logits),
         lookahead=halves(lookahead),
         lookahead_renormalised=halves(lookahead_renormalised),
@@ -211,8 +221,19 @@ def id_dtype(num_experts: int) -> type[np.uint8] | type[np.uint16]:
     return np.uint8 if num_experts <= 256 else np.uint16
 
 
-def _as_int32(values: Array) -> NDArray[np.int32]:
+def _integers(name: str, values: ArrayLike) -> NDArray[np.int32]:
+    given = np.asarray(values)
     limit = np.iinfo(np.int32)
-    if values.size and (values.min() < limit.min or values.max() > limit.max):
-        raise SpecmdError("steps, requests, token ids and prompt lengths must fit into 32 bits")
-    return values.astype(np.int32, copy=False)
+    if given.dtype.kind not in "iu":
+        raise SpecmdError(f"{name} must be integers, not {given.dtype}")
+    if given.size and (given.min() < limit.min or given.max() > limit.max):
+        raise SpecmdError(f"{name} must fit into 32 bits")
+    return given.astype(np.int32, copy=False)
+
+
+def _floats(values: ArrayLike, dtype: type[np.float16] | type[np.float32]) -> Array:
+    given = np.asarray(values)
+    if given.dtype.kind not in "iuf":
+        raise SpecmdError(f"weights and scores must be numbers, not {given.dtype}")
+    with np.errstate(over="ignore"):  # infinite weights are refused by the checks
+        return given.astype(dtype, copy=False)
