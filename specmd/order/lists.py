@@ -1,0 +1,80 @@
+"""Doubly linked lists over integer keys, as two arrays.
+
+Key k is node k. List h is closed by a sentinel node `size + h`, so no operation branches on an
+empty list: `next[sentinel]` is the front and `prev[sentinel]` the back. A key is in at most one
+list. All operations are O(1), except `place_ordered`, which walks the keys of the same stamp.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+
+
+class Lists(NamedTuple):
+    """Lists over `size` keys; `next` and `prev` have one entry a key and one a list."""
+
+    next: IntArray
+    prev: IntArray
+    size: int
+
+
+def make_lists(size: int, count: int) -> Lists:
+    """Build `count` empty lists over the keys 0..size-1."""
+    nodes = np.arange(size + count, dtype=np.uint32)
+    return Lists(nodes.copy(), nodes.copy(), size)
+
+
+def front(lists: Lists, which: int) -> int:
+    """First node of a list; its sentinel (>= size) when the list is empty."""
+    return lists.next[lists.size + which]
+
+
+def back(lists: Lists, which: int) -> int:
+    """Last node of a list; its sentinel (>= size) when the list is empty."""
+    return lists.prev[lists.size + which]
+
+
+def unlink(lists: Lists, key: int) -> None:
+    """Take a key out of the list it is in."""
+    after = lists.next[key]
+    before = lists.prev[key]
+    lists.next[before] = after
+    lists.prev[after] = before
+
+
+def insert_before(lists: Lists, node: int, key: int) -> None:
+    """Put a key, in no list now, in front of a node."""
+    before = lists.prev[node]
+    lists.next[before] = key
+    lists.prev[key] = before
+    lists.next[key] = node
+    lists.prev[node] = key
+
+
+def push_front(lists: Lists, which: int, key: int) -> None:
+    """Put a key, in no list now, at the front."""
+    insert_before(lists, lists.next[lists.size + which], key)
+
+
+def push_back(lists: Lists, which: int, key: int) -> None:
+    """Put a key, in no list now, at the back."""
+    insert_before(lists, lists.size + which, key)
+
+
+def place_ordered(lists: Lists, which: int, key: int, stamp: IntArray, now: int) -> None:
+    """Stamp a key, in no list now, and put it at the front; equal stamps stay by ascending key.
+
+    With this the back of the list is the key of the smallest stamp and, among those, the largest
+    key: the tie rule of the contract.
+    """
+    stamp[key] = now
+    end = lists.size + which
+    node = lists.next[end]
+    while node != end and stamp[node] == now and node < key:
+        node = lists.next[node]
+    insert_before(lists, node, key)

@@ -1,0 +1,231 @@
+"""Where policies are found: built-in files, plug-in files and folders, and entry points.
+
+A policy is a class that carries a declaration, put there by the decorator `policy`. Its parameters
+are the keyword-only arguments of its `create`; their annotations and defaults are the schema.
+Listing imports neither torch nor numba.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import pkgutil
+import sys
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from specmd.errors import SpecmdError, unknown
+
+Axis = Literal["evict", "prefetch", "schedule", "miss", "route", "allocate"]
+AXES: tuple[Axis, ...] = ("evict", "prefetch", "schedule", "miss", "route", "allocate")
+Need = Literal["future", "training", "lookahead", "weights"]
+C = TypeVar("C", bound=type)
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What a policy says of itself."""
+
+    axis: Axis
+    name: str
+    source: str
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered policy: its declaration, its class, and where it came from."""
+
+    axis: Axis
+    name: str
+    source: str
+    needs: tuple[str, ...]
+    summary: str
+    origin: str
+    cls: Any = field(repr=False)
+
+    @property
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """Keyword-only parameters of `create`."""
+        found = inspect.signature(self.cls.create).parameters.values()
+        return {p.name: p for p in found if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+    def row(self) -> dict[str, Any]:
+        """A row for `specmd list policies`."""
+        hints = typing.get_type_hints(self.cls.create)
+        parameters = {
+            name: {"type": _spell_type(hints.get(name, str)), "default": parameter.default}
+            for name, parameter in self.parameters.items()
+        }
+        return {
+            "axis": self.axis,
+            "name": self.name,
+            "summary": self.summary,
+            "needs": list(self.needs),
+            "parameters": parameters,
+            "source": self.source,
+            "origin": self.origin,
+        }
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A policy with the values of all its parameters."""
+
+    entry: Entry
+    values: dict[str, Any]
+
+    @property
+    def spelled(self) -> str:
+        """Canonical spelling: the name, then the values that are not the default, by name."""
+        changed = [
+            f"{name}={_spell_value(value)}"
+            for name, value in sorted(self.values.items())
+            if value != self.entry.parameters[name].default
+        ]
+        return self.entry.name + (":" + ",".join(changed) if changed else "")
+
+    def create(self, *args: Any) -> Any:
+        """Build the policy, giving `create` what its axis passes and the parameters."""
+        return self.entry.cls.create(*args, **self.values)
+
+
+def policy(
+    name: str, *, axis: Axis = "evict", source: str, needs: Iterable[Need] = ()
+) -> Callable[[C], C]:
+    """Declare a class as a policy. `source` cites where the rule comes from."""
+
+    def declare(cls: C) -> C:
+        cls.__specmd__ = Declaration(axis, name, source, tuple(needs))  # type: ignore[attr-defined]
+        return cls
+
+    return declare
+
+
+def entries(axis: Axis | None = None) -> list[Entry]:
+    """All registered policies, of one axis or of all, in order of axis and name."""
+    found = [entry for entry in _registry().values() if axis in (None, entry.axis)]
+    return sorted(found, key=lambda entry: (AXES.index(entry.axis), entry.name))
+
+
+def choose(axis: Axis, spelled: str) -> Choice:
+    """Resolve `name:key=value,...`; raises SpecmdError with the closest known names."""
+    name, _, rest = spelled.strip().partition(":")
+    known = {entry.name: entry for entry in entries(axis)}
+    if name not in known:
+        raise unknown(f"{axis} policy", name, known)
+    entry = known[name]
+    hints = typing.get_type_hints(entry.cls.create)
+    values = {key: parameter.default for key, parameter in entry.parameters.items()}
+    for part in filter(None, rest.split(",")):
+        key, equals, text = part.partition("=")
+        key = key.strip()
+        if key not in values:
+            raise unknown(f"parameter of {name}", key, values or ["(it has none)"])
+        if not equals:
+            raise SpecmdError(f"'{part}' in '{spelled}': write {key}=VALUE")
+        try:
+            values[key] = TypeAdapter(hints[key]).validate_strings(text.strip())
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise SpecmdError(f"'{spelled}': {key}={text} is not valid: {reason}") from None
+    return Choice(entry, values)
+
+
+def add_plugin(path: str | Path) -> list[Entry]:
+    """Register the policies of a Python file, or of every file of a folder."""
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(p for p in path.glob("*.py") if not p.name.startswith("_"))
+        if not files:
+            raise SpecmdError(f"plug-in folder {path} holds no .py file")
+        return [entry for file in files for entry in add_plugin(file)]
+    if not path.is_file():
+        raise SpecmdError(f"plug-in {path} does not exist")
+    path = path.resolve()
+    name = f"specmd_plugin_{hashlib.blake2b(str(path).encode(), digest_size=6).hexdigest()}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise SpecmdError(f"plug-in {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise SpecmdError(
+            f"plug-in {path} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    found = _declared(module, str(path))
+    if not found:
+        raise SpecmdError(f"plug-in {path} declares no policy: decorate a class with @policy(...)")
+    for entry in found:
+        known = _registry().get((entry.axis, entry.name))
+        if known is not None and known.origin != entry.origin:
+            raise SpecmdError(
+                f"plug-in {path}: {entry.axis} policy '{entry.name}' is already registered "
+                f"by {known.origin}"
+            )
+        _registry()[entry.axis, entry.name] = entry
+    return found
+
+
+@cache
+def _registry() -> dict[tuple[Axis, str], Entry]:
+    import specmd.policies
+
+    found: dict[tuple[Axis, str], Entry] = {}
+    for info in pkgutil.walk_packages(specmd.policies.__path__, "specmd.policies."):
+        if not info.ispkg:
+            for entry in _declared(importlib.import_module(info.name), "built-in"):
+                found[entry.axis, entry.name] = entry
+    for point in importlib.metadata.entry_points(group="specmd.policies"):
+        try:
+            module = point.load()
+        except Exception as error:  # a broken plug-in must not break the rest
+            sys.stderr.write(f"specmd: plug-in {point.value} cannot be imported: {error}\n")
+            continue
+        for entry in _declared(module, f"entry point {point.value}"):
+            found.setdefault((entry.axis, entry.name), entry)
+    return found
+
+
+def _declared(module: ModuleType, origin: str) -> list[Entry]:
+    found = []
+    for cls in vars(module).values():
+        declaration = vars(cls).get("__specmd__") if isinstance(cls, type) else None
+        if isinstance(declaration, Declaration) and cls.__module__ == module.__name__:
+            if not callable(getattr(cls, "create", None)):
+                raise SpecmdError(f"policy '{declaration.name}' ({origin}) has no `create`")
+            doc = inspect.getdoc(module) or inspect.getdoc(cls) or ""
+            found.append(
+                Entry(
+                    declaration.axis,
+                    declaration.name,
+                    declaration.source,
+                    declaration.needs,
+                    doc.strip().split("\n")[0],
+                    origin,
+                    cls,
+                )
+            )
+    return found
+
+
+def _spell_type(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "|".join(str(value) for value in typing.get_args(hint))
+    return getattr(hint, "__name__", str(hint))
+
+
+def _spell_value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

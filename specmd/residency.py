@@ -1,0 +1,400 @@
+"""The residency core: the one place where the rules of the evaluation contract live.
+
+It serves an event (one MoE layer of one step) over plain arrays: which keys are hits, late or
+misses, which key leaves for which, what is prefetched. The policy decides the order, the link
+decides when bytes are there; both are bound by `specmd.kernel`, so the same lines drive a compiled
+replay, an interpreted one, a timed simulation and the live cache.
+
+Life of a key: EMPTY -> LOADING (demand or prefetch) -> READY -> EMPTY. A key is *held* (may not
+leave) while its event lasts, while it is loading and while a kernel may read it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from specmd.links.hooks import execute, fetch, make_room, prefetch, promote, settle, withdraw
+from specmd.policy.event import NOBODY, Event, FloatArray, IntArray, KeyArray, World
+from specmd.policy.hooks import (
+    admits,
+    on_event,
+    on_evict,
+    on_insert,
+    on_prefetch,
+    on_use,
+    victim,
+)
+
+EMPTY, LOADING, READY = 0, 1, 2
+FORCED, BYPASS, NEVER_ADMIT = 0, 1, 2
+
+# Marks of a key. Both USED and PREFETCHED speak of its present stay.
+FETCHED_EVER, USED, PREFETCHED = 1, 2, 4
+
+# Counters, one row per (phase, layer).
+ACCESSES = 0
+REUSE_HITS = 1
+PREFETCH_HITS = 2
+LATE_HITS = 3
+COMPULSORY_MISSES = 4
+COLLISION_MISSES = 5
+CAPACITY_MISSES = 6
+TOKEN_ACCESSES = 7
+TOKEN_HITS = 8
+BYPASSED = 9
+EVICTIONS = 10
+UNUSED_EVICTIONS = 11
+PREFETCH_ISSUED = 12
+PREFETCH_WASTED = 13
+PREFETCH_CANCELLED = 14
+PREFETCH_REDUNDANT = 15
+PREFETCH_DROPPED = 16
+NUM_COUNTERS = 17
+
+# Entries of the decision log.
+LOG_HIT, LOG_LATE, LOG_MISS, LOG_FETCH, LOG_EVICT, LOG_PREFETCH, LOG_BYPASS, LOG_CANCEL = range(8)
+
+
+class Core(NamedTuple):
+    """State of the cache. `keys` = layers * experts; pool of a key = key // keys_per_pool."""
+
+    state: IntArray  # (keys,) EMPTY, LOADING, READY
+    hold: IntArray  # (keys,) reasons why the key may not leave
+    mark: IntArray  # (keys,) bits FETCHED_EVER, USED, PREFETCHED
+    evicted_step: IntArray  # (keys,) step of the last eviction, -1 never
+    due: IntArray  # (keys,) clock at which an unused prefetch is expected to be used, else -1
+    slot: IntArray  # (keys,) slot of a resident key, -1 without
+    key_in: IntArray  # (slots,) key in the slot, -1 empty
+    free: IntArray  # (slots,) per pool, a stack of free slots
+    num_free: IntArray  # (pools,)
+    first_slot: IntArray  # (pools + 1,)
+    slotless: IntArray  # (pools,) keys of a wide event that stream through without a slot
+    pool: IntArray  # (keys,) pool of the key
+    missing: IntArray  # (keys,) scratch: this event's misses
+    guard: IntArray  # [due limit of the prefetch being placed, clock]
+    counters: IntArray  # (2 * layers * NUM_COUNTERS,)
+    digest: IntArray  # two 32-bit lanes
+    admission: int
+    guarded: int
+
+
+class Chunk(NamedTuple):
+    """A stretch of events in execution order, as flat arrays."""
+
+    first_clock: int
+    step: KeyArray  # (events,)
+    layer: KeyArray  # (events,)
+    phase: KeyArray  # (events,)
+    start: IntArray  # (events + 1,) where each event's keys begin
+    keys: KeyArray
+    tokens: KeyArray
+    gates: FloatArray
+    next_use: IntArray  # clock of each key's next use; empty unless the policy needs it
+    prefetch_start: IntArray  # (events + 1,), or empty without a prefetcher
+    prefetch_keys: KeyArray
+    prefetch_due: IntArray  # clock of the event a prefetch is meant for
+    prefetch_score: FloatArray
+
+
+def create_core(world: World, admission: int = FORCED, guarded: bool = False) -> Core:
+    """Build an empty cache."""
+    keys, slots = world.num_keys, int(world.capacity.sum())
+    first = np.zeros(world.pools + 1, np.int64)
+    first[1:] = np.cumsum(world.capacity)
+    return Core(
+        state=np.zeros(keys, np.uint8),
+        hold=np.zeros(keys, np.int32),
+        mark=np.zeros(keys, np.uint8),
+        evicted_step=np.full(keys, -1, np.int64),
+        due=np.full(keys, -1, np.int64),
+        slot=np.full(keys, -1, np.int64),
+        key_in=np.full(slots, NOBODY, np.uint32),
+        free=np.concatenate(
+            [np.arange(b - 1, a - 1, -1) for a, b in zip(first, first[1:], strict=False)]
+        ).astype(np.int64),
+        num_free=np.asarray(world.capacity, np.int64).copy(),
+        first_slot=first,
+        slotless=np.zeros(world.pools, np.int64),
+        pool=(np.arange(keys) // world.keys_per_pool).astype(np.uint32),
+        missing=np.zeros(keys, np.uint32),
+        guard=np.array([-1, 0], np.int64),
+        counters=np.zeros(2 * world.num_layers * NUM_COUNTERS, np.int64),
+        digest=np.array([0x2545F491, 0x1B873593], np.int64),
+        admission=admission,
+        guarded=int(guarded),
+    )
+
+
+def evictable(core: Core, key: int) -> bool:
+    """May this resident key leave now?"""
+    return core.hold[key] == 0 and (
+        core.due[key] <= core.guard[1] or core.due[key] > core.guard[0]
+    )
+
+
+def log(core: Core, entry: int, key: int) -> None:
+    """Mix a decision into the digest: products stay below 2**63, alike in every engine."""
+    word = key * 8 + entry + 1
+    a = (core.digest[0] ^ word) * 0x5BD1E995
+    b = (core.digest[1] + word) * 0x64E6D1CB
+    core.digest[0] = (a ^ (a >> 31)) & 0xFFFFFFFF
+    core.digest[1] = (b ^ (b >> 29)) & 0xFFFFFFFF
+
+
+def land(core: Core, key: int) -> None:
+    """A transfer is complete: the key is READY and may leave."""
+    core.state[key] = READY
+    core.hold[key] -= 1
+
+
+def occupy(core: Core, key: int, pool: int) -> bool:
+    """Give a key a free slot of its pool; False if there is none."""
+    if core.num_free[pool] == 0:
+        return False
+    core.num_free[pool] -= 1
+    slot = core.free[core.first_slot[pool] + core.num_free[pool]]
+    core.slot[key] = slot
+    core.key_in[slot] = key
+    return True
+
+
+def vacate(core: Core, key: int, pool: int) -> None:
+    """Empty the state and the slot of a key; a slot lost by a streamed key stays lost."""
+    core.state[key] = EMPTY
+    core.due[key] = -1
+    slot = core.slot[key]
+    if slot >= 0:
+        core.slot[key] = -1
+        core.key_in[slot] = NOBODY
+        core.free[core.first_slot[pool] + core.num_free[pool]] = slot
+        core.num_free[pool] += 1
+
+
+def evict(core: Core, policy: Any, key: int, pool: int, row: int, event: Event) -> None:
+    """Remove a key from the cache."""
+    core.counters[row + EVICTIONS] += 1
+    if core.mark[key] & USED == 0:
+        core.counters[row + UNUSED_EVICTIONS] += 1
+        if core.mark[key] & PREFETCHED != 0:
+            core.counters[row + PREFETCH_WASTED] += 1
+    core.evicted_step[key] = event.step
+    vacate(core, key, pool)
+    on_evict(policy, key, event)
+    log(core, LOG_EVICT, key)
+
+
+def count_miss(core: Core, key: int, row: int, event: Event) -> None:
+    """Classify a miss: compulsory, collision (evicted earlier in this step), or capacity."""
+    if core.mark[key] & FETCHED_EVER == 0:
+        core.counters[row + COMPULSORY_MISSES] += 1
+    elif core.evicted_step[key] == event.step:
+        core.counters[row + COLLISION_MISSES] += 1
+    else:
+        core.counters[row + CAPACITY_MISSES] += 1
+
+
+def admit(core: Core, policy: Any, link: Any, key: int, row: int, event: Event) -> None:
+    """Fetch a missed key, into a slot if one can be had."""
+    pool = core.pool[key]
+    log(core, LOG_MISS, key)
+    core.mark[key] = FETCHED_EVER | USED
+    refused = core.admission == NEVER_ADMIT
+    if not refused and not occupy(core, key, pool):
+        leaving = victim(policy, key, pool, core, event)
+        while leaving == NOBODY and make_room(link, core, pool):
+            if core.num_free[pool] > 0:
+                break
+            leaving = victim(policy, key, pool, core, event)
+        if leaving != NOBODY:
+            refused = core.admission == BYPASS and not admits(policy, key, leaving, event)
+            if not refused:
+                evict(core, policy, leaving, pool, row, event)
+        if not refused and not occupy(core, key, pool):
+            core.slotless[pool] += 1
+    if refused:
+        core.counters[row + BYPASSED] += 1
+        log(core, LOG_BYPASS, key)
+    else:
+        log(core, LOG_FETCH, key)
+        core.state[key] = LOADING
+        on_insert(policy, key, event)
+    fetch(link, core, key, event)
+
+
+def narrow(core: Core, policy: Any, row: int, event: Event) -> None:
+    """End of an event wider than its pool: keep the best-ranked keys, give them the slots."""
+    for pool in range(len(core.slotless)):
+        while core.slotless[pool] > 0:
+            leaving = victim(policy, NOBODY, pool, core, event)
+            if core.slot[leaving] < 0:
+                core.slotless[pool] -= 1
+            evict(core, policy, leaving, pool, row, event)
+            if core.num_free[pool] > 0:
+                for i in range(event.start, event.stop):
+                    key = event.keys[i]
+                    if (
+                        core.pool[key] == pool
+                        and core.state[key] == READY
+                        and core.slot[key] < 0
+                    ):
+                        occupy(core, key, pool)
+                        core.slotless[pool] -= 1
+                        break
+
+
+def anticipate(
+    core: Core, policy: Any, link: Any, chunk: Chunk, index: int, row: int, event: Event
+) -> None:
+    """Issue the event's prefetches, best first, while U is still held."""
+    for i in range(chunk.prefetch_start[index], chunk.prefetch_start[index + 1]):
+        key = chunk.prefetch_keys[i]
+        if core.state[key] != EMPTY:
+            core.counters[row + PREFETCH_REDUNDANT] += 1
+            continue
+        pool = core.pool[key]
+        if not occupy(core, key, pool):
+            core.guard[0] = chunk.prefetch_due[i] if core.guarded else -1
+            leaving = victim(policy, key, pool, core, event)
+            core.guard[0] = -1
+            if leaving == NOBODY:
+                core.counters[row + PREFETCH_DROPPED] += 1
+                continue
+            evict(core, policy, leaving, pool, row, event)
+            occupy(core, key, pool)
+        log(core, LOG_PREFETCH, key)
+        core.counters[row + PREFETCH_ISSUED] += 1
+        core.state[key] = LOADING
+        core.hold[key] += 1
+        core.mark[key] = FETCHED_EVER | PREFETCHED
+        core.due[key] = chunk.prefetch_due[i]
+        on_prefetch(policy, key, event)
+        prefetch(link, core, key, chunk.prefetch_score[i], event)
+
+
+def count_hit(core: Core, key: int, row: int) -> int:
+    """Classify a hit; 1 if the key was used before in this stay, 0 if a prefetch brought it."""
+    if core.mark[key] & USED != 0:
+        return 1
+    core.mark[key] |= USED
+    core.due[key] = -1
+    core.counters[row + PREFETCH_HITS] += 1
+    return 0
+
+
+def serve(core: Core, policy: Any, link: Any, chunk: Chunk, index: int, event: Event) -> None:
+    """Serve one event: classify U once, fetch what is missing, prefetch, release U."""
+    row = (event.phase * event.num_layers + event.layer) * NUM_COUNTERS
+    core.guard[1] = event.clock
+    settle(link, core, event)
+    on_event(policy, event)
+
+    missing, reuse, tokens, token_hits = 0, 0, 0, 0
+    for i in range(event.start, event.stop):
+        key = event.keys[i]
+        core.hold[key] += 1
+        tokens += event.tokens[i]
+        if core.state[key] == READY:
+            reuse += count_hit(core, key, row)
+            token_hits += event.tokens[i]
+            log(core, LOG_HIT, key)
+            on_use(policy, key, event)
+        elif core.state[key] == LOADING:
+            core.counters[row + LATE_HITS] += 1
+            core.mark[key] |= USED
+            core.due[key] = -1
+            log(core, LOG_LATE, key)
+            promote(link, core, key)
+            on_use(policy, key, event)
+        else:
+            count_miss(core, key, row, event)
+            core.missing[missing] = key
+            missing += 1
+    core.counters[row + ACCESSES] += event.stop - event.start
+    core.counters[row + REUSE_HITS] += reuse
+    core.counters[row + TOKEN_ACCESSES] += tokens
+    core.counters[row + TOKEN_HITS] += token_hits
+
+    withdraw(link, core, event)
+    for i in range(missing):
+        admit(core, policy, link, core.missing[i], row, event)
+    execute(link, core, event)
+    if len(chunk.prefetch_start) > 0:
+        anticipate(core, policy, link, chunk, index, row, event)
+
+    for i in range(event.start, event.stop):
+        key = event.keys[i]
+        core.hold[key] -= 1
+        if core.state[key] == LOADING:
+            core.state[key] = READY
+    if missing > 0:
+        narrow(core, policy, row, event)
+
+
+def run(core: Core, policy: Any, link: Any, future: IntArray, chunk: Chunk, experts: int) -> None:
+    """Serve all events of a chunk in order, each as a whole (the contract's default)."""
+    num_layers = len(core.state) // experts
+    for index in range(len(chunk.layer)):
+        start, stop = chunk.start[index], chunk.start[index + 1]
+        if len(chunk.next_use) > 0:
+            for i in range(start, stop):
+                future[chunk.keys[i]] = chunk.next_use[i]
+        event = Event(
+            chunk.first_clock + index,
+            chunk.step[index],
+            chunk.layer[index],
+            chunk.phase[index],
+            start,
+            stop,
+            chunk.keys,
+            chunk.tokens,
+            chunk.gates,
+            num_layers,
+            experts,
+            future,
+        )
+        serve(core, policy, link, chunk, index, event)
+
+
+def run_sequential(
+    core: Core, policy: Any, link: Any, future: IntArray, chunk: Chunk, experts: int
+) -> None:
+    """Serve access by access, each an event of its own, as classic cache simulators do."""
+    num_layers = len(core.state) // experts
+    for index in range(len(chunk.layer)):
+        start, stop = chunk.start[index], chunk.start[index + 1]
+        row = (chunk.phase[index] * num_layers + chunk.layer[index]) * NUM_COUNTERS
+        reuse = 0
+        for i in range(start, stop):
+            key = chunk.keys[i]
+            if len(chunk.next_use) > 0:
+                future[key] = chunk.next_use[i]
+            event = Event(
+                chunk.first_clock + i,
+                chunk.step[index],
+                chunk.layer[index],
+                chunk.phase[index],
+                i,
+                i + 1,
+                chunk.keys,
+                chunk.tokens,
+                chunk.gates,
+                num_layers,
+                experts,
+                future,
+            )
+            on_event(policy, event)
+            if core.state[key] == READY:
+                reuse += count_hit(core, key, row)
+                log(core, LOG_HIT, key)
+                on_use(policy, key, event)
+            else:
+                count_miss(core, key, row, event)
+                admit(core, policy, link, key, row, event)
+                if core.state[key] == LOADING:
+                    core.state[key] = READY
+        core.counters[row + ACCESSES] += stop - start
+        core.counters[row + REUSE_HITS] += reuse
+        core.counters[row + TOKEN_ACCESSES] += stop - start
+        core.counters[row + TOKEN_HITS] += reuse
