@@ -29,6 +29,23 @@ def integer(line: int, name: str, value: Any) -> int:
     return value
 
 
+def integers(line: int, name: str, values: list[Any]) -> list[int]:
+    """Return the values as integers; plain ones, the usual case, are checked all at once."""
+    plain = bool(values) and set(map(type, values)) == {int}
+    if plain and min(values) >= -_LARGEST and max(values) <= _LARGEST:
+        return values
+    return [integer(line, name, value) for value in values]
+
+
+def reals(line: int, values: list[Any]) -> list[float]:
+    """Return the values as gate weights; plain ones are checked all at once."""
+    # A NaN fails every comparison, but may hide from min and max: the sum shows it.
+    plain = bool(values) and set(map(type, values)) == {float}
+    if plain and min(values) >= 0 and 0 <= sum(values) <= _LARGEST_WEIGHT:
+        return values
+    return [real(line, value) for value in values]
+
+
 def real(line: int, value: Any) -> float:
     """Return a gate weight, finite and not negative, from a number or from text."""
     try:

@@ -19,14 +19,13 @@ from __future__ import annotations
 import csv
 from array import array
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from specmd.errors import SpecmdError, unknown
-from specmd.trace.cells import integer, open_text, phase_code, real
+from specmd.trace.cells import integer, integers, open_text, phase_code, reals
 from specmd.trace.rows import Row, RowTable
 from specmd.trace.schema import DECODE, PREFILL
 from specmd.trace.trace import Trace
@@ -87,8 +86,8 @@ def _row(names: list[str], number: int, cells: list[str]) -> Row:
     return Row(
         line=number,
         layer=integer(number, "layer", fields["layer"]),
-        experts=[integer(number, "expert", text) for text in _split(experts)],
-        weights=None if weights is None else [real(number, text) for text in _split(weights)],
+        experts=integers(number, "expert", _split(experts)),
+        weights=None if weights is None else reals(number, _split(weights)),
         **facts,
     )
 
@@ -103,7 +102,7 @@ def _grouped(rows: Iterator[Row]) -> Iterator[Row]:
     for row in rows:
         if whole is not None and _where(whole) == _where(row):
             weights = None if row.weights is None else [*(whole.weights or ()), *row.weights]
-            whole = replace(whole, experts=[*whole.experts, *row.experts], weights=weights)
+            whole = whole._replace(experts=[*whole.experts, *row.experts], weights=weights)
         else:
             if whole is not None:
                 yield whole

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from specmd.errors import SpecmdError
-from specmd.trace.cells import integer, open_text, phase_code, real
+from specmd.trace.cells import integer, integers, open_text, phase_code, reals
 from specmd.trace.rows import Row, RowTable
 from specmd.trace.trace import Trace
 
@@ -98,7 +98,7 @@ def _row(
     return Row(
         line=number,
         layer=layer,
-        experts=[integer(number, "expert", expert) for expert in experts],
-        weights=None if weights is None else [real(number, weight) for weight in weights],
+        experts=integers(number, "expert", experts),
+        weights=None if weights is None else reals(number, weights),
         **facts,
     )

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +23,10 @@ from specmd.errors import SpecmdError
 from specmd.trace.schema import DECODE, PREFILL
 from specmd.trace.trace import Trace, build_trace
 
+_OPTIONAL = ("weights", "request", "step", "token", "phase", "token_id")
 
-@dataclass(frozen=True)
-class Row:
+
+class Row(NamedTuple):
     """The choice of one token in one layer, as read from a line; None where the line is silent."""
 
     line: int
@@ -70,8 +70,8 @@ class RowTable:
         if self._says is None:
             self._says, self._top_k, self._first_line = says, len(row.experts), row.line
         elif says != self._says:
-            names = ("weights", "request", "step", "token", "phase", "token_id")
-            odd = next(n for n, a, b in zip(names, says, self._says, strict=True) if a != b)
+            pairs = zip(_OPTIONAL, says, self._says, strict=True)
+            odd = next(name for name, here, there in pairs if here != there)
             raise SpecmdError(
                 f"line {row.line}: '{odd}' is given here or on line {self._first_line}, "
                 f"but not on both: give it everywhere or nowhere"
@@ -93,12 +93,12 @@ class RowTable:
                 f"line {row.line}: {len(row.experts)} experts, but line {self._first_line} has "
                 f"{self._top_k}: every token chooses equally many in every layer"
             )
-        for expert in row.experts:
-            if not 0 <= expert < self._num_experts:
-                raise SpecmdError(
-                    f"line {row.line}: expert {expert} in layer {row.layer}, but --experts "
-                    f"{self._num_experts} allows 0..{self._num_experts - 1}"
-                )
+        if min(row.experts) < 0 or max(row.experts) >= self._num_experts:
+            wrong = next(id for id in row.experts if not 0 <= id < self._num_experts)
+            raise SpecmdError(
+                f"line {row.line}: expert {wrong} in layer {row.layer}, but --experts "
+                f"{self._num_experts} allows 0..{self._num_experts - 1}"
+            )
         if len(set(row.experts)) != len(row.experts):
             raise SpecmdError(
                 f"line {row.line}: an expert is listed twice in layer {row.layer} "
