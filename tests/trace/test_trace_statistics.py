@@ -77,6 +77,14 @@ def test_everything_equals_a_plain_reference(experts):
     assert found.keys_total == 3 * experts
 
 
+@pytest.mark.parametrize("cells", [1, 1000])
+def test_chunks_do_not_show(monkeypatch, cells):
+    trace = synthetic(prompt_length=3, batch=3, raggedness=0.9)
+    whole = locality(trace, max_reuse_accesses=3000)
+    monkeypatch.setattr("specmd.trace.statistics._CHUNK_CELLS", cells)
+    assert locality(trace, max_reuse_accesses=3000) == whole
+
+
 def test_popularity_by_hand():
     ids = [[0], [0], [0], [1]]
     found = locality(build_trace(ids, num_experts=4))
