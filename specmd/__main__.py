@@ -1,0 +1,64 @@
+"""Entry point of the command line: every failure becomes one line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from specmd.errors import Exit, SpecmdError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code (see `specmd.errors.Exit`)."""
+    try:
+        return _run(argv)
+    except BrokenPipeError:
+        # The reader (`head`, a closed pager) has seen enough. Keep the interpreter from saying so.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.OK
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    from typer import Abort
+
+    from specmd.cli.program import app
+
+    try:
+        code = app(args=argv, prog_name="specmd", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except (KeyboardInterrupt, Abort):
+        return _say("interrupted", Exit.INTERRUPTED)
+    except SpecmdError as error:
+        return _say(f"error: {error}", Exit.USAGE, error)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # what typer raises about the command line itself
+            reason = error.format_message().replace("Value error, ", "")
+            return _say(f"error: {reason}{_help_hint(error)}", Exit.USAGE)
+        return _say(
+            f"internal error: {type(error).__name__}: {error} "
+            "(SPECMD_DEBUG=1 shows the traceback; please report it with `specmd env`)",
+            Exit.RUN_FAILED,
+            error,
+        )
+    return code if isinstance(code, int) else Exit.OK
+
+
+def _help_hint(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    return f" (see '{context.command_path} --help')" if context is not None else ""
+
+
+def _say(message: str, code: Exit, error: BaseException | None = None) -> Exit:
+    if error is not None and os.environ.get("SPECMD_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    sys.stderr.write(f"specmd: {' '.join(message.split())}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

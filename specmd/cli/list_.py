@@ -1,0 +1,203 @@
+"""`specmd list`: what there is to choose from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from specmd.text_table import Table
+
+Kind = Literal["policies", "profiles", "shapes", "traces", "metrics"]
+
+
+def list_(
+    kind: Annotated[
+        Kind, typer.Argument(metavar="KIND", help="policies|profiles|shapes|traces|metrics")
+    ],
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FOLDER]...", help="Where to look for traces; by default traces/."),
+    ] = None,
+    form: Annotated[
+        Literal["table", "md", "csv", "json", "jsonl"],
+        typer.Option("--format", help="Output format."),
+    ] = "table",
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(help="Plug-in file or folder to list as well.  [repeatable]"),
+    ] = None,
+) -> None:
+    """List policies, hardware profiles, model shapes, traces or metrics."""
+    from specmd.cli.output import show
+
+    records = {
+        "policies": lambda: _policies(plugin or []),
+        "profiles": _profiles,
+        "shapes": _shapes,
+        "traces": lambda: _traces(folders or []),
+        "metrics": _metrics,
+    }[kind]()
+    show(form, records, _table(kind, records))
+
+
+def _policies(plugins: list[Path]) -> list[dict[str, Any]]:
+    from specmd.policy.registry import add_plugin, entries
+
+    for path in plugins:
+        add_plugin(path)
+    return [entry.row() for entry in entries()]
+
+
+def _profiles() -> list[dict[str, Any]]:
+    from specmd.hardware import list_profiles, load_profile
+
+    rows = []
+    for name in list_profiles():
+        profile = load_profile(name)
+        rows.append(
+            {
+                "name": name,
+                "title": profile.title,
+                "memory_bytes": profile.memory_bytes.value,
+                "memory_bytes_per_s": profile.memory_bytes_per_s.value,
+                "flops_per_s": profile.flops_per_s.value,
+                "link": profile.host_link.describe(),
+                "link_bytes_per_s": profile.host_link.bytes_per_s.value,
+                "calibrated": profile.calibrated,
+            }
+        )
+    return rows
+
+
+def _shapes() -> list[dict[str, Any]]:
+    from specmd.shape import list_shapes, load_shape
+
+    rows = []
+    for name in list_shapes():
+        shape = load_shape(name)
+        rows.append(
+            {
+                "name": name,
+                "title": shape.title,
+                "moe_layers": shape.moe_layers,
+                "experts": shape.experts,
+                "top_k": shape.top_k,
+                "expert_bytes": shape.expert_bytes,
+                "parameters": int(shape.total_parameters),
+                "aliases": list(shape.aliases),
+            }
+        )
+    return rows
+
+
+def _traces(folders: list[Path]) -> list[dict[str, Any]]:
+    from specmd.errors import SpecmdError
+    from specmd.trace import load
+
+    if not folders:
+        # Next to the package in a checkout; where the user works otherwise.
+        beside = Path(__file__).resolve().parents[2] / "traces"
+        folders = [path for path in dict.fromkeys((Path("traces"), beside)) if path.is_dir()]
+    rows: dict[Path, dict[str, Any]] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise SpecmdError(f"{folder}: no such folder")
+        for path in sorted(folder.glob("*.npz")):
+            row: dict[str, Any] = {"path": str(path)}
+            try:
+                trace = load(path)
+            except SpecmdError as error:
+                row["error"] = str(error)
+            else:
+                header = trace.header
+                row |= {
+                    "model": header.model,
+                    "kind": header.kind,
+                    "layers": header.num_layers,
+                    "experts": header.num_experts,
+                    "top_k": header.top_k,
+                    "tokens": trace.num_tokens,
+                    "steps": trace.num_steps,
+                    "requests": trace.num_requests,
+                    "license": header.license,
+                    "digest": trace.digest,
+                }
+            rows.setdefault(path.resolve(), row)
+    if not rows:
+        typer.echo("specmd: no traces found: `specmd import` makes one", err=True)
+    return list(rows.values())
+
+
+def _metrics() -> list[dict[str, Any]]:
+    from dataclasses import asdict
+
+    from specmd.metrics import METRICS
+
+    return [asdict(metric) | {"label": metric.label} for metric in METRICS.values()]
+
+
+def _table(kind: Kind, records: list[dict[str, Any]]) -> Table:
+    from specmd.text_table import Column, Section, Table, cells
+
+    words: list[str]
+    if kind == "policies":
+        words = ["axis", "name", "parameters", "needs", "rule"]
+        rows = [
+            (
+                row["axis"],
+                row["name"],
+                ", ".join(
+                    f"{name}={_spell(facts['default'])}"
+                    for name, facts in row["parameters"].items()
+                ),
+                ", ".join(row["needs"]),
+                row["summary"] + ("" if row["origin"] == "built-in" else f" [{row['origin']}]"),
+            )
+            for row in records
+        ]
+        return Table([Column(word) for word in words], [Section([cells(*row) for row in rows])])
+    if kind == "profiles":
+        columns = [
+            Column("name"),
+            Column("link"),
+            Column("link (GB/s)", number=True),
+            Column("memory (GB)", number=True),
+            Column("memory (GB/s)", number=True),
+            Column("Tflop/s", number=True),
+        ]
+        lines = [
+            cells(
+                row["name"],
+                row["link"],
+                f"{row['link_bytes_per_s'] / 1e9:,.1f}",
+                f"{row['memory_bytes'] / 1e9:,.1f}",
+                f"{row['memory_bytes_per_s'] / 1e9:,.0f}",
+                f"{row['flops_per_s'] / 1e12:,.0f}",
+            )
+            for row in records
+        ]
+        calibrated = sum(bool(row["calibrated"]) for row in records)
+        note = f"{calibrated} of {len(records)} calibrated; the others are datasheet figures"
+        return Table(columns, [Section(lines)], [note])
+    if kind == "metrics":
+        words = ["name", "label", "better", "formula"]
+    elif kind == "shapes":
+        words = ["name", "moe_layers", "experts", "top_k", "expert_bytes", "parameters"]
+    else:
+        words = ["path", "model", "kind", "layers", "experts", "top_k", "tokens", "steps"]
+    numbers = {word for word in words if any(isinstance(row.get(word), int) for row in records)}
+    lines = [cells(*(_spell(row.get(word, "")) for word in words)) for row in records]
+    return Table(
+        [Column(word.replace("_", " "), number=word in numbers) for word in words],
+        [Section(lines)],
+        [f"error: {row['error']}" for row in records if "error" in row],
+    )
+
+
+def _spell(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,88 @@
+"""Where results go: data on stdout in the chosen format, and into files by their suffix.
+
+Everything that is not data (progress, notes, warnings about the run) is written to stderr by the
+commands, so that `specmd ... --format json | jq` always works.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from specmd.errors import SpecmdError
+from specmd.text_table import Table, markdown, plain, terminal
+
+Format = Literal["table", "md", "csv", "json", "jsonl"]
+Records = Sequence[Mapping[str, Any]]
+SUFFIXES: dict[str, Format] = {
+    ".txt": "table",
+    ".md": "md",
+    ".csv": "csv",
+    ".json": "json",
+    ".jsonl": "jsonl",
+}
+
+
+def render(form: Format, records: Records, table: Table, flat: Records | None = None) -> str:
+    """Render as text: `table` for people, `records` for programs, `flat` (or they) for CSV."""
+    if form == "table":
+        return plain(table)
+    if form == "md":
+        return markdown(table)
+    if form == "csv":
+        return to_csv(records if flat is None else flat)
+    if form == "jsonl":
+        return "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
+    return json.dumps(list(records), indent=1, allow_nan=False) + "\n"
+
+
+def show(form: Format, records: Records, table: Table, flat: Records | None = None) -> None:
+    """Print to stdout; a table adapts to the terminal if stdout is one."""
+    if form == "table" and sys.stdout.isatty():
+        sys.stdout.write(terminal(table))
+    else:
+        sys.stdout.write(render(form, records, table, flat))
+
+
+def export_format(path: Path) -> Format:
+    """Return the format a file's suffix stands for; checked before anything is computed."""
+    try:
+        return SUFFIXES[path.suffix.lower()]
+    except KeyError:
+        raise SpecmdError(
+            f"{path}: cannot tell the format by its suffix; use one of {', '.join(SUFFIXES)}"
+        ) from None
+
+
+def export(path: Path, records: Records, table: Table, flat: Records | None = None) -> None:
+    """Write a file in the format of its suffix."""
+    text = render(export_format(path), records, table, flat)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SpecmdError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def to_csv(records: Records) -> str:
+    """Render records as CSV; columns in order of first appearance, lists and mappings as JSON."""
+    names = list(dict.fromkeys(name for record in records for name in record))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(names)
+    for record in records:
+        writer.writerow([_spell(record.get(name)) for name in names])
+    return buffer.getvalue()
+
+
+def _spell(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(value)
+    return value

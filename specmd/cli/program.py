@@ -1,0 +1,49 @@
+"""The `specmd` program: its commands, registered; each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from specmd import __version__
+from specmd.cli.env import env
+from specmd.cli.import_ import import_
+from specmd.cli.inspect_ import inspect_
+from specmd.cli.list_ import list_
+from specmd.cli.validate import validate
+
+# Plain help: rich's panels cost 0.2 s of import, and plain text can be searched and checked.
+app = typer.Typer(
+    name="specmd",
+    help="Which expert cache should I run? Simulate expert caches of Mixture-of-Experts models.",
+    epilog="Exit codes: 0 ok, 1 a run failed, 2 usage or invalid input, 3 a threshold crossed, "
+    "4 a sweep partly failed, 130 interrupted. SPECMD_DEBUG=1 shows tracebacks.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"specmd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("import")(import_)
+app.command("inspect")(inspect_)
+app.command("list")(list_)
+app.command("validate")(validate)
+app.command("env")(env)

@@ -1,0 +1,190 @@
+"""Tables as text: one description, rendered for a terminal, a pipe, or Markdown.
+
+A table is columns, sections of rows, and notes below. Numbers stand right, words left; the unit
+of a column is in its title. A terminal gets rich's layout and bold type, which adapts to its width;
+a pipe gets the same rows aligned by spaces, without escapes and at their natural width, so that
+`grep` and `cut` work on them.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Style = Literal["", "bold", "dim", "underline"]
+Piece = tuple[str, str]
+_GAP = "  "
+_NARROWEST = 16
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its title, with the unit, and whether it holds numbers."""
+
+    title: str
+    number: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A piece of text; bold marks the best of its group, dim what is only there for reference.
+
+    A cell that spills runs over the columns to its right: a reason instead of numbers.
+    """
+
+    text: str
+    style: Style = ""
+    spill: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows under a common title; a row may be shorter than the columns."""
+
+    rows: Sequence[Sequence[Cell]]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns, sections and the notes below them."""
+
+    columns: Sequence[Column]
+    sections: Sequence[Section]
+    notes: Sequence[str] = field(default_factory=tuple)
+    title: str = ""
+
+
+def cells(*texts: object, style: Style = "") -> list[Cell]:
+    """Make a row of one style."""
+    return [Cell("" if text is None else str(text), style) for text in texts]
+
+
+def plain(table: Table) -> str:
+    """Render for a pipe or a file: aligned by spaces, no escapes, at its natural width."""
+    lines = ["".join(text for text, _ in line).rstrip() for line in _layout(table, None)]
+    return "\n".join(lines) + "\n"
+
+
+def markdown(table: Table) -> str:
+    """Render as GitHub Markdown: one table a section, best values in bold."""
+    blocks = [f"**{_escape(table.title)}**"] if table.title else []
+    head = [
+        _pipes([_escape(column.title) for column in table.columns]),
+        _pipes(["---:" if column.number else "---" for column in table.columns]),
+    ]
+    for section in table.sections:
+        if section.title:
+            blocks.append(f"**{_escape(section.title)}**")
+        body = []
+        for row in section.rows:
+            texts = [_escape(cell.text) for cell in row]
+            marked = [
+                f"**{text}**" if cell.style == "bold" and text else text
+                for cell, text in zip(row, texts, strict=True)
+            ]
+            body.append(_pipes(marked + [""] * (len(table.columns) - len(row))))
+        blocks.append("\n".join(head + body))
+    if table.notes:
+        blocks.append("\n".join(f"- {_escape(note)}" for note in table.notes))
+    return "\n\n".join(blocks) + "\n"
+
+
+def terminal(table: Table, width: int | None = None) -> str:
+    """Render for the terminal that stdout is: its width, its colours (or none: NO_COLOR)."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, emoji=False, width=width)
+    with console.capture() as captured:
+        for line in _layout(table, console.width):
+            console.print(Text.assemble(*line), soft_wrap=True)
+    return captured.get()
+
+
+def _layout(table: Table, limit: int | None) -> Iterator[list[Piece]]:
+    """Yield lines as (text, style) pieces, no wider than `limit` if the numbers leave room."""
+    widths = _widths(table, limit)
+    if table.title:
+        yield from _notes([table.title], limit, "bold")
+        yield []
+    headed = any(column.title for column in table.columns)
+    if headed:
+        titles = [Cell(column.title, "underline") for column in table.columns]
+        yield from _row(titles, table, widths)
+    for number, section in enumerate(table.sections):
+        if section.title:
+            if number or headed:
+                yield []
+            yield from _notes([section.title], limit, "italic")
+        for row in section.rows:
+            yield from _row(row, table, widths)
+    if table.notes:
+        yield []
+        yield from _notes(table.notes, limit, "")
+
+
+def _widths(table: Table, limit: int | None) -> list[int]:
+    widths = [_width(column.title) for column in table.columns]
+    for section in table.sections:
+        for row in section.rows:
+            for index, cell in enumerate(row):
+                if not cell.spill:
+                    widths[index] = max(widths[index], _width(cell.text))
+    words = [i for i, column in enumerate(table.columns) if not column.number]
+    while limit and words and sum(widths) + len(_GAP) * (len(widths) - 1) > limit:
+        widest = max(words, key=lambda i: widths[i])
+        if widths[widest] <= _NARROWEST:
+            break
+        widths[widest] -= 1
+    return widths
+
+
+def _row(row: Sequence[Cell], table: Table, widths: Sequence[int]) -> Iterator[list[Piece]]:
+    folded = []
+    for index, (cell, width) in enumerate(zip(row, widths, strict=False)):
+        room = sum(widths[index:]) + len(_GAP) * (len(widths) - index - 1) if cell.spill else width
+        folded.append(_fold(cell.text, room))
+    for number in range(max((len(lines) for lines in folded), default=0)):
+        pieces: list[Piece] = []
+        for index, (cell, lines) in enumerate(zip(row, folded, strict=True)):
+            text = lines[number] if number < len(lines) else ""
+            padding = " " * (widths[index] - _width(text))
+            gap = _GAP if index + 1 < len(row) else ""
+            style = cell.style
+            if table.columns[index].number and not cell.spill:
+                pieces += [(padding, ""), (text, style), (gap, "")]
+            else:
+                pieces += [(text, style), (padding + gap, "")]
+        yield pieces
+
+
+def _notes(notes: Sequence[str], limit: int | None, style: str) -> Iterator[list[Piece]]:
+    for note in notes:
+        for number, text in enumerate(_fold(note, limit - 2 if limit else None)):
+            yield [("  " if number else "", ""), (text, style)]
+
+
+def _fold(text: str, width: int | None) -> list[str]:
+    """Break at spaces, else after a comma, else anywhere."""
+    lines = []
+    while width and _width(text) > width:
+        cut = max(text.rfind(" ", 1, width + 1), 0) or text.rfind(",", 0, width) + 1 or width
+        lines.append(text[:cut].rstrip())
+        text = text[cut:].lstrip()
+    return [*lines, text]
+
+
+def _width(text: str) -> int:
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return len(text) + wide
+
+
+def _pipes(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(texts) + " |"
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
