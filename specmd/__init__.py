@@ -1,3 +1,48 @@
-"""SpecMD: which expert cache should I run?"""
+"""SpecMD: which expert cache should I run?
+
+The public API, each name imported when it is first used, so that `import specmd` costs nothing:
+`load` and `save` traces, `simulate` a cache over one, read the `Run` that comes out, put many into
+a `frame`; `record` a model's routing, `offload` its experts behind a live cache.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from specmd.results import Run, frame
+    from specmd.simulation import simulate
+    from specmd.trace import Trace, load, save
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "Run": "specmd.results",
+    "Trace": "specmd.trace",
+    "frame": "specmd.results",
+    "load": "specmd.trace",
+    "offload": "specmd.engine",
+    "record": "specmd.recorder",
+    "save": "specmd.trace",
+    "simulate": "specmd.simulation",
+}
+
+__all__ = ["Run", "Trace", "frame", "load", "save", "simulate"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'specmd' has no attribute '{name}'")
+    try:
+        value = getattr(import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != _HOME[name]:
+            raise
+        raise AttributeError(f"specmd.{name} is not part of this version") from None
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
