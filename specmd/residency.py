@@ -15,7 +15,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from specmd.links.hooks import execute, fetch, make_room, prefetch, promote, settle, withdraw
+from specmd.links.hooks import (
+    await_landing,
+    execute,
+    fetch,
+    prefetch,
+    promote,
+    reclaim,
+    settle,
+    withdraw,
+)
 from specmd.policy.event import NOBODY, Event, FloatArray, IntArray, KeyArray, World
 from specmd.policy.hooks import (
     admits,
@@ -53,8 +62,8 @@ PREFETCH_REDUNDANT = 15
 PREFETCH_DROPPED = 16
 NUM_COUNTERS = 17
 
-# Entries of the decision log.
-LOG_HIT, LOG_LATE, LOG_MISS, LOG_FETCH, LOG_EVICT, LOG_PREFETCH, LOG_BYPASS, LOG_CANCEL = range(8)
+# Entries of the decision log. A miss is logged by its outcome: fetched into the cache, or past it.
+LOG_HIT, LOG_LATE, LOG_FETCH, LOG_BYPASS, LOG_EVICT, LOG_PREFETCH, LOG_CANCEL = range(1, 8)
 
 
 class Core(NamedTuple):
@@ -75,7 +84,7 @@ class Core(NamedTuple):
     missing: IntArray  # (keys,) scratch: this event's misses
     guard: IntArray  # [due limit of the prefetch being placed, clock]
     counters: IntArray  # (2 * layers * NUM_COUNTERS,)
-    digest: IntArray  # two 32-bit lanes
+    digest: IntArray  # (1,) running hash of the decision log
     admission: int
     guarded: int
 
@@ -121,7 +130,7 @@ def create_core(world: World, admission: int = FORCED, guarded: bool = False) ->
         missing=np.zeros(keys, np.uint32),
         guard=np.array([-1, 0], np.int64),
         counters=np.zeros(2 * world.num_layers * NUM_COUNTERS, np.int64),
-        digest=np.array([0x2545F491, 0x1B873593], np.int64),
+        digest=np.array([0x1B873593CC9E2D51], np.int64),
         admission=admission,
         guarded=int(guarded),
     )
@@ -129,18 +138,14 @@ def create_core(world: World, admission: int = FORCED, guarded: bool = False) ->
 
 def evictable(core: Core, key: int) -> bool:
     """May this resident key leave now?"""
-    return core.hold[key] == 0 and (
-        core.due[key] <= core.guard[1] or core.due[key] > core.guard[0]
-    )
+    return core.hold[key] == 0 and (core.due[key] <= core.guard[1] or core.due[key] > core.guard[0])
 
 
 def log(core: Core, entry: int, key: int) -> None:
-    """Mix a decision into the digest: products stay below 2**63, alike in every engine."""
-    word = key * 8 + entry + 1
-    a = (core.digest[0] ^ word) * 0x5BD1E995
-    b = (core.digest[1] + word) * 0x64E6D1CB
-    core.digest[0] = (a ^ (a >> 31)) & 0xFFFFFFFF
-    core.digest[1] = (b ^ (b >> 29)) & 0xFFFFFFFF
+    """Mix a decision into the digest: the low 63 bits of a product, alike in every engine."""
+    mixed = (core.digest[0] ^ (key * 16 + entry)) * 0x2545F4914F6CDD1D
+    mixed &= 0x7FFFFFFFFFFFFFFF
+    core.digest[0] = mixed ^ (mixed >> 32)
 
 
 def land(core: Core, key: int) -> None:
@@ -185,6 +190,15 @@ def evict(core: Core, policy: Any, key: int, pool: int, row: int, event: Event) 
     log(core, LOG_EVICT, key)
 
 
+def cancel(core: Core, policy: Any, key: int, row: int, event: Event) -> None:
+    """Take back a prefetch that has not started."""
+    core.counters[row + PREFETCH_CANCELLED] += 1
+    core.hold[key] -= 1
+    vacate(core, key, core.pool[key])
+    on_evict(policy, key, event)
+    log(core, LOG_CANCEL, key)
+
+
 def count_miss(core: Core, key: int, row: int, event: Event) -> None:
     """Classify a miss: compulsory, collision (evicted earlier in this step), or capacity."""
     if core.mark[key] & FETCHED_EVER == 0:
@@ -198,15 +212,18 @@ def count_miss(core: Core, key: int, row: int, event: Event) -> None:
 def admit(core: Core, policy: Any, link: Any, key: int, row: int, event: Event) -> None:
     """Fetch a missed key, into a slot if one can be had."""
     pool = core.pool[key]
-    log(core, LOG_MISS, key)
     core.mark[key] = FETCHED_EVER | USED
     refused = core.admission == NEVER_ADMIT
     if not refused and not occupy(core, key, pool):
         leaving = victim(policy, key, pool, core, event)
-        while leaving == NOBODY and make_room(link, core, pool):
-            if core.num_free[pool] > 0:
+        while leaving == NOBODY and core.num_free[pool] == 0:
+            queued = reclaim(link, core, pool)
+            if queued != NOBODY:
+                cancel(core, policy, queued, row, event)
+            elif await_landing(link, core, pool):
+                leaving = victim(policy, key, pool, core, event)
+            else:
                 break
-            leaving = victim(policy, key, pool, core, event)
         if leaving != NOBODY:
             refused = core.admission == BYPASS and not admits(policy, key, leaving, event)
             if not refused:
@@ -234,11 +251,7 @@ def narrow(core: Core, policy: Any, row: int, event: Event) -> None:
             if core.num_free[pool] > 0:
                 for i in range(event.start, event.stop):
                     key = event.keys[i]
-                    if (
-                        core.pool[key] == pool
-                        and core.state[key] == READY
-                        and core.slot[key] < 0
-                    ):
+                    if core.pool[key] == pool and core.state[key] == READY and core.slot[key] < 0:
                         occupy(core, key, pool)
                         core.slotless[pool] -= 1
                         break
@@ -316,12 +329,15 @@ def serve(core: Core, policy: Any, link: Any, chunk: Chunk, index: int, event: E
     core.counters[row + TOKEN_ACCESSES] += tokens
     core.counters[row + TOKEN_HITS] += token_hits
 
-    withdraw(link, core, event)
+    wrong = withdraw(link, core, event)
+    while wrong != NOBODY:
+        cancel(core, policy, wrong, row, event)
+        wrong = withdraw(link, core, event)
     for i in range(missing):
         admit(core, policy, link, core.missing[i], row, event)
-    execute(link, core, event)
     if len(chunk.prefetch_start) > 0:
         anticipate(core, policy, link, chunk, index, row, event)
+    execute(link, core, event)
 
     for i in range(event.start, event.stop):
         key = event.keys[i]

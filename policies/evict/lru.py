@@ -1,4 +1,8 @@
-"""LRU: the key touched longest ago leaves first."""
+"""LRU: the key touched longest ago leaves first.
+
+R. L. Mattson, J. Gecsei, D. R. Slutz, I. L. Traiger, "Evaluation techniques for storage
+hierarchies", IBM Systems Journal 9(2), 1970. The clock ticks once an event.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +10,43 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.order.lists import Lists, make_lists, place_ordered, unlink
-from specmd.policy.event import NOBODY, Event, IntArray, World
-from specmd.residency import Core, evictable
+from specmd.order.lists import Lists, last_evictable, make_lists, place_ordered, unlink
+from specmd.policy.event import Event, IntArray, KeyArray, World
+from specmd.policy.registry import policy
+from specmd.residency import Core
 
 
+@policy("lru", source="Mattson et al., IBM Systems Journal 9(2), 1970")
 class LRU(NamedTuple):
+    """Keys by last touch, the latest at the front."""
+
     recency: Lists
     last: IntArray
-    pool: IntArray
+    pool: KeyArray
 
     @classmethod
     def create(cls, world: World) -> LRU:
-        return cls(make_lists(world.num_keys, world.pools), np.zeros(world.num_keys, np.int64), (np.arange(world.num_keys)//world.keys_per_pool).astype(np.uint32))
+        """Build the empty order."""
+        last = np.zeros(world.num_keys, np.int64)
+        return cls(make_lists(world.num_keys, world.pools), last, world.pool_of_keys())
 
     def on_use(self, key: int, event: Event) -> None:
+        """Move to the front."""
         unlink(self.recency, key)
         place_ordered(self.recency, self.pool[key], key, self.last, event.clock)
 
     def on_insert(self, key: int, event: Event) -> None:
+        """Enter at the front."""
         place_ordered(self.recency, self.pool[key], key, self.last, event.clock)
 
     def on_prefetch(self, key: int, event: Event) -> None:
+        """Enter at the front: a prefetch touches."""
         place_ordered(self.recency, self.pool[key], key, self.last, event.clock)
 
     def on_evict(self, key: int, event: Event) -> None:
+        """Leave the order."""
         unlink(self.recency, key)
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
-        end = self.recency.size + pool
-        key = self.recency.prev[end]
-        while key != end and not evictable(core, key):
-            key = self.recency.prev[key]
-        return NOBODY if key == end else key
+        """Choose from the back."""
+        return last_evictable(self.recency, pool, core)

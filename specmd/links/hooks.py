@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from specmd.policy.event import Event
+from specmd.policy.event import NOBODY, Event
 
 
 def settle(link: Any, core: Any, event: Event) -> None:
@@ -15,17 +15,23 @@ def promote(link: Any, core: Any, key: int) -> None:
     """A loading prefetch is demanded: treat it as demand from now on."""
 
 
-def withdraw(link: Any, core: Any, event: Event) -> None:
-    """The event's true routing is known: cancel queued prefetches for it that were wrong."""
+def withdraw(link: Any, core: Any, event: Event) -> int:
+    """Unqueue a prefetch meant for this event whose key is not in U; NOBODY if there is none."""
+    return NOBODY
 
 
-def make_room(link: Any, core: Any, pool: int) -> bool:
-    """No key may leave: free a slot, or make a key evictable, by cancelling or waiting."""
+def reclaim(link: Any, core: Any, pool: int) -> int:
+    """Unqueue the last queued prefetch of a pool that has not started; NOBODY if there is none."""
+    return NOBODY
+
+
+def await_landing(link: Any, core: Any, pool: int) -> bool:
+    """Wait until a prefetch under way into the pool has landed; False if none is."""
     return False
 
 
 def fetch(link: Any, core: Any, key: int, event: Event) -> None:
-    """Start a demand copy. `core.slot[key]` is its slot, -1 when it only streams through."""
+    """Start a demand copy into `core.slot[key]`; -1 when the key only streams through."""
 
 
 def prefetch(link: Any, core: Any, key: int, score: float, event: Event) -> None:

@@ -25,6 +25,10 @@ class Immediate(NamedTuple):
         """Build an idle link."""
         return cls(np.zeros(num_keys, np.uint32), np.zeros(1, np.int64))
 
+    def drain(self) -> None:
+        """Forget what is under way: the cache is being emptied."""
+        self.count[0] = 0
+
     def settle(self, core: Core, event: Event) -> None:
         """Land all that was issued in the event before."""
         for i in range(self.count[0]):

@@ -10,16 +10,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
+from specmd.policy.event import NOBODY, IntArray, KeyArray
+from specmd.residency import Core, evictable
 
 
 class Lists(NamedTuple):
     """Lists over `size` keys; `next` and `prev` have one entry a key and one a list."""
 
-    next: IntArray
-    prev: IntArray
+    next: KeyArray
+    prev: KeyArray
     size: int
 
 
@@ -78,3 +78,29 @@ def place_ordered(lists: Lists, which: int, key: int, stamp: IntArray, now: int)
     while node != end and stamp[node] == now and node < key:
         node = lists.next[node]
     insert_before(lists, node, key)
+
+
+def last_evictable(lists: Lists, which: int, core: Core) -> int:
+    """Find the key nearest to the back that may leave now; NOBODY if none may."""
+    end = lists.size + which
+    key = lists.prev[end]
+    while key != end:
+        if evictable(core, key):
+            return key
+        key = lists.prev[key]
+    return NOBODY
+
+
+def splice_front(lists: Lists, source: int, target: int) -> None:
+    """Move all keys of one list, in their order, to the front of another."""
+    a, b = lists.size + source, lists.size + target
+    first, last = lists.next[a], lists.prev[a]
+    if first == a:
+        return
+    after = lists.next[b]
+    lists.next[b] = first
+    lists.prev[first] = b
+    lists.next[last] = after
+    lists.prev[after] = last
+    lists.next[a] = a
+    lists.prev[a] = a

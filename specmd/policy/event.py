@@ -43,6 +43,10 @@ class World(NamedTuple):
         """Keys that may enter one pool; pool p holds the keys from `p * keys_per_pool` on."""
         return self.num_keys // self.pools
 
+    def pool_of_keys(self) -> KeyArray:
+        """Pool of every key, shape (keys,)."""
+        return (np.arange(self.num_keys) // self.keys_per_pool).astype(np.uint32)
+
 
 class Event(NamedTuple):
     """One MoE layer of one step. `keys[start:stop]` is the demanded set U, ascending."""

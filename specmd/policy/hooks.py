@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from specmd.policy.event import Event
+from specmd.policy.event import NOBODY, Event
 
 
 def on_event(policy: Any, event: Event) -> None:
@@ -32,8 +32,11 @@ def on_evict(policy: Any, key: int, event: Event) -> None:
 
 
 def victim(policy: Any, incoming: int, pool: int, core: Any, event: Event) -> int:
-    """Choose an evictable resident key of the pool to make room for `incoming`; -1 if none."""
-    return -1
+    """Choose an evictable resident key of the pool to make room for `incoming`.
+
+    NOBODY if none may leave. `incoming` is NOBODY where no key enters (a wide event narrows).
+    """
+    return NOBODY
 
 
 def admits(policy: Any, key: int, leaving: int, event: Event) -> bool:

@@ -1,0 +1,80 @@
+"""Layer distance: the layer whose turn comes latest leaves first, so the one just passed.
+
+Layers run in a fixed cycle: a key of layer l is not needed before `(l - now - 1) mod L` other
+layers have run. Of one layer, the key touched longest ago leaves first (`ties=recency`), or the
+one used least often (`ties=frequency`). The minimal layer-aware policy; SpecMD (arXiv:2602.03921)
+builds Least-Stale on the same cycle.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from specmd.order.lists import Lists, make_lists, place_ordered, unlink
+from specmd.policy.event import NOBODY, Event, IntArray, KeyArray, World
+from specmd.policy.registry import policy
+from specmd.residency import Core, evictable
+
+
+@policy("layer_distance", source="SpecMD, arXiv:2602.03921")
+class LayerDistance(NamedTuple):
+    """One list a layer by last touch, the latest at the front; and use counts."""
+
+    layers: Lists
+    last: IntArray
+    uses: IntArray
+    layer: KeyArray
+    pools: int
+    by_frequency: int
+
+    @classmethod
+    def create(
+        cls, world: World, *, ties: Literal["recency", "frequency"] = "recency"
+    ) -> LayerDistance:
+        """Build the empty lists."""
+        numbers = np.zeros(world.num_keys, np.int64)
+        layer = (np.arange(world.num_keys) // world.num_experts).astype(np.uint32)
+        lists = make_lists(world.num_keys, world.num_layers)
+        by_frequency = int(ties == "frequency")
+        return cls(lists, numbers, numbers.copy(), layer, world.pools, by_frequency)
+
+    def on_event(self, event: Event) -> None:
+        """Count uses."""
+        for i in range(event.start, event.stop):
+            self.uses[event.keys[i]] += 1
+
+    def on_use(self, key: int, event: Event) -> None:
+        """Move to the front of its layer."""
+        unlink(self.layers, key)
+        place_ordered(self.layers, self.layer[key], key, self.last, event.clock)
+
+    def on_insert(self, key: int, event: Event) -> None:
+        """Enter at the front of its layer."""
+        place_ordered(self.layers, self.layer[key], key, self.last, event.clock)
+
+    def on_prefetch(self, key: int, event: Event) -> None:
+        """Enter at the front of its layer."""
+        place_ordered(self.layers, self.layer[key], key, self.last, event.clock)
+
+    def on_evict(self, key: int, event: Event) -> None:
+        """Leave its layer's list."""
+        unlink(self.layers, key)
+
+    def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
+        """Go back through the cycle from the present layer; within a layer from the back."""
+        for back in range(1 if self.pools > 1 else event.num_layers):
+            layer = pool if self.pools > 1 else (event.layer - back) % event.num_layers
+            end = self.layers.size + layer
+            best = NOBODY
+            key = self.layers.prev[end]
+            while key != end:
+                if evictable(core, key) and (best == NOBODY or self.uses[key] < self.uses[best]):
+                    best = key
+                    if not self.by_frequency:
+                        break
+                key = self.layers.prev[key]
+            if best != NOBODY:
+                return best
+        return NOBODY

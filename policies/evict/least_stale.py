@@ -1,0 +1,100 @@
+"""Least-Stale: keys not touched in the present step leave before those that were.
+
+SpecMD (arXiv:2602.03921). Within the stale and within the current keys, `order` decides: `cycle`
+(the layer just passed first, then least recent; the reading that shows the published effect),
+`fifo` (first touched in its step first), `layer` (lowest layer first, then least recent), `recent`
+(least recent; without prefetches this is LRU).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from specmd.order.lists import Lists, make_lists, place_ordered, push_front, splice_front, unlink
+from specmd.policy.event import NOBODY, Event, IntArray, KeyArray, World
+from specmd.policy.registry import policy
+from specmd.residency import Core, evictable
+
+CYCLE, LAYER, FIFO, RECENT = range(4)
+
+
+@policy("least_stale", source="SpecMD, arXiv:2602.03921")
+class LeastStale(NamedTuple):
+    """Lists by touch, latest at the front: one a layer, or for each pool stale and current."""
+
+    lists: Lists
+    last: IntArray
+    step: IntArray  # of the last touch
+    group: KeyArray  # (keys,) list of a key that is touched now
+    present: IntArray  # [step whose keys are in the current lists]
+    pools: int
+    order: int
+
+    @classmethod
+    def create(
+        cls, world: World, *, order: Literal["cycle", "fifo", "layer", "recent"] = "cycle"
+    ) -> LeastStale:
+        """Build the empty lists."""
+        kind = {"cycle": CYCLE, "layer": LAYER, "fifo": FIFO, "recent": RECENT}[order]
+        layer = (np.arange(world.num_keys) // world.num_experts).astype(np.uint32)
+        group = layer if kind <= LAYER else world.pool_of_keys() * 2 + 1
+        count = world.num_layers if kind <= LAYER else world.pools * 2
+        last = np.zeros(world.num_keys, np.int64)
+        step = np.full(world.num_keys, -1, np.int64)
+        lists = make_lists(world.num_keys, count)
+        return cls(lists, last, step, group, np.full(1, -1, np.int64), world.pools, kind)
+
+    def on_event(self, event: Event) -> None:
+        """At the first event of a step, what was current becomes stale."""
+        if self.order >= FIFO and event.step != self.present[0]:
+            for pool in range(self.pools):
+                splice_front(self.lists, 2 * pool + 1, 2 * pool)
+        self.present[0] = event.step
+
+    def on_use(self, key: int, event: Event) -> None:
+        """Become current; in FIFO order only the first touch of a step moves a key."""
+        if self.order != FIFO or self.step[key] != event.step:
+            unlink(self.lists, key)
+            enter(self, key, event)
+
+    def on_insert(self, key: int, event: Event) -> None:
+        """Enter as current."""
+        enter(self, key, event)
+
+    def on_prefetch(self, key: int, event: Event) -> None:
+        """Enter as current: a prefetch touches."""
+        enter(self, key, event)
+
+    def on_evict(self, key: int, event: Event) -> None:
+        """Leave the lists."""
+        unlink(self.lists, key)
+
+    def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
+        """Search the stale keys, then the current ones."""
+        for stale in range(1, -1, -1):
+            for turn in range(1 if self.order >= FIFO or self.pools > 1 else event.num_layers):
+                which = pool
+                if self.order >= FIFO:
+                    which = 2 * pool + 1 - stale
+                elif self.pools == 1:
+                    which = turn
+                    if self.order == CYCLE:
+                        which = (event.layer - turn) % event.num_layers
+                end = self.lists.size + which
+                key = self.lists.prev[end]
+                while key != end and not (stale and self.step[key] == event.step):
+                    if evictable(core, key) and (stale or self.step[key] == event.step):
+                        return key
+                    key = self.lists.prev[key]
+        return NOBODY
+
+
+def enter(policy: LeastStale, key: int, event: Event) -> None:
+    """Put a key in its list of current keys and stamp it."""
+    policy.step[key] = event.step
+    if policy.order == FIFO:
+        push_front(policy.lists, policy.group[key], key)
+    else:
+        place_ordered(policy.lists, policy.group[key], key, policy.last, event.clock)

@@ -1,0 +1,64 @@
+"""LFU: the key used least often leaves first; of equally used ones, the one touched longest ago.
+
+A. V. Aho, P. J. Denning, J. D. Ullman, "Principles of optimal page replacement", JACM 18(1), 1971.
+Counts survive eviction ("perfect" LFU); `resident=true` forgets a key's count when it leaves. A
+prefetch is a touch, not a use.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from specmd.order.heap import Heap, drop, least_evictable, make_heap, put, settle_rank
+from specmd.policy.event import Event, FloatArray, KeyArray, World
+from specmd.policy.registry import policy
+from specmd.residency import Core
+
+
+@policy("lfu", source="Aho, Denning and Ullman, JACM 18(1), 1971")
+class LFU(NamedTuple):
+    """Use counts, and a heap by (count, last touch)."""
+
+    heap: Heap
+    uses: FloatArray
+    pool: KeyArray
+    resident: int
+
+    @classmethod
+    def create(cls, world: World, *, resident: bool = False) -> LFU:
+        """Build the empty heap."""
+        heap = make_heap(world.num_keys, world.pools)
+        return cls(heap, np.zeros(world.num_keys), world.pool_of_keys(), int(resident))
+
+    def on_event(self, event: Event) -> None:
+        """Count the use of every key of U, admitted or not."""
+        for i in range(event.start, event.stop):
+            self.uses[event.keys[i]] += 1.0
+
+    def on_use(self, key: int, event: Event) -> None:
+        """Rank by the new count."""
+        settle_rank(self.heap, self.pool[key], key, self.uses[key], event.clock)
+
+    def on_insert(self, key: int, event: Event) -> None:
+        """Enter with the count so far."""
+        put(self.heap, self.pool[key], key, self.uses[key], event.clock)
+
+    def on_prefetch(self, key: int, event: Event) -> None:
+        """Enter with the count so far."""
+        put(self.heap, self.pool[key], key, self.uses[key], event.clock)
+
+    def on_evict(self, key: int, event: Event) -> None:
+        """Leave the heap; forget the count if it is of residents only."""
+        drop(self.heap, self.pool[key], key)
+        if self.resident:
+            self.uses[key] = 0.0
+
+    def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
+        """Choose the least used."""
+        return least_evictable(self.heap, pool, core)
+
+    def admits(self, key: int, leaving: int, event: Event) -> bool:
+        """Admit what has been used at least as often as what would leave."""
+        return self.uses[key] >= self.uses[leaving]

@@ -1,0 +1,59 @@
+"""MRU: the key touched last leaves first; the classical answer to a cyclic scan.
+
+H.-T. Chou and D. J. DeWitt, "An evaluation of buffer management strategies for relational database
+systems", VLDB 1985.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from specmd.order.lists import Lists, make_lists, place_ordered, unlink
+from specmd.policy.event import NOBODY, Event, IntArray, KeyArray, World
+from specmd.policy.registry import policy
+from specmd.residency import Core, evictable
+
+
+@policy("mru", source="Chou and DeWitt, VLDB 1985")
+class MRU(NamedTuple):
+    """Keys by last touch, the latest at the front; equal touches by ascending key."""
+
+    recency: Lists
+    last: IntArray
+    pool: KeyArray
+
+    @classmethod
+    def create(cls, world: World) -> MRU:
+        """Build the empty order."""
+        last = np.zeros(world.num_keys, np.int64)
+        return cls(make_lists(world.num_keys, world.pools), last, world.pool_of_keys())
+
+    def on_use(self, key: int, event: Event) -> None:
+        """Move to the front."""
+        unlink(self.recency, key)
+        place_ordered(self.recency, self.pool[key], key, self.last, event.clock)
+
+    def on_insert(self, key: int, event: Event) -> None:
+        """Enter at the front."""
+        place_ordered(self.recency, self.pool[key], key, self.last, event.clock)
+
+    def on_prefetch(self, key: int, event: Event) -> None:
+        """Enter at the front."""
+        place_ordered(self.recency, self.pool[key], key, self.last, event.clock)
+
+    def on_evict(self, key: int, event: Event) -> None:
+        """Leave the order."""
+        unlink(self.recency, key)
+
+    def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
+        """Choose the latest touch and, of equal ones, the largest key."""
+        end = self.recency.size + pool
+        best = NOBODY
+        key = self.recency.next[end]
+        while key != end and (best == NOBODY or self.last[key] == self.last[best]):
+            if evictable(core, key):
+                best = key
+            key = self.recency.next[key]
+        return best

@@ -1,0 +1,49 @@
+"""Random: any key that may leave, each with the same chance. The control every policy must beat.
+
+L. A. Belady, "A study of replacement algorithms for a virtual-storage computer", IBM Systems
+Journal 5(2), 1966.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from specmd.order.chance import below
+from specmd.policy.event import NOBODY, Event, IntArray, World
+from specmd.policy.registry import policy
+from specmd.residency import READY, Core, evictable
+
+TRIES = 64
+
+
+@policy("random", source="Belady, IBM Systems Journal 5(2), 1966")
+class Random(NamedTuple):
+    """Counts its draws; draws depend on the seed and on the count alone."""
+
+    draws: IntArray
+    seed: int
+
+    @classmethod
+    def create(cls, world: World) -> Random:
+        """Start counting draws."""
+        return cls(np.zeros(1, np.int64), world.seed)
+
+    def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
+        """Draw slots until one holds a key that may leave; then search from a drawn key on."""
+        first, slots = core.first_slot[pool], core.first_slot[pool + 1] - core.first_slot[pool]
+        if slots > 0 and incoming != NOBODY:
+            for _ in range(TRIES):
+                self.draws[0] += 1
+                key = core.key_in[first + below(slots, self.seed, self.draws[0])]
+                if key != NOBODY and evictable(core, key):
+                    return key
+        span = len(core.state) // len(core.num_free)
+        self.draws[0] += 1
+        offset = below(span, self.seed, self.draws[0])
+        for i in range(span):
+            key = pool * span + (offset + i) % span
+            if core.state[key] == READY and evictable(core, key):
+                return key
+        return NOBODY

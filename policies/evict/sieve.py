@@ -1,0 +1,69 @@
+"""SIEVE: a hand sweeps from the oldest key; a key used since the last sweep stays where it is.
+
+Y. Zhang et al., "SIEVE is simpler than LRU: an efficient turn-key eviction algorithm for web
+caches", NSDI 2024. A held key is passed over like a used one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from specmd.order.lists import Lists, make_lists, push_front, unlink
+from specmd.policy.event import NOBODY, Event, KeyArray, World
+from specmd.policy.registry import policy
+from specmd.residency import Core, evictable
+
+
+@policy("sieve", source="Zhang et al., NSDI 2024")
+class Sieve(NamedTuple):
+    """Keys by arrival, the latest at the front, and where the hand stands."""
+
+    arrival: Lists
+    visited: KeyArray  # (keys,) 1 if used since the hand passed
+    hand: KeyArray  # (pools,) next node to look at; a pool's sentinel stands for its back
+    pool: KeyArray
+
+    @classmethod
+    def create(cls, world: World) -> Sieve:
+        """Build the empty queue."""
+        hand = np.arange(world.num_keys, world.num_keys + world.pools, dtype=np.uint32)
+        visited = np.zeros(world.num_keys, np.uint32)
+        return cls(make_lists(world.num_keys, world.pools), visited, hand, world.pool_of_keys())
+
+    def on_use(self, key: int, event: Event) -> None:
+        """Mark as visited."""
+        self.visited[key] = 1
+
+    def on_insert(self, key: int, event: Event) -> None:
+        """Enter at the front, not visited."""
+        self.visited[key] = 0
+        push_front(self.arrival, self.pool[key], key)
+
+    def on_prefetch(self, key: int, event: Event) -> None:
+        """Enter at the front, not visited."""
+        self.visited[key] = 0
+        push_front(self.arrival, self.pool[key], key)
+
+    def on_evict(self, key: int, event: Event) -> None:
+        """Leave the queue; the hand moves on to the next newer key."""
+        if self.hand[self.pool[key]] == key:
+            self.hand[self.pool[key]] = self.arrival.prev[key]
+        unlink(self.arrival, key)
+
+    def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
+        """Sweep towards the front and around; after two rounds nobody may leave."""
+        end = self.arrival.size + pool
+        key = self.hand[pool]
+        rounds = 0
+        while rounds < 3:
+            if key == end:
+                rounds += 1
+            elif self.visited[key] == 0 and evictable(core, key):
+                self.hand[pool] = key
+                return key
+            else:
+                self.visited[key] = 0
+            key = self.arrival.prev[key]
+        return NOBODY

@@ -1,0 +1,77 @@
+"""SLRU: a key proves itself by a second use; unproven keys leave first, oldest first.
+
+R. Karedla, J. S. Love, B. G. Wherry, "Caching strategies to improve disk system performance",
+IEEE Computer 27(3), 1994. The protected segment holds `protected` of the slots, at least one, and
+leaves at least one to the probation segment.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from specmd.order.lists import Lists, back, last_evictable, make_lists, push_front, unlink
+from specmd.policy.event import NOBODY, Event, IntArray, KeyArray, World
+from specmd.policy.registry import policy
+from specmd.residency import Core
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+@policy("slru", source="Karedla, Love and Wherry, IEEE Computer 27(3), 1994")
+class SLRU(NamedTuple):
+    """Per pool two lists, latest at the front: 2 * pool probation, 2 * pool + 1 protected."""
+
+    lists: Lists
+    proven: IntArray  # (keys,) 1 in the protected segment
+    size: IntArray  # (pools,) of the protected segment
+    limit: IntArray  # (pools,)
+    pool: KeyArray
+
+    @classmethod
+    def create(cls, world: World, *, protected: Share = 0.8) -> SLRU:
+        """Build the empty segments."""
+        limit = np.maximum(1, (world.capacity * protected).astype(np.int64))
+        limit = np.minimum(limit, np.maximum(world.capacity - 1, 0))
+        lists = make_lists(world.num_keys, 2 * world.pools)
+        size = np.zeros(world.pools, np.int64)
+        return cls(lists, np.zeros(world.num_keys, np.int64), size, limit, world.pool_of_keys())
+
+    def on_use(self, key: int, event: Event) -> None:
+        """Go to the front of the protected segment; its last key makes room in probation."""
+        pool = self.pool[key]
+        unlink(self.lists, key)
+        if self.proven[key] == 0:
+            if self.limit[pool] == 0:
+                push_front(self.lists, 2 * pool, key)
+                return
+            if self.size[pool] >= self.limit[pool]:
+                demoted = back(self.lists, 2 * pool + 1)
+                unlink(self.lists, demoted)
+                push_front(self.lists, 2 * pool, demoted)
+                self.proven[demoted] = 0
+            else:
+                self.size[pool] += 1
+            self.proven[key] = 1
+        push_front(self.lists, 2 * pool + 1, key)
+
+    def on_insert(self, key: int, event: Event) -> None:
+        """Enter at the front of probation."""
+        push_front(self.lists, 2 * self.pool[key], key)
+
+    def on_prefetch(self, key: int, event: Event) -> None:
+        """Enter at the front of probation."""
+        push_front(self.lists, 2 * self.pool[key], key)
+
+    def on_evict(self, key: int, event: Event) -> None:
+        """Leave the segment."""
+        unlink(self.lists, key)
+        self.size[self.pool[key]] -= self.proven[key]
+        self.proven[key] = 0
+
+    def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
+        """Choose from the back of probation, else of the protected segment."""
+        key = last_evictable(self.lists, 2 * pool, core)
+        return last_evictable(self.lists, 2 * pool + 1, core) if key == NOBODY else key

@@ -1,0 +1,16 @@
+"""Block: the layer's experts compute once all of them are there."""
+
+from __future__ import annotations
+
+from specmd.policy.registry import policy
+from specmd.schedule import MissHandling
+
+
+@policy("block", axis="miss", source="baseline")
+class Block:
+    """Waits for all."""
+
+    @classmethod
+    def create(cls) -> MissHandling:
+        """Build it."""
+        return MissHandling(blocks=True)

@@ -1,0 +1,16 @@
+"""Overlap: resident experts compute while missing ones stream in; each starts on arrival."""
+
+from __future__ import annotations
+
+from specmd.policy.registry import policy
+from specmd.schedule import MissHandling
+
+
+@policy("overlap", axis="miss", source="arXiv:2312.17238")
+class Overlap:
+    """Computes what is there."""
+
+    @classmethod
+    def create(cls) -> MissHandling:
+        """Build it."""
+        return MissHandling(blocks=False)

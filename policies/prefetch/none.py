@@ -1,0 +1,16 @@
+"""None: nothing is fetched before it is demanded."""
+
+from __future__ import annotations
+
+from specmd.policy.event import World
+from specmd.policy.registry import policy
+
+
+@policy("none", axis="prefetch", source="baseline")
+class NoPrefetch:
+    """Predicts nothing."""
+
+    @classmethod
+    def create(cls, world: World) -> NoPrefetch:
+        """Build it."""
+        return cls()

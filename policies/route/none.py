@@ -1,0 +1,15 @@
+"""None: the router's choice is executed as it is."""
+
+from __future__ import annotations
+
+from specmd.policy.registry import policy
+
+
+@policy("none", axis="route", source="baseline")
+class TrueRouting:
+    """Changes nothing."""
+
+    @classmethod
+    def create(cls) -> TrueRouting:
+        """Build it."""
+        return cls()

@@ -1,0 +1,119 @@
+"""Bind the residency core to a policy and a link, compiled or interpreted.
+
+A policy whose class is a NamedTuple of arrays and numbers is compiled. Any other class, with
+whatever Python objects it likes, is interpreted: the same core then runs over Python lists, which
+Python indexes several times faster than arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from specmd import prefetching, residency
+from specmd.kernel import specialise
+from specmd.links import hooks as link_hooks
+from specmd.policy import hooks as policy_hooks
+from specmd.policy.event import NOBODY, Event
+
+POLICY_HOOKS = (
+    policy_hooks.on_event,
+    policy_hooks.on_use,
+    policy_hooks.on_insert,
+    policy_hooks.on_prefetch,
+    policy_hooks.on_evict,
+    policy_hooks.victim,
+    policy_hooks.admits,
+)
+LINK_HOOKS = (
+    link_hooks.settle,
+    link_hooks.promote,
+    link_hooks.withdraw,
+    link_hooks.reclaim,
+    link_hooks.await_landing,
+    link_hooks.fetch,
+    link_hooks.prefetch,
+    link_hooks.execute,
+)
+
+
+def is_compiled(cls: type) -> bool:
+    """Whether a policy class is in the compiled form: a NamedTuple."""
+    return issubclass(cls, tuple) and hasattr(cls, "_fields")
+
+
+def bind_replay(
+    policy: type, link: type, *, sequential: bool, compiled: bool
+) -> Callable[..., None]:
+    """Return `residency.run` (or `run_sequential`) for a policy class and a link class."""
+    bindings = {hook: getattr(link, hook.__name__, hook) for hook in LINK_HOOKS}
+    for hook in POLICY_HOOKS:
+        bindings[hook] = getattr(policy, hook.__name__, hook)
+    if not hasattr(policy, "victim"):
+        bindings[policy_hooks.victim] = _least_ranked(policy)
+    elif not is_compiled(policy):
+        bindings[policy_hooks.victim] = _ask_with_candidates
+    entry = residency.run_sequential if sequential else residency.run
+    return specialise(entry, bindings, compiled)
+
+
+def bind_plan(prefetcher: type, *, compiled: bool) -> Callable[..., int]:
+    """Return `prefetching.plan` for a prefetcher class."""
+    predict = prefetcher.predict  # type: ignore[attr-defined]
+    return specialise(prefetching.plan, {prefetching.predict: predict}, compiled)
+
+
+class Candidates:
+    """The keys of a pool that may leave now, as an ordinary Python policy sees them.
+
+    Iterating gives them by falling key, so that the first of equals is the one the tie rule
+    evicts; `key in candidates` is the cheap test for policies that keep an order of their own.
+    """
+
+    __slots__ = ("_core", "_pool")
+
+    def __init__(self, core: residency.Core, pool: int) -> None:
+        self._core = core
+        self._pool = pool
+
+    def __contains__(self, key: object) -> bool:
+        core = self._core
+        return (
+            core.state[key] == residency.READY  # type: ignore[call-overload]
+            and core.pool[key] == self._pool  # type: ignore[call-overload]
+            and residency.evictable(core, key)  # type: ignore[arg-type]
+        )
+
+    def __iter__(self) -> Any:
+        return (key for key in range(len(self._core.state) - 1, -1, -1) if key in self)
+
+
+def _ask_with_candidates(
+    policy: Any, incoming: int, pool: int, core: residency.Core, event: Event
+) -> int:
+    key = policy.victim(Candidates(core, pool), incoming, event)
+    if key is None:
+        return int(NOBODY)
+    if key not in Candidates(core, pool):
+        raise ValueError(f"{type(policy).__name__}.victim returned {key!r}, not a candidate")
+    return int(key)
+
+
+def _least_ranked(policy: type) -> Callable[..., int]:
+    """Victim by full scan for policies that only define `rank` (smallest leaves first)."""
+    from specmd.order.scan import least_ranked, rank
+
+    if not hasattr(policy, "rank"):
+        raise TypeError(f"policy {policy.__name__} defines neither victim nor rank")
+    return specialise(least_ranked, {rank: policy.rank}, compiled=False)
+
+
+def as_lists(value: Any) -> Any:
+    """Copy a NamedTuple of arrays (nested) into one of lists, for interpreted runs."""
+    if isinstance(value, np.ndarray):
+        return value.tolist() if value.ndim == 1 else value
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(as_lists(part) for part in value))
+    return value
