@@ -17,6 +17,7 @@ Style = Literal["", "bold", "dim", "underline"]
 Piece = tuple[str, str]
 _GAP = "  "
 _NARROWEST = 16
+_TITLE = 9
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,7 @@ def _layout(table: Table, limit: int | None) -> Iterator[list[Piece]]:
         yield []
     headed = any(column.title for column in table.columns)
     if headed:
-        titles = [Cell(column.title, "underline") for column in table.columns]
-        yield from _row(titles, table, widths)
+        yield from _head(table, widths)
     for number, section in enumerate(table.sections):
         if section.title:
             if number or headed:
@@ -126,8 +126,27 @@ def _layout(table: Table, limit: int | None) -> Iterator[list[Piece]]:
         yield from _notes(table.notes, limit, "")
 
 
+def _head(table: Table, widths: Sequence[int]) -> Iterator[list[Piece]]:
+    """Yield the titles, folded into their columns and standing on the last line."""
+    folded = [
+        _fold(column.title, width) for column, width in zip(table.columns, widths, strict=True)
+    ]
+    height = max(map(len, folded))
+    stacked = [[""] * (height - len(lines)) + lines for lines in folded]
+    for texts in zip(*stacked, strict=True):
+        yield from _row([Cell(text, "underline") for text in texts], table, widths)
+
+
+def _title_width(column: Column) -> int:
+    """Words need their title on one line; numbers may fold theirs at spaces."""
+    if not column.number:
+        return _width(column.title)
+    longest = max((_width(word) for word in column.title.split()), default=0)
+    return max(longest, min(_width(column.title), _TITLE))
+
+
 def _widths(table: Table, limit: int | None) -> list[int]:
-    widths = [_width(column.title) for column in table.columns]
+    widths = [_title_width(column) for column in table.columns]
     for section in table.sections:
         for row in section.rows:
             for index, cell in enumerate(row):

@@ -49,3 +49,13 @@ def shapes(incomplete: str) -> list[str]:
         return [name for name in list_shapes() if name.startswith(incomplete)]
     except Exception:  # completion must never print
         return []
+
+
+def metrics(incomplete: str) -> list[str]:
+    """Complete the names of metrics."""
+    try:
+        from specmd.metrics import choices
+
+        return [name for name in choices() if name.startswith(incomplete)]
+    except Exception:  # completion must never print
+        return []

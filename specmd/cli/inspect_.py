@@ -163,7 +163,8 @@ def _locality_section(measured: Locality) -> Section:
 def _distance_rows(measured: Locality) -> list[tuple[str, str]]:
     """Sum the reuse distances up: the share of uses an LRU cache of so many slots would hit."""
     counts, total = measured.reuse_distance_counts, measured.reuse_accesses
-    rows, below, shown = [], 0, -1.0
+    rows: list[tuple[str, str]] = []
+    below, shown = 0, -1.0
     for exponent, count in enumerate(counts):
         below += count
         share = below / total

@@ -19,7 +19,7 @@ def list_(
     ],
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FOLDER]...", help="Where to look for traces; by default traces/."),
+        typer.Argument(metavar="FOLDER", help="Where to look for traces; by default traces/."),
     ] = None,
     form: Annotated[
         Literal["table", "md", "csv", "json", "jsonl"],

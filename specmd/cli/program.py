@@ -11,6 +11,8 @@ from specmd.cli.env import env
 from specmd.cli.import_ import import_
 from specmd.cli.inspect_ import inspect_
 from specmd.cli.list_ import list_
+from specmd.cli.simulate import simulate
+from specmd.cli.sweep import sweep
 from specmd.cli.validate import validate
 
 # Plain help: rich's panels cost 0.2 s of import, and plain text can be searched and checked.
@@ -44,6 +46,8 @@ def _program(
 
 app.command("import")(import_)
 app.command("inspect")(inspect_)
+app.command("simulate")(simulate)
+app.command("sweep")(sweep)
 app.command("list")(list_)
 app.command("validate")(validate)
 app.command("env")(env)

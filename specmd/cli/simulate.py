@@ -1,0 +1,56 @@
+"""`specmd simulate`: run a grid of caches over traces, here and now, and print a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from specmd.cli.options import Options, takes_options
+from specmd.errors import Exit
+
+if TYPE_CHECKING:
+    from specmd.results import Run
+
+
+@takes_options
+def simulate(
+    traces: Annotated[list[Path], typer.Argument(metavar="TRACE", help="Trace files.")],
+    *,
+    options: Options,
+) -> int:
+    """Simulate caches over a trace: hit rates, misses, bounds, and times on a profile.
+
+    Several values of an option make a grid, whose runs come one after another; see `specmd sweep`
+    for large ones.
+    """
+    from specmd.cli.progress import progress
+    from specmd.cli.requests import deliver, grid_of, prepare
+    from specmd.simulation import try_config
+    from specmd.tables import policy_name
+    from specmd.trace import load
+
+    prepare(options)
+    grid = grid_of(options)
+    training = load(options.training) if options.training else None
+    loaded = [(path, load(path)) for path in traces]
+    todo = [(path, trace, config) for path, trace in loaded for config in grid.expand(trace.header)]
+    runs: list[Run] = []
+    with progress("simulating") as report:
+        for number, (path, trace, config) in enumerate(todo):
+            report(number, len(todo), f"{config.evict} at {config.capacity}")
+            runs.append(
+                try_config(
+                    trace,
+                    config,
+                    name=path.stem,
+                    training=training,
+                    bounds=not options.no_bounds,
+                )
+            )
+    deliver(runs, options)
+    failed = [run for run in runs if run.status == "failed"]
+    for run in failed:
+        typer.echo(f"specmd: {policy_name(run)} failed: {run.reason}", err=True)
+    return Exit.RUN_FAILED if failed else Exit.OK

@@ -1,0 +1,147 @@
+"""`specmd sweep`: a grid in parallel, one file a run, resumable, in shards if need be."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from specmd.cli.options import Options, takes_options
+from specmd.errors import Exit, SpecmdError
+
+if TYPE_CHECKING:
+    from specmd.results import Run
+    from specmd.sweep import Job, Tally
+
+
+@takes_options
+def sweep(
+    traces: Annotated[
+        list[Path] | None, typer.Argument(metavar="TRACE", help="Trace files.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the results, one file a run.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml", help="Experiment to run; options given here override it."
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Processes; by default one a core.")
+    ] = None,
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Only the I-th of N parts, for job arrays.")
+    ] = "1/1",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the runs and their number; run nothing.")
+    ] = False,
+    rerun: Annotated[
+        Literal["none", "failed", "all"],
+        typer.Option(help="Which runs that have a result to run again."),
+    ] = "none",
+    *,
+    options: Options,
+) -> int:
+    """Run a grid over traces on all cores; runs that have a result are left alone.
+
+    Exit code 4 says that some runs failed, 130 that it was interrupted; what is done is kept.
+    """
+    from dataclasses import replace
+
+    from specmd.cli.progress import progress
+    from specmd.cli.requests import deliver, grid_of, prepare
+    from specmd.experiment import Experiment, read_experiment
+    from specmd.sweep import plan
+    from specmd.sweep import sweep as run_sweep
+    from specmd.tables import policy_name
+
+    written = read_experiment(config) if config else Experiment()
+    options = replace(
+        options,
+        plugin=[*written.plugin, *(options.plugin or [])],
+        training=options.training or written.training,
+        no_bounds=options.no_bounds or not written.bounds,
+    )
+    paths = list(traces or written.traces)
+    folder = out or written.out
+    if not paths:
+        raise SpecmdError("no trace to sweep over: name one, or give --config")
+    if folder is None and not dry_run:
+        raise SpecmdError("no folder for the results: give --out DIR")
+    prepare(options)
+    grid = grid_of(options, written.given())
+    shared: dict[str, Any] = {
+        "training": options.training,
+        "bounds": not options.no_bounds,
+        "shard": _parse_shard(shard),
+    }
+    todo = plan(paths, grid, **shared)
+    if dry_run:
+        _show_plan(todo, options)
+        return Exit.OK
+    assert folder is not None
+    with progress("sweeping") as report:
+        tally = run_sweep(
+            paths,
+            grid,
+            folder,
+            rerun=rerun,
+            workers=jobs,
+            plugins=options.plugin or (),
+            on_result=lambda run, done, total: report(done, total, policy_name(run)),
+            **shared,
+        )
+    runs = _read_back(todo, folder)
+    deliver(runs, options)
+    return _conclude(tally, runs, folder)
+
+
+def _parse_shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([0-9]+)/([0-9]+)", text.strip())
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise SpecmdError(f"--shard {text}: write I/N with I from 1 to N, as in 2/8")
+    return int(match[1]), int(match[2])
+
+
+def _show_plan(jobs: list[Job], options: Options) -> None:
+    """Print what differs between the runs; all of it for programs."""
+    from specmd.cli.output import show
+    from specmd.text_table import Column, Section, Table, cells
+
+    records = [{"id": job.run_id, "trace": job.trace, **job.config.model_dump()} for job in jobs]
+    names = ["evict", "capacity_slots"]
+    names += [
+        name
+        for name in (records[0] if records else {})
+        if name not in ("id", "capacity", *names) and len({record[name] for record in records}) > 1
+    ]
+    rows = [cells(record["id"][:12], *(record[name] for name in names)) for record in records]
+    columns = [Column("id"), *(Column(name, number=name == "capacity_slots") for name in names)]
+    show(options.form, records, Table(columns, [Section(rows)]))
+    typer.echo(f"specmd: {len(jobs)} runs, none of them started (--dry-run)", err=True)
+
+
+def _read_back(jobs: list[Job], folder: Path) -> list[Run]:
+    from specmd.results import read_run
+
+    paths = [folder / f"{job.run_id}.json" for job in jobs]
+    return [read_run(path) for path in paths if path.is_file()]
+
+
+def _conclude(tally: Tally, runs: list[Run], folder: Path) -> int:
+    parts = [f"{getattr(tally, name)} {name}" for name in ("done", "existing", "skipped", "failed")]
+    typer.echo(f"specmd: {folder}: {', '.join(parts)}", err=True)
+    for run in runs:
+        if run.status == "failed":
+            typer.echo(f"specmd: {run.id[:12]} {run.config.evict}: {run.reason}", err=True)
+    if tally.interrupted:
+        typer.echo("specmd: interrupted; start it again to go on", err=True)
+        return Exit.INTERRUPTED
+    if tally.failed:
+        typer.echo("specmd: run it again with --rerun failed", err=True)
+        return Exit.PARTLY_FAILED if tally.done or tally.existing else Exit.RUN_FAILED
+    return Exit.OK

@@ -1,0 +1,260 @@
+"""Runs as a table: what a reader wants to know first, in an order that answers it.
+
+Runs that may be compared (same trace, capacity, hardware, contract) stand in one section, best
+values bold, under what they share. Beside the absolute numbers stands the distance to Belady; below
+the runs stand the bounds that no policy leaves. What could not run is a row that says why, and
+every warning is printed once. Columns are metrics as `specmd.metrics` declares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any
+
+from specmd.config import RunConfig
+from specmd.metrics import Metric, metric
+from specmd.policy.registry import AXES
+from specmd.results import Bounds, Run
+from specmd.text_table import Cell, Column, Section, Table, cells
+
+RELATIVE = "vs belady"
+_GROUPED = tuple(name for name in RunConfig.model_fields if name not in (*AXES, "seed", "capacity"))
+_BOUND_ROWS = (
+    ("belady", "belady"),
+    ("belady_bypass", "belady bypass"),
+    ("compulsory", "compulsory"),
+    ("all_resident", "all resident"),
+    ("no_cache", "no cache"),
+)
+
+
+def run_table(runs: Sequence[Run], metrics: Sequence[str] = ()) -> Table:
+    """Lay runs out for reading; `metrics` replaces the columns that are chosen by what is there.
+
+    Raises SpecmdError for an unknown metric.
+    """
+    chosen = [metric(name) for name in metrics or default_metrics(runs)]
+    relative = any(run.bounds is not None for run in runs)
+    groups: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_group(run), []).append(run)
+    columns = [Column("policy"), *(Column(each.label, number=True) for each in chosen)]
+    if relative:
+        columns.append(Column(f"{RELATIVE} (%)", number=True))
+    varied = varied_axes(runs)
+    shared = _shared_words(runs)
+    sections = [
+        Section(_rows(group, chosen, relative, varied), " · ".join(_words(group[0], shared)))
+        for group in groups.values()
+    ]
+    return Table(columns, sections, _notes(runs, relative), " · ".join(shared))
+
+
+def default_metrics(runs: Sequence[Run]) -> list[str]:
+    """Choose the columns that say something about these runs."""
+    names = ["hit_rate", "collision_rate", "misses"]
+    if any(run.config.prefetch != "none" for run in runs):
+        names[1:1] = ["late_rate"]
+        names += ["prefetch_precision", "bytes_per_token"]
+    names += [
+        name
+        for name in ("ttft_s", "tpot_s", "stall_share")
+        if any(run.metrics.get(name) is not None for run in runs)
+    ]
+    return names
+
+
+def policy_name(run: Run, varied: Iterable[str] = ()) -> str:
+    """Spell what was run: the eviction policy, and every other axis that is not the default."""
+    config = run.config
+    parts = [config.evict]
+    if config.prefetch != "none" or "prefetch" in varied:
+        parts.append(f"+ {config.prefetch}")
+    for axis in ("schedule", "miss", "route", "allocate"):
+        value = getattr(config, axis)
+        if value != RunConfig.model_fields[axis].default or axis in varied:
+            parts.append(value if axis == "schedule" else f"{axis}={value}")
+    if "seed" in varied:
+        parts.append(f"seed={config.seed}")
+    return " ".join(parts)
+
+
+def varied_axes(runs: Sequence[Run]) -> list[str]:
+    """Name the axes on which the runs differ, but for eviction."""
+    fields = ("prefetch", "schedule", "miss", "route", "allocate", "seed")
+    return [name for name in fields if len({getattr(run.config, name) for run in runs}) > 1]
+
+
+def caption(run: Run) -> str:
+    """Say where the numbers come from: simulated on a profile, or measured on a device."""
+    if run.label:
+        return run.label
+    if run.config.profile is None:
+        return f"{run.source}, no clock"
+    return f"{run.source} on {run.config.profile}"
+
+
+def is_clairvoyant(run: Run) -> bool:
+    """Say whether a run knew the future: its numbers are a bound, not a recommendation."""
+    return bool(
+        {run.config.evict.split(":")[0], run.config.prefetch.split(":")[0]} & _clairvoyant()
+    )
+
+
+@cache
+def _clairvoyant() -> set[str]:
+    from specmd.policy.registry import entries
+
+    return {entry.name for entry in entries() if "future" in entry.needs}
+
+
+def _group(run: Run) -> tuple[Any, ...]:
+    config = run.config.model_dump()
+    return (run.source, run.trace.digest, run.trace.name, *(config[name] for name in _GROUPED))
+
+
+def _words(run: Run, without: Sequence[str] = ()) -> list[str]:
+    """Say what the runs of a group share, most telling first."""
+    config, trace = run.config, run.trace
+    keys = trace.num_layers * trace.num_experts
+    words = [trace.name, f"{config.capacity_slots:,} of {keys:,} slots"]
+    size = [f"{config.capacity_slots / keys:.1%}"]
+    if trace.expert_bytes:
+        size.append(f"{config.capacity_slots * trace.expert_bytes / 1e9:,.2f} GB")
+    words[1] += f" ({', '.join(size)})"
+    if run.regime is not None:
+        words.append(f"C/T {run.regime.capacity_over_working_set:.2f}")
+    words.append(caption(run))
+    defaults = RunConfig.model_fields
+    for name in ("scope", "admission", "reset", "tokens", "warmup", "shape"):
+        value = getattr(config, name)
+        if value != defaults[name].default:
+            words.append(f"{name} {value}")
+    if config.sequential:
+        words.append("sequential")
+    return [word for word in words if word not in without]
+
+
+def _shared_words(runs: Sequence[Run]) -> list[str]:
+    if not runs:
+        return []
+    first, *others = [_words(run) for run in runs]
+    return [word for word in first if all(word in other for other in others)]
+
+
+def _rows(
+    group: Sequence[Run], chosen: Sequence[Metric], relative: bool, varied: Sequence[str]
+) -> list[list[Cell]]:
+    rows = []
+    best = _best(group, chosen)
+    for run in group:
+        name = policy_name(run, varied)
+        if run.status != "ok":
+            reason = f"{run.status}: {run.reason or 'no reason recorded'}"
+            rows.append([Cell(name, "dim"), Cell(reason, "dim", spill=True)])
+            continue
+        future = is_clairvoyant(run)
+        row = [Cell(name + _mark(run, future), "dim" if future else "")]
+        for each in chosen:
+            value = run.metrics.get(each.name)
+            top = value is not None and not future and value == best.get(each.name)
+            row.append(Cell(each.text(value), "bold" if top else "dim" if future else ""))
+        if relative:
+            share = run.bounds.regret_share if run.bounds else None
+            least = not future and share is not None and share == best.get(RELATIVE)
+            row.append(Cell(_signed(share), "bold" if least else "dim" if future else ""))
+        rows.append(row)
+    bounds = next((run.bounds for run in group if run.bounds is not None), None)
+    if bounds is not None:
+        rows += _bound_rows(bounds, group, chosen)
+    return rows
+
+
+def _mark(run: Run, future: bool) -> str:
+    if future:
+        return " †"
+    return " *" if policy_name(run) == "lru" else ""
+
+
+def _best(group: Sequence[Run], chosen: Sequence[Metric]) -> dict[str, float]:
+    """Return the best value of each column among runs one could really have; none if all tie."""
+    real = [run for run in group if run.status == "ok" and not is_clairvoyant(run)]
+    found: dict[str, float] = {}
+    for each in chosen:
+        values = [value for run in real if (value := run.metrics.get(each.name)) is not None]
+        if each.better != "neither" and len(values) > 1 and min(values) != max(values):
+            found[each.name] = max(values) if each.better == "higher" else min(values)
+    shares = [
+        run.bounds.regret_share
+        for run in real
+        if run.bounds is not None and run.bounds.regret_share is not None
+    ]
+    if len(shares) > 1 and min(shares) != max(shares):
+        found[RELATIVE] = min(shares)
+    return found
+
+
+def _bound_rows(bounds: Bounds, group: Sequence[Run], chosen: Sequence[Metric]) -> list[list[Cell]]:
+    """Rows of the bounds, but for those that were run themselves."""
+    ran = {policy_name(run) for run in group if run.status == "ok"}
+    rows = []
+    for field, label in _BOUND_ROWS:
+        if label.replace(" bypass", ":bypass=true") in ran:
+            continue
+        bound = getattr(bounds, field)
+        texts = [each.text(getattr(bound, each.name, None)) for each in chosen]
+        optimum = bounds.belady.misses
+        share = (bound.misses - optimum) / optimum if optimum else None
+        rows.append(cells(f"{label} ‡", *texts, _signed(share), style="dim"))
+    return rows
+
+
+def _signed(share: float | None) -> str:
+    if share is None:
+        return "-"
+    return "0.0" if round(share * 100, 1) == 0 else f"{share * 100:+,.1f}"
+
+
+def _notes(runs: Sequence[Run], relative: bool) -> list[str]:
+    notes = []
+    ok = [run for run in runs if run.status == "ok"]
+    if any(policy_name(run) == "lru" for run in ok):
+        notes.append("* the usual baseline")
+    if any(is_clairvoyant(run) for run in ok):
+        notes.append("† knows the future: a bound, not a choice")
+    if relative:
+        notes.append(
+            "‡ bound, without prefetch; vs belady: misses above Belady's (forced admission)"
+        )
+    if ok:
+        notes.append(_contract(ok))
+    for text, count in _counted(text for run in runs for text in run.warnings):
+        beside = f" ({count} of {len(runs)} runs)" if 1 < count < len(runs) else ""
+        notes.append(f"warning: {text}{beside}")
+    return notes
+
+
+def _counted(texts: Iterable[str]) -> list[tuple[str, int]]:
+    counts: dict[str, int] = {}
+    for text in texts:
+        counts[text] = counts.get(text, 0) + 1
+    return list(counts.items())
+
+
+def _contract(runs: Sequence[Run]) -> str:
+    """Spell the choices of the evaluation contract, `a|b` where the runs differ."""
+    spelled: list[tuple[str, Callable[[Run], Any]]] = [
+        ("", lambda run: "sequential" if run.config.sequential else "event-atomic"),
+        ("scope", lambda run: run.config.scope),
+        ("admission", lambda run: run.config.admission),
+        ("reset", lambda run: run.config.reset),
+        ("warm-up", lambda run: run.config.warmup),
+        ("seed", lambda run: run.config.seed),
+        ("trace", lambda run: run.trace.digest[:12]),
+    ]
+    parts = []
+    for label, pick in spelled:
+        values = "|".join(dict.fromkeys(str(pick(run)) for run in runs))
+        parts.append(f"{label} {values}".strip())
+    return f"contract: {', '.join(parts)}; ties: larger key leaves first"
