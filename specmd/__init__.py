@@ -1,4 +1,6 @@
-"""SpecMD: which expert cache should I run?
+"""Run and compare expert caches of Mixture-of-Experts models.
+
+Which expert cache should I run?
 
 The public API, each name imported when it is first used, so that `import specmd` costs nothing:
 `load` and `save` traces, `simulate` a cache over one, read the `Run` that comes out, put many into

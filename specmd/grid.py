@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from specmd.config import Admission, Reset, RunConfig, Scope, parse_capacity
 from specmd.errors import SpecmdError
+from specmd.hardware import load_profile
 from specmd.policy.registry import AXES, choose
 from specmd.shape import load_shape, shape_for_model
 from specmd.trace import Trace, TraceHeader
@@ -120,6 +121,11 @@ def _resolve(fields: dict[str, Any], header: TraceHeader) -> RunConfig:
                     f"sequential replay has no clock and no steps to look ahead over: it cannot be "
                     f"combined with {option}={fields[option]}; drop one of the two"
                 )
+    if fields["profile"] is not None:
+        load_profile(fields["profile"])
+    if fields["shape"] is None:
+        known = shape_for_model(header.model)
+        fields["shape"] = known.name if known else None
     slots = parse_capacity(
         fields["capacity"],
         header.num_layers,
