@@ -41,6 +41,7 @@ class Step:
     batch: Batch
     phase: int
     columns: int
+    wide: bool  # more than WIDE_TOKENS tokens
     token_ids: Tensor | None  # (B, q)
     mask: Tensor | None  # (B, q), None where every token is real
     ids: list[Tensor] = field(default_factory=list)  # (B*q, K)
@@ -48,11 +49,6 @@ class Step:
     logits: list[Tensor] = field(default_factory=list)  # (B*q, E)
     inputs: list[Tensor] = field(default_factory=list)  # (B*q, H), unless scored at once
     scores: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)  # (B*q, D, E)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the pass, padding included."""
-        return self.batch.rows * self.columns
 
 
 class Capture:
@@ -145,7 +141,7 @@ class Capture:
         start = batch.seen
         phase = batch.advance(columns)
         mask = None if phase else self._mask(kwargs.get("attention_mask"), rows, columns, start)
-        self._step = Step(batch, phase, columns, token_ids, mask)
+        self._step = Step(batch, phase, columns, rows * columns > WIDE_TOKENS, token_ids, mask)
 
     def _mask(self, mask: Any, rows: int, columns: int, start: int) -> Tensor | None:
         """Return the (rows, columns) part of a padding mask that belongs to a prefill pass."""
@@ -173,7 +169,7 @@ class Capture:
             step = self._step
             if step is None:
                 return
-            hidden, ids, weights = (*args, *kwargs.values())[:3]
+            hidden, ids, weights = args if len(args) == 3 else (*args, *kwargs.values())[:3]
             if len(step.ids) != number or ids.dim() != 2 or ids.is_floating_point():
                 raise SpecmdError(
                     f"{name}: experts were not called once a pass with (hidden, ids, weights): "
@@ -183,7 +179,7 @@ class Capture:
             step.weights.append(weights)
             if not depth:
                 return
-            if step.tokens > WIDE_TOKENS:
+            if step.wide:
                 step.scores.append(self._lookahead.scores(number, hidden, experts))
             else:
                 step.inputs.append(hidden)
@@ -203,13 +199,12 @@ class Capture:
                 f"{len(step.ids)} of {len(self._moe.layers)} MoE layers reached their experts: "
                 f"this way of running the model cannot be recorded"
             )
-        wide = step.tokens > WIDE_TOKENS
-        if wide:
+        if step.wide:
             self.flush()
         self._pending.append(step)
-        self._pending_tokens += step.tokens
+        self._pending_tokens += step.batch.rows * step.columns
         if (
-            wide
+            step.wide
             or self._pending_tokens >= PENDING_TOKENS
             or len(self._pending) >= PENDING_STEPS
             or time.monotonic() - self._emitted_s > PENDING_S

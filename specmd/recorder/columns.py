@@ -61,6 +61,7 @@ class FileColumns:
         self.rows = 0
         self._facts = dict(facts)
         self._files: dict[str, IO[bytes]] = {}
+        self._failure: SpecmdError | None = None
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
@@ -72,7 +73,15 @@ class FileColumns:
             raise SpecmdError(f"{folder}: cannot be created: {error.strerror}") from None
 
     def append(self, arrays: Mapping[str, Array]) -> None:
-        """Add the rows of `arrays` to their files, then count them."""
+        """Add the rows of `arrays` to their files, then count them.
+
+        Raises:
+            SpecmdError: the disk is full or gone; what was counted before stays good, and every
+                later call fails the same way, because the files no longer end at one row.
+
+        """
+        if self._failure is not None:
+            raise self._failure
         try:
             if not self._files:
                 self._open(arrays)
@@ -81,9 +90,10 @@ class FileColumns:
             self.rows += len(next(iter(arrays.values())))
             self._files[_ROWS].write(self.rows.to_bytes(8, "little"))
         except OSError as error:
-            raise SpecmdError(
+            self._failure = SpecmdError(
                 f"{self.folder}: cannot be written after {self.rows:,} tokens: {error.strerror}"
-            ) from None
+            )
+            raise self._failure from None
 
     def arrays(self) -> dict[str, Array]:
         """Return every array, mapped from its file and read-only."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from specmd.recorder.gates import MoeModel
+from specmd.recorder.gates import MoeModel, count_experts
 
 
 def model_facts(model: nn.Module, moe: MoeModel) -> dict[str, Any]:
@@ -36,13 +36,13 @@ def model_facts(model: nn.Module, moe: MoeModel) -> dict[str, Any]:
         "layers": moe.num_decoder_layers,
         "moe_layers": len(indices),
         "moe_layer_indices": indices,
-        "hidden": hidden,
+        "hidden": hidden or getattr(text, "hidden_size", None),
         "experts": moe.num_experts,
         "top_k": getattr(text, "num_experts_per_tok", None),
         "expert_intermediate": intermediate,
         "expert_matrices": 3 if hasattr(first.experts, "gate_up_proj") else 2,
         "expert_bias_parameters": expert_parameters(first.experts, dims=2),
-        "expert_bytes": expert_bytes(first.experts),
+        "expert_bytes": expert_bytes(first.experts) or None,
         "expert_dtype": str(next(first.experts.parameters()).dtype).removeprefix("torch."),
         "shared_experts": int(bool(shared)),
         "shared_intermediate": _rows(shared),
@@ -62,9 +62,9 @@ def model_facts(model: nn.Module, moe: MoeModel) -> dict[str, Any]:
 def expert_bytes(experts: nn.Module) -> int:
     """Bytes of one routed expert: every parameter and buffer whose first axis runs over experts."""
     parts = [*experts.parameters(recurse=False), *experts.buffers(recurse=False)]
-    count = next(p.shape[0] for p in parts if p.dim() == 3)
+    count = count_experts(experts)
     per_expert = [p for p in parts if p.dim() and p.shape[0] == count]
-    return sum(p.numel() // int(count) * p.element_size() for p in per_expert)
+    return sum(p.numel() // count * p.element_size() for p in per_expert)
 
 
 def expert_parameters(experts: nn.Module, dims: int) -> int:
@@ -73,13 +73,13 @@ def expert_parameters(experts: nn.Module, dims: int) -> int:
     return sum(p.numel() // int(p.shape[0]) for p in parts)
 
 
-def _matrix_sizes(experts: nn.Module) -> tuple[int, int]:
+def _matrix_sizes(experts: nn.Module) -> tuple[int | None, int | None]:
     """(hidden, intermediate) from the product and the down projection's two sides."""
-    down = next(p for name, p in experts.named_parameters() if name.startswith("down_proj"))
+    down = dict(experts.named_parameters(recurse=False)).get("down_proj")
+    if down is None or down.dim() != 3:  # quantised: the sizes are not in the shapes
+        return None, None
     one, two = int(down.shape[-2]), int(down.shape[-1])
-    if getattr(experts, "is_transposed", False):
-        return two, one
-    return one, two
+    return (two, one) if getattr(experts, "is_transposed", False) else (one, two)
 
 
 def _parent(moe: MoeModel, index: int) -> nn.Module:

@@ -1,10 +1,10 @@
 """Finding the Mixture-of-Experts layers of a transformers model.
 
-In transformers 5 every MoE block has the same anatomy, whatever the family calls it: a *gate* (or
-In transformers 5 every MoE block has the same anatomy, whatever its family: a *gate* (or
-module `experts` that is called with `(hidden_states, top_k_index, top_k_weights)` and holds the
-weights of all routed experts fused in three-dimensional parameters. The block itself is not told
-its layer number, so it is read from the module's path (`model.layers.3.mlp`).
+In transformers 5 every MoE block has the same anatomy, whatever its family: a *gate* (or `router`)
+that turns a token's hidden state into `(router_logits, top_k_weights, top_k_index)`, and a module
+`experts` that is called with `(hidden_states, top_k_index, top_k_weights)` and holds the weights of
+all routed experts fused in three-dimensional parameters. The block itself is not told its layer
+number, so it is read from the module's path (`model.layers.3.mlp`).
 
 A model may mix MoE layers with dense ones (DeepSeek's first layers) and add shared experts that
 every token uses: neither is routed, so neither is in a trace.
@@ -95,9 +95,14 @@ def find_moe(model: nn.Module) -> MoeModel:
 
 
 def count_experts(experts: nn.Module) -> int:
-    """Routed experts E held by one `experts` module, from its fused parameters."""
+    """Routed experts E held by one `experts` module."""
+    declared = getattr(experts, "num_experts", None)
+    if isinstance(declared, int):
+        return declared
     return next(int(p.shape[0]) for p in experts.parameters(recurse=False) if p.dim() == 3)
 
 
 def _is_fused(experts: nn.Module) -> bool:
-    return any(p.dim() == 3 for p in experts.parameters(recurse=False))
+    """Whether one module holds all experts, stacked or (quantised) in a layout of its own."""
+    stacked = any(p.dim() == 3 for p in experts.parameters(recurse=False))
+    return stacked or isinstance(getattr(experts, "num_experts", None), int)

@@ -11,6 +11,7 @@ was there.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -75,6 +76,8 @@ class Recorder:
         self._maker = RowMaker(self._moe.num_experts, ahead, weights=logits != "none")
         self._capture = Capture(self._moe, ahead, logits=logits == "full", emit=self._emit)
         self._columns: MemoryColumns | FileColumns | None = None
+        self._entered = False
+        self._shadowed: Any = None  # a `generate` that another tool put on the instance before us
 
     @property
     def trace(self) -> Trace:
@@ -93,10 +96,13 @@ class Recorder:
     def __enter__(self) -> Self:
         if self._moe.decoder in _RECORDED:
             raise SpecmdError("this model is being recorded already: leave that with-block first")
+        if self._entered:
+            raise SpecmdError("a recorder records once: make another with specmd.record(model)")
         if self._out is None:
             self._columns = MemoryColumns()
         else:
             self._columns = FileColumns(partial_folder(self._out), self._header)
+        self._entered = True
         _RECORDED.add(self._moe.decoder)
         self._capture.install()
         self._wrap_generate()
@@ -110,11 +116,16 @@ class Recorder:
     ) -> None:
         self._capture.remove()
         self._model.__dict__.pop("generate", None)
+        if self._shadowed is not None:
+            self._model.__dict__["generate"] = self._shadowed
         _RECORDED.discard(self._moe.decoder)
         columns = self._columns
         assert columns is not None
         try:
             self._capture.flush()
+        except SpecmdError:
+            if kind is None:
+                raise
         finally:
             self._columns = None
         if columns.rows:
@@ -126,8 +137,7 @@ class Recorder:
         original = getattr(self._model, "generate", None)
         if original is None:
             return
-        if "generate" in self._model.__dict__:
-            raise SpecmdError("the model's generate has been replaced by another tool: undo that")
+        self._shadowed = self._model.__dict__.get("generate")
 
         @functools.wraps(original)
         def generate(*args: Any, **kwargs: Any) -> Any:
@@ -145,17 +155,17 @@ class Recorder:
             self._columns.append(rows)
 
     def _facts(self) -> dict[str, Any]:
-        from importlib.metadata import version
-
         from specmd import __version__
+
+        library = getattr(sys.modules.get("transformers"), "__version__", "of unknown version")
 
         config = getattr(self._model, "config", None)
         name = getattr(config, "_name_or_path", "") or type(self._model).__name__
         return {
             "model": Path(name).name,
-            "expert_bytes": expert_bytes(self._moe.layers[0].experts),
+            "expert_bytes": expert_bytes(self._moe.layers[0].experts) or None,
             "shape": model_facts(self._model, self._moe),
-            "recorder": f"specmd {__version__}, transformers {version('transformers')}",
+            "recorder": f"specmd {__version__}, transformers {library}",
             "kind": "recorded",
         }
 

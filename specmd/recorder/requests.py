@@ -72,7 +72,8 @@ class Batch:
         real = np.ones((self.rows, width), dtype=np.bool_) if mask is None else mask
         if phase == PREFILL or tokens is None:
             return real
-        self.finished |= np.isin(tokens, self.stop_ids).any(axis=1)
+        if self.stop_ids.size:
+            self.finished |= (tokens[:, :, None] == self.stop_ids).any(axis=(1, 2))
         return real & ~self.finished[:, None]
 
 
