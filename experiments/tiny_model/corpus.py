@@ -31,7 +31,7 @@ DOMAIN_CAP_CHARS = 3_600_000  # the smaller domains are used whole, the larger o
 
 @dataclass(frozen=True)
 class Source:
-    """One package, the domain its text belongs to, and the licence it may be redistributed under."""
+    """One package, the domain of its text, and the licence that lets it be redistributed."""
 
     domain: str
     registry: str  # "debian" or "pypi"
@@ -41,7 +41,7 @@ class Source:
 
 SOURCES = (
     Source("prose", "debian", "bible-kjv-text", "public domain (King James Version, 1611)"),
-    Source("prose", "debian", "dict-devil", "public domain (The Devil's Dictionary, 1911)"),
+    Source("prose", "debian", "dict-devil", "public domain (Devil's Dictionary, 1911)"),
     Source("jargon", "debian", "dict-jargon", "public domain (The Jargon File 4.4.7)"),
     Source("docs", "debian", "python3.11-doc", "PSF-2.0 (documentation of Python 3.11)"),
     Source("code", "debian", "libpython3.11-stdlib", "PSF-2.0 (standard library of Python 3.11)"),

@@ -150,7 +150,7 @@ def unigram_loss(train: dict[str, torch.Tensor], held_out: dict[str, torch.Tenso
 
 
 def export(model: OlmoeForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write config, bf16 safetensors and tokenizer, each as transformers' own loaders expect them."""
+    """Write config, bf16 safetensors and tokenizer, as transformers' own loaders expect them."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
     half = OlmoeForCausalLM(model.config).to(torch.bfloat16)

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+torch.set_num_threads(1)
+
 SIZES: dict[str, Any] = {
     "vocab_size": 96,
     "hidden_size": 32,

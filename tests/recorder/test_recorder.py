@@ -136,9 +136,8 @@ def test_a_model_without_experts_is_refused() -> None:
 
 def test_a_trace_needs_a_finished_recording(olmoe: Any) -> None:
     recorder = Recorder(olmoe)
-    with recorder:
-        with pytest.raises(SpecmdError, match="still running"):
-            _ = recorder.trace
+    with recorder, pytest.raises(SpecmdError, match="still running"):
+        _ = recorder.trace
     with pytest.raises(SpecmdError, match="nothing was recorded"):
         _ = recorder.trace
 
