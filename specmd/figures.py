@@ -65,7 +65,7 @@ def draw(runs: Sequence[Run], path: Path) -> None:
         figure = Figure(figsize=(5.4 + 4.4 * len(profiles), height), layout="constrained", dpi=150)
         ratios = [1.1] + [1.0] * len(profiles)
         panels = figure.subplots(1, 1 + len(profiles), width_ratios=ratios, squeeze=False)[0]
-        _draw_hits(panels[0], ok)
+        _draw_hits(panels[0], ok, height)
         for number, (axes, name) in enumerate(zip(panels[1:], profiles, strict=True)):
             _draw_times(axes, _bars(ok, name), first=number == 0)
         if profiles:
@@ -119,7 +119,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _draw_hits(axes: Axes, runs: Sequence[Run]) -> None:
+def _draw_hits(axes: Axes, runs: Sequence[Run], height: float) -> None:
     """Hit rate against capacity; hits do not depend on the profile but through late prefetches."""
     profile = runs[0].config.profile
     chosen = [run for run in runs if run.config.profile == profile]
@@ -159,7 +159,14 @@ def _draw_hits(axes: Axes, runs: Sequence[Run]) -> None:
     axes.set_title(f"Hit rate, {caption(chosen[0]) if late else 'simulated'}", fontsize=9)
     axes.grid(axis="y", color="#dddddd", lw=0.6)
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, fontsize=8, loc="best")
+    widest = max(len(label) for label in lines) if lines else 0
+    axes.legend(
+        frameon=False,
+        fontsize=8,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.5 / height),
+        ncols=3 if widest < 18 else 2 if widest < 32 else 1,
+    )
 
 
 def _bars(runs: Sequence[Run], profile: str | None) -> list[tuple[str, Run] | str]:

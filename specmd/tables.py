@@ -8,6 +8,7 @@ every warning is printed once. Columns are metrics as `specmd.metrics` declares 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
@@ -27,6 +28,9 @@ _BOUND_ROWS = (
     ("all_resident", "all resident"),
     ("no_cache", "no cache"),
 )
+_SPARE = ("collision_rate", "misses", "prefetch_precision")
+"""Columns a narrow terminal may leave out, if they were not asked for; the last goes first."""
+_OF_ANY_CAPACITY = ("compulsory", "all_resident", "no_cache")
 
 
 def run_table(runs: Sequence[Run], metrics: Sequence[str] = ()) -> Table:
@@ -39,7 +43,11 @@ def run_table(runs: Sequence[Run], metrics: Sequence[str] = ()) -> Table:
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(_group(run), []).append(run)
-    columns = [Column("policy"), *(Column(each.label, number=True) for each in chosen)]
+    spare = () if metrics else _SPARE
+    columns = [
+        Column("policy"),
+        *(Column(each.label, number=True, spare=each.name in spare) for each in chosen),
+    ]
     if relative:
         columns.append(Column(f"{RELATIVE} (%)", number=True))
     varied = varied_axes(runs)
@@ -48,6 +56,7 @@ def run_table(runs: Sequence[Run], metrics: Sequence[str] = ()) -> Table:
         Section(_rows(group, chosen, relative, varied), " · ".join(_words(group[0], shared)))
         for group in groups.values()
     ]
+    sections += _capacity_free_sections(list(groups.values()), chosen, shared)
     return Table(columns, sections, _notes(runs, relative), " · ".join(shared))
 
 
@@ -69,21 +78,27 @@ def policy_name(run: Run, varied: Iterable[str] = ()) -> str:
     """Spell what was run: the eviction policy, and every other axis that is not the default."""
     config = run.config
     parts = [config.evict]
-    if config.prefetch != "none" or "prefetch" in varied:
+    if config.prefetch != "none":
         parts.append(f"+ {config.prefetch}")
-    for axis in ("schedule", "miss", "route", "allocate"):
+        if config.schedule != RunConfig.model_fields["schedule"].default or "schedule" in varied:
+            parts.append(config.schedule)
+    for axis in ("miss", "route", "allocate"):
         value = getattr(config, axis)
         if value != RunConfig.model_fields[axis].default or axis in varied:
-            parts.append(value if axis == "schedule" else f"{axis}={value}")
+            parts.append(f"{axis}={value}")
     if "seed" in varied:
         parts.append(f"seed={config.seed}")
     return " ".join(parts)
 
 
 def varied_axes(runs: Sequence[Run]) -> list[str]:
-    """Name the axes on which the runs differ, but for eviction."""
-    fields = ("prefetch", "schedule", "miss", "route", "allocate", "seed")
-    return [name for name in fields if len({getattr(run.config, name) for run in runs}) > 1]
+    """Name the axes on which the runs differ, but for eviction and prefetch."""
+    prefetching = {run.config.schedule for run in runs if run.config.prefetch != "none"}
+    found = ["schedule"] if len(prefetching) > 1 else []
+    for name in ("miss", "route", "allocate", "seed"):
+        if len({getattr(run.config, name) for run in runs}) > 1:
+            found.append(name)
+    return found
 
 
 def caption(run: Run) -> str:
@@ -167,7 +182,8 @@ def _rows(
         rows.append(row)
     bounds = next((run.bounds for run in group if run.bounds is not None), None)
     if bounds is not None:
-        rows += _bound_rows(bounds, group, chosen)
+        ran = {policy_name(run) for run in group if run.status == "ok"}
+        rows += _bound_rows(bounds, chosen, ran)
     return rows
 
 
@@ -195,19 +211,40 @@ def _best(group: Sequence[Run], chosen: Sequence[Metric]) -> dict[str, float]:
     return found
 
 
-def _bound_rows(bounds: Bounds, group: Sequence[Run], chosen: Sequence[Metric]) -> list[list[Cell]]:
+def _bound_rows(
+    bounds: Bounds, chosen: Sequence[Metric], ran: Iterable[str], *, any_capacity: bool = False
+) -> list[list[Cell]]:
     """Rows of the bounds, but for those that were run themselves."""
-    ran = {policy_name(run) for run in group if run.status == "ok"}
     rows = []
     for field, label in _BOUND_ROWS:
-        if label.replace(" bypass", ":bypass=true") in ran:
+        if (field in _OF_ANY_CAPACITY) != any_capacity or label.replace(" ", ":") in ran:
             continue
         bound = getattr(bounds, field)
         texts = [each.text(getattr(bound, each.name, None)) for each in chosen]
         optimum = bounds.belady.misses
-        share = (bound.misses - optimum) / optimum if optimum else None
+        share = (bound.misses - optimum) / optimum if optimum and not any_capacity else None
         rows.append(cells(f"{label} ‡", *texts, _signed(share), style="dim"))
     return rows
+
+
+def _capacity_free_sections(
+    groups: Sequence[Sequence[Run]], chosen: Sequence[Metric], shared: Sequence[str]
+) -> list[Section]:
+    """The bounds that do not depend on the capacity, once for all groups that have the same."""
+    found: dict[str, tuple[str, list[list[Cell]]]] = {}
+    for group in groups:
+        run = next((run for run in group if run.bounds is not None), None)
+        if run is None or run.bounds is None:
+            continue
+        rows = _bound_rows(run.bounds, chosen, (), any_capacity=True)
+        words = _words(run, shared)
+        title = " · ".join(["any capacity", *(word for word in words if not _of_capacity(word))])
+        found.setdefault(f"{title}\n{rows}", (title, rows))
+    return [Section(rows, title) for title, rows in found.values()]
+
+
+def _of_capacity(word: str) -> bool:
+    return " slots (" in word or word.startswith("C/T ")
 
 
 def _signed(share: float | None) -> str:
@@ -229,17 +266,23 @@ def _notes(runs: Sequence[Run], relative: bool) -> list[str]:
         )
     if ok:
         notes.append(_contract(ok))
-    for text, count in _counted(text for run in runs for text in run.warnings):
-        beside = f" ({count} of {len(runs)} runs)" if 1 < count < len(runs) else ""
-        notes.append(f"warning: {text}{beside}")
+    return notes + _warnings(runs)
+
+
+def _warnings(runs: Sequence[Run]) -> list[str]:
+    """Every warning once; those that differ in their numbers only are told by the first."""
+    alike: dict[str, list[str]] = {}
+    for run in runs:
+        for text in run.warnings:
+            alike.setdefault(re.sub(r"[0-9][0-9.,]*", "#", text), []).append(text)
+    notes = []
+    for texts in alike.values():
+        more = len(set(texts)) - 1
+        beside = [f"and {more} more like it"] if more else []
+        if len(texts) < len(runs):
+            beside.append(f"{len(texts)} of {len(runs)} runs")
+        notes.append(f"warning: {texts[0]}" + (f" ({', '.join(beside)})" if beside else ""))
     return notes
-
-
-def _counted(texts: Iterable[str]) -> list[tuple[str, int]]:
-    counts: dict[str, int] = {}
-    for text in texts:
-        counts[text] = counts.get(text, 0) + 1
-    return list(counts.items())
 
 
 def _contract(runs: Sequence[Run]) -> str:

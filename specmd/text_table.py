@@ -10,22 +10,26 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 Style = Literal["", "bold", "dim", "underline"]
 Piece = tuple[str, str]
 _GAP = "  "
 _NARROWEST = 16
-_TITLE = 9
+_TITLE = 6
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its title, with the unit, and whether it holds numbers."""
+    """A column: its title, with the unit, and whether it holds numbers.
+
+    A terminal that is too narrow for all columns leaves spare ones out, the last first.
+    """
 
     title: str
     number: bool = False
+    spare: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,34 +103,60 @@ def terminal(table: Table, width: int | None = None) -> str:
     from rich.text import Text
 
     console = Console(highlight=False, emoji=False, width=width)
+    table = _narrowed(table, console.width)
     with console.capture() as captured:
         for line in _layout(table, console.width):
             console.print(Text.assemble(*line), soft_wrap=True)
     return captured.get()
 
 
+def _narrowed(table: Table, limit: int) -> Table:
+    """Leave spare columns out until the table fits, and say so below it."""
+    left_out: list[str] = []
+    while True:
+        widths, gap = _fit(table, limit)
+        spare = [index for index, column in enumerate(table.columns) if column.spare]
+        if not spare or sum(widths) + len(gap) * (len(widths) - 1) <= limit:
+            break
+        index = spare[-1]
+        left_out.insert(0, table.columns[index].title)
+
+        def without(row: Sequence[Any], index: int = index) -> list[Any]:
+            return [*row[:index], *row[index + 1 :]] if len(row) > index else list(row)
+
+        sections = [
+            Section([without(row) for row in section.rows], section.title)
+            for section in table.sections
+        ]
+        table = replace(table, columns=without(table.columns), sections=sections)
+    if left_out:
+        note = f"left out for want of width: {', '.join(left_out)}"
+        table = replace(table, notes=[note, *table.notes])
+    return table
+
+
 def _layout(table: Table, limit: int | None) -> Iterator[list[Piece]]:
     """Yield lines as (text, style) pieces, no wider than `limit` if the numbers leave room."""
-    widths = _widths(table, limit)
+    widths, gap = _fit(table, limit)
     if table.title:
         yield from _notes([table.title], limit, "bold")
         yield []
     headed = any(column.title for column in table.columns)
     if headed:
-        yield from _head(table, widths)
+        yield from _head(table, widths, gap)
     for number, section in enumerate(table.sections):
         if section.title:
             if number or headed:
                 yield []
             yield from _notes([section.title], limit, "italic")
         for row in section.rows:
-            yield from _row(row, table, widths)
+            yield from _row(row, table, widths, gap)
     if table.notes:
         yield []
         yield from _notes(table.notes, limit, "")
 
 
-def _head(table: Table, widths: Sequence[int]) -> Iterator[list[Piece]]:
+def _head(table: Table, widths: Sequence[int], gap: str) -> Iterator[list[Piece]]:
     """Yield the titles, folded into their columns and standing on the last line."""
     folded = [
         _fold(column.title, width) for column, width in zip(table.columns, widths, strict=True)
@@ -134,7 +164,7 @@ def _head(table: Table, widths: Sequence[int]) -> Iterator[list[Piece]]:
     height = max(map(len, folded))
     stacked = [[""] * (height - len(lines)) + lines for lines in folded]
     for texts in zip(*stacked, strict=True):
-        yield from _row([Cell(text, "underline") for text in texts], table, widths)
+        yield from _row([Cell(text, "underline") for text in texts], table, widths, gap)
 
 
 def _title_width(column: Column) -> int:
@@ -145,7 +175,8 @@ def _title_width(column: Column) -> int:
     return max(longest, min(_width(column.title), _TITLE))
 
 
-def _widths(table: Table, limit: int | None) -> list[int]:
+def _fit(table: Table, limit: int | None) -> tuple[list[int], str]:
+    """Choose column widths and the gap between them: first the words give way, then the gap."""
     widths = [_title_width(column) for column in table.columns]
     for section in table.sections:
         for row in section.rows:
@@ -153,30 +184,36 @@ def _widths(table: Table, limit: int | None) -> list[int]:
                 if not cell.spill:
                     widths[index] = max(widths[index], _width(cell.text))
     words = [i for i, column in enumerate(table.columns) if not column.number]
-    while limit and words and sum(widths) + len(_GAP) * (len(widths) - 1) > limit:
-        widest = max(words, key=lambda i: widths[i])
-        if widths[widest] <= _NARROWEST:
-            break
-        widths[widest] -= 1
-    return widths
+    gaps = len(widths) - 1
+    for gap in (_GAP, " "):
+        while limit and words and sum(widths) + len(gap) * gaps > limit:
+            widest = max(words, key=lambda i: widths[i])
+            if widths[widest] <= _NARROWEST:
+                break
+            widths[widest] -= 1
+        if not limit or sum(widths) + len(gap) * gaps <= limit:
+            return widths, gap
+    return widths, " "
 
 
-def _row(row: Sequence[Cell], table: Table, widths: Sequence[int]) -> Iterator[list[Piece]]:
+def _row(
+    row: Sequence[Cell], table: Table, widths: Sequence[int], gap: str
+) -> Iterator[list[Piece]]:
     folded = []
     for index, (cell, width) in enumerate(zip(row, widths, strict=False)):
-        room = sum(widths[index:]) + len(_GAP) * (len(widths) - index - 1) if cell.spill else width
+        room = sum(widths[index:]) + len(gap) * (len(widths) - index - 1) if cell.spill else width
         folded.append(_fold(cell.text, room))
     for number in range(max((len(lines) for lines in folded), default=0)):
         pieces: list[Piece] = []
         for index, (cell, lines) in enumerate(zip(row, folded, strict=True)):
             text = lines[number] if number < len(lines) else ""
             padding = " " * (widths[index] - _width(text))
-            gap = _GAP if index + 1 < len(row) else ""
+            after = gap if index + 1 < len(row) else ""
             style = cell.style
             if table.columns[index].number and not cell.spill:
-                pieces += [(padding, ""), (text, style), (gap, "")]
+                pieces += [(padding, ""), (text, style), (after, "")]
             else:
-                pieces += [(text, style), (padding + gap, "")]
+                pieces += [(text, style), (padding + after, "")]
         yield pieces
 
 
