@@ -65,11 +65,10 @@ def draw(runs: Sequence[Run], path: Path) -> None:
         figure = Figure(figsize=(5.4 + 4.4 * len(profiles), height), layout="constrained", dpi=150)
         ratios = [1.1] + [1.0] * len(profiles)
         panels = figure.subplots(1, 1 + len(profiles), width_ratios=ratios, squeeze=False)[0]
-        _draw_hits(panels[0], ok, height)
+        _draw_hits(panels[0], ok)
         for number, (axes, name) in enumerate(zip(panels[1:], profiles, strict=True)):
             _draw_times(axes, _bars(ok, name), first=number == 0)
-        if profiles:
-            _share_legend(figure, panels[1:])
+        _add_legends(figure, panels)
         figure.suptitle(_title(ok[0]), x=0.01, ha="left", fontsize=10, fontweight="bold")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +118,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _draw_hits(axes: Axes, runs: Sequence[Run], height: float) -> None:
+def _draw_hits(axes: Axes, runs: Sequence[Run]) -> None:
     """Hit rate against capacity; hits do not depend on the profile but through late prefetches."""
     profile = runs[0].config.profile
     chosen = [run for run in runs if run.config.profile == profile]
@@ -136,7 +135,7 @@ def _draw_hits(axes: Axes, runs: Sequence[Run], height: float) -> None:
     if bound:
         points = sorted(bound.items())
         axes.plot(
-            *zip(*points, strict=True), color="black", ls=":", marker="_", label="belady (bound)"
+            *zip(*points, strict=True), color="black", ls=":", marker=".", label="belady (bound)"
         )
     for number, (label, found) in enumerate(lines.items()):
         axes.plot(
@@ -159,14 +158,6 @@ def _draw_hits(axes: Axes, runs: Sequence[Run], height: float) -> None:
     axes.set_title(f"Hit rate, {caption(chosen[0]) if late else 'simulated'}", fontsize=9)
     axes.grid(axis="y", color="#dddddd", lw=0.6)
     axes.set_axisbelow(True)
-    widest = max(len(label) for label in lines) if lines else 0
-    axes.legend(
-        frameon=False,
-        fontsize=8,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.5 / height),
-        ncols=3 if widest < 18 else 2 if widest < 32 else 1,
-    )
 
 
 def _bars(runs: Sequence[Run], profile: str | None) -> list[tuple[str, Run] | str]:
@@ -228,19 +219,21 @@ def _parts(metrics: Mapping[str, int | float | None]) -> dict[str, float]:
     return {part: value for part, value in found.items() if value > 0}
 
 
-def _share_legend(figure: Any, panels: Sequence[Axes]) -> None:
-    """One legend for all panels of times, below them."""
+def _add_legends(figure: Any, panels: Sequence[Axes]) -> None:
+    """Below the panels: policies on the left, the parts of the time on the right."""
+    handles, labels = panels[0].get_legend_handles_labels()
+    widest = max(map(len, labels))
+    columns = 3 if widest < 18 else 2 if widest < 32 else 1
+    style: dict[str, Any] = {"frameon": False, "fontsize": 8}
+    figure.legend(handles, labels, loc="outside lower left", ncols=columns, **style)
     found: dict[str, Any] = {}
-    for axes in panels:
+    for axes in panels[1:]:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
+    if not found:
+        return
     names = [title for title, _ in PARTS.values() if title in found]
     names += [name for name in found if name not in names]
-    figure.legend(
-        [found[name] for name in names],
-        names,
-        loc="outside lower right",
-        ncols=len(names),
-        frameon=False,
-        fontsize=8,
-    )
+    handles = [found[name] for name in names]
+    columns = 2 if len(panels) == 2 else len(names)
+    figure.legend(handles, names, loc="outside lower right", ncols=columns, **style)
