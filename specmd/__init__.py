@@ -25,7 +25,7 @@ _HOME = {
     "frame": "specmd.results",
     "load": "specmd.trace",
     "offload": "specmd.engine",
-    "record": "specmd.recorder",
+    "record": "specmd.recorder:record_model",
     "save": "specmd.trace",
     "simulate": "specmd.simulation",
 }
@@ -36,10 +36,11 @@ __all__ = ["Run", "Trace", "frame", "load", "save", "simulate"]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'specmd' has no attribute '{name}'")
+    module, _, attribute = _HOME[name].partition(":")
     try:
-        value = getattr(import_module(_HOME[name]), name)
+        value = getattr(import_module(module), attribute or name)
     except ModuleNotFoundError as error:
-        if error.name != _HOME[name]:
+        if error.name != module:
             raise
         raise AttributeError(f"specmd.{name} is not part of this version") from None
     globals()[name] = value

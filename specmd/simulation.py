@@ -35,7 +35,7 @@ from specmd.regime import cautions, regime
 from specmd.replay import replay
 from specmd.results import Metrics, Run, Status
 from specmd.shape import load_shape
-from specmd.tally import by_layer, by_phase, check, tally
+from specmd.tally import AccountingError, by_layer, by_phase, check, tally
 from specmd.trace import Locality, Trace, load, locality, slice_tokens
 
 _cut: WeakKeyDictionary[Trace, dict[tuple[int | None, int | None], Trace]] = WeakKeyDictionary()
@@ -219,6 +219,8 @@ def try_config(
             )
         except SpecmdError as error:
             status, unmet = "failed", str(error)
+        except AccountingError:
+            raise  # a bug of ours is not a result
         except Exception as error:
             status, unmet = "failed", f"{type(error).__name__}: {error}"
     return without_numbers(

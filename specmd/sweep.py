@@ -139,7 +139,7 @@ def sweep(
 
     """
     for plugin in plugins:
-        add_plugin(plugin)
+        add_plugin(Path(plugin))
     jobs = plan(traces, grid, training=training, bounds=bounds, shard=shard)
     setting = _Setting(
         Path(out),
