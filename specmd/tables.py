@@ -136,7 +136,7 @@ def _words(run: Run, without: Sequence[str] = ()) -> list[str]:
     words = [trace.name, f"{config.capacity_slots:,} of {keys:,} slots"]
     size = [f"{config.capacity_slots / keys:.1%}"]
     if trace.expert_bytes:
-        size.append(f"{config.capacity_slots * trace.expert_bytes / 1e9:,.2f} GB")
+        size.append(_bytes(config.capacity_slots * trace.expert_bytes))
     words[1] += f" ({', '.join(size)})"
     if run.regime is not None:
         words.append(f"C/T {run.regime.capacity_over_working_set:.2f}")
@@ -149,6 +149,11 @@ def _words(run: Run, without: Sequence[str] = ()) -> list[str]:
     if config.sequential:
         words.append("sequential")
     return [word for word in words if word not in without]
+
+
+def _bytes(size: int) -> str:
+    unit, scale = ("GB", 1e9) if size >= 1e8 else ("MB", 1e6) if size >= 1e5 else ("kB", 1e3)
+    return f"{size / scale:,.2f} {unit}"
 
 
 def _shared_words(runs: Sequence[Run]) -> list[str]:
