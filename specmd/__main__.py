@@ -14,9 +14,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(argv)
     except BrokenPipeError:
-        # The reader (`head`, a closed pager) has seen enough. Keep the interpreter from saying so.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.OK
+        return _reader_left()
+    except (
+        SystemExit
+    ) as exiting:  # what typer makes of a closed pipe; it exits in no other way here
+        if isinstance(exiting.__context__, BrokenPipeError):
+            return _reader_left()
+        raise
+
+
+def _reader_left() -> Exit:
+    """Keep quiet: whoever reads stdout (`head`, a pager) has seen enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    return Exit.OK
 
 
 def _run(argv: Sequence[str] | None) -> int:

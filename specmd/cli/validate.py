@@ -7,17 +7,26 @@ from typing import Annotated, Literal
 
 import typer
 
-from specmd.errors import Exit
+from specmd.errors import Exit, SpecmdError
 
 
 def validate(
     kind: Annotated[
-        Literal["trace", "profile", "policy"],
-        typer.Argument(metavar="KIND", help="trace|profile|policy"),
+        Literal["trace", "profile", "config", "policy"],
+        typer.Argument(metavar="KIND", help="trace|profile|config|policy"),
     ],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to check.")],
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="The file to check.")] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of KIND instead.")
+    ] = False,
 ) -> int:
-    """Check a trace, a hardware profile, or a plug-in's policies."""
+    """Check a trace, a hardware profile, an experiment, or a plug-in's policies."""
+    if schema:
+        return _print_schema(kind)
+    if file is None:
+        raise SpecmdError(f"validate {kind}: name the file to check")
+    if kind == "policy":
+        return _policies(file)
     if kind == "trace":
         from specmd.trace import load
 
@@ -36,16 +45,55 @@ def validate(
         for warning in profile.warnings():
             typer.echo(f"warning: {warning}", err=True)
         return Exit.OK
-    return _policies(file)
+    return _config(file)
+
+
+def _config(file: Path) -> int:
+    """Expand the grid over each trace, as a sweep would, and count."""
+    from specmd.experiment import read_experiment
+    from specmd.policy.registry import add_plugin
+    from specmd.trace import load
+
+    experiment = read_experiment(file)
+    for path in experiment.plugin:
+        add_plugin(path)
+    if experiment.training is not None:
+        load(experiment.training)
+    runs = sum(len(experiment.grid.expand(load(path).header)) for path in experiment.traces)
+    typer.echo(f"{file}: valid experiment, {len(experiment.traces)} traces, {runs} runs")
+    return Exit.OK
+
+
+def _print_schema(kind: str) -> int:
+    import json
+
+    from pydantic import BaseModel
+
+    from specmd.experiment import Experiment
+    from specmd.hardware import HardwareProfile
+    from specmd.trace import TraceHeader
+
+    models: dict[str, type[BaseModel]] = {
+        "trace": TraceHeader,
+        "profile": HardwareProfile,
+        "config": Experiment,
+    }
+    if kind not in models:
+        raise SpecmdError("a policy is Python code and has no schema: see docs/plugins.md")
+    schema = models[kind].model_json_schema(by_alias=True)
+    typer.echo(json.dumps(schema, indent=1))
+    return Exit.OK
 
 
 def _policies(file: Path) -> int:
     """Run the conformance suite over every policy a plug-in declares."""
-    from specmd.conformance import check_policy
     from specmd.policy.registry import add_plugin
 
+    entries = add_plugin(file)
+    from specmd.conformance import check_policy  # slow to import, and only needed for a good file
+
     failed = 0
-    for entry in add_plugin(file):
+    for entry in entries:
         findings = check_policy(entry)
         for finding in findings:
             verdict = "ok  " if finding.passed else "FAIL"

@@ -1,0 +1,254 @@
+"""What the commands print and write."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from specmd.policy.registry import AXES
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN_KEYS = {
+    "schema", "id", "source", "config", "metrics", "regime", "bounds", "decision_digest",
+    "warnings", "provenance",
+}  # fmt: skip
+CONFIG_KEYS = {"evict", "prefetch", "capacity_slots", "scope", "admission", "reset", "seed"}
+METRIC_KEYS = {
+    "accesses", "hits", "late_hits", "misses", "compulsory_misses", "collision_misses",
+    "capacity_misses", "evictions", "hit_rate", "ttft_s", "tpot_s",
+}  # fmt: skip
+
+
+def test_list_policies_rows(specmd):
+    rows = json.loads(specmd("list", "policies", "--format", "json").out)
+    for row in rows:
+        assert {"axis", "name", "needs", "parameters", "source", "origin"} <= set(row)
+        assert row["axis"] in AXES
+        assert row["source"]
+    assert {("evict", "lru"), ("prefetch", "none"), ("schedule", "fifo")} <= {
+        (row["axis"], row["name"]) for row in rows
+    }
+    assert "least_stale" in specmd("list", "policies").out
+
+
+@pytest.mark.parametrize("kind", ["profiles", "shapes", "metrics"])
+@pytest.mark.parametrize("form", ["table", "md", "csv", "json", "jsonl"])
+def test_lists_in_every_format(specmd, kind, form):
+    done = specmd("list", kind, "--format", form)
+    assert done.code == 0
+    assert done.err == ""
+    assert len(done.out.splitlines()) > 5
+    if form == "json":
+        assert all("name" in row for row in json.loads(done.out))
+    if form == "csv":
+        assert "name" in next(csv.reader(io.StringIO(done.out)))
+
+
+def test_list_traces_names_damaged_ones(specmd, trace_file, tmp_path):
+    (tmp_path / "good.npz").write_bytes(trace_file.read_bytes())
+    (tmp_path / "bad.npz").write_bytes(b"nothing")
+    rows = json.loads(specmd("list", "traces", tmp_path, "--format", "json").out)
+    assert [Path(row["path"]).name for row in rows] == ["bad.npz", "good.npz"]
+    assert "error" in rows[0]
+    assert rows[1]["tokens"] == 72
+
+
+def test_inspect_says_header_locality_and_regime(specmd, trace_file):
+    record = json.loads(specmd("inspect", trace_file, "--format", "json").out)
+    assert record["header"]["kind"] == "synthetic"
+    assert record["regime"]["lru_never_hits_up_to_slots"] == 8 * 4 - 4
+    assert record["locality"]["keys_total"] == 128
+    text = specmd("inspect", trace_file).out
+    for word in ("Header", "Locality", "Regime", "warning: synthetic"):
+        assert word in text
+    assert "**Locality**" in specmd("inspect", trace_file, "--format", "md").out
+
+
+def test_import_round(specmd, tmp_path):
+    source = tmp_path / "route.csv"
+    source.write_text(
+        "token,layer,expert\n"
+        + "".join(f"{t},{x},{(t + x) % 4}\n" for t in range(6) for x in (0, 1))
+    )
+    target = tmp_path / "route.npz"
+    done = specmd("import", source, target, "--experts", 4, "--expert-bytes", 1000)
+    assert done.code == 0, done.err
+    assert done.out == ""
+    assert "6 tokens" in done.err
+    assert specmd("validate", "trace", target).code == 0
+    run = json.loads(specmd("simulate", target, "-c", "4kB", "--format", "json").out)[0]
+    assert run["config"]["capacity_slots"] == 4
+
+
+def test_import_takes_the_expert_size_from_the_model(specmd, tmp_path):
+    source = tmp_path / "route.csv"
+    source.write_text("token,layer,expert\n0,0,1\n")
+    target = tmp_path / "route.npz"
+    done = specmd("import", source, target, "--experts", 64, "--model", "OLMoE-1B-7B-0924")
+    assert "12,582,912" in done.err
+    assert json.loads(specmd("inspect", target, "--format", "json").out)["header"]["expert_bytes"]
+
+
+def test_simulate_json_has_the_promised_keys(specmd, trace_file):
+    done = specmd(
+        "simulate", trace_file, "-e", "lru", "-e", "fifo", "-c", "25%", "-c", "2/layer",
+        "--format", "json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert done.err == ""
+    runs = json.loads(done.out)
+    assert len(runs) == 4
+    for run in runs:
+        assert set(run) >= RUN_KEYS
+        assert set(run["config"]) >= CONFIG_KEYS
+        assert set(run["metrics"]) >= METRIC_KEYS
+        metrics = run["metrics"]
+        assert metrics["accesses"] == metrics["hits"] + metrics["late_hits"] + metrics["misses"]
+        assert run["source"] == "simulated"
+    assert {run["config"]["capacity_slots"] for run in runs} == {32, 16}
+
+
+def test_formats_agree_and_exports_follow_their_suffix(specmd, trace_file, tmp_path):
+    names = ("runs.json", "runs.jsonl", "runs.csv", "runs.md", "deep/runs.txt", "runs.svg")
+    exports = [part for name in names[:-1] for part in ("--export", tmp_path / name)]
+    done = specmd("simulate", trace_file, "-c", "25%", *exports, "--figure", tmp_path / names[-1])
+    assert done.code == 0, done.err
+    assert (tmp_path / "deep/runs.txt").read_text() == done.out
+    run = json.loads((tmp_path / "runs.json").read_text())[0]
+    assert json.loads((tmp_path / "runs.jsonl").read_text()) == run
+    (row,) = csv.DictReader(io.StringIO((tmp_path / "runs.csv").read_text()))
+    assert int(row["misses"]) == run["metrics"]["misses"]
+    assert (
+        "| lru \\* |" in (tmp_path / "runs.md").read_text()
+        or "| lru * |" in (tmp_path / "runs.md").read_text()
+    )
+    assert (tmp_path / "runs.svg").read_text().startswith("<?xml")
+
+
+def test_a_policy_whose_need_is_not_met_is_a_row(specmd, trace_file):
+    done = specmd("simulate", trace_file, "-e", "static", "-e", "lru", "-c", "25%")
+    assert done.code == 0
+    assert "skipped: needs" in done.out
+    trained = specmd(
+        "simulate", trace_file, "-e", "static", "-c", "25%", "--training", trace_file, "--no-bounds"
+    )
+    assert "skipped" not in trained.out
+
+
+def test_metric_chooses_the_columns(specmd, trace_file):
+    done = specmd("simulate", trace_file, "-c", "25%", "--metric", "evictions", "--no-bounds")
+    assert "evictions" in done.out
+    assert "collision" not in done.out
+
+
+def test_times_are_labelled(specmd, trace_file):
+    done = specmd("simulate", trace_file, "-c", "25%", "--profile", "t4", "--no-bounds")
+    assert "simulated (t4)" in done.out
+    assert "TPOT" in done.out
+
+
+def test_a_plugin_by_file(specmd, trace_file, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        '"""Mine: the largest key stays."""\n'
+        "from specmd.policy.registry import policy\n\n\n"
+        '@policy("mine", source="a test")\n'
+        "class Mine:\n"
+        "    @classmethod\n"
+        "    def create(cls, world):\n"
+        "        return cls()\n\n"
+        "    def rank(self, key, event):\n"
+        "        return float(key)\n"
+    )
+    done = specmd(
+        "simulate", trace_file, "--plugin", tmp_path, "-e", "mine", "-c", "25%", "--no-bounds"
+    )
+    assert done.code == 0, done.err
+    assert "mine" in done.out
+
+
+def test_sweep_writes_resumes_and_exports(specmd, trace_file, tmp_path):
+    out = tmp_path / "out"
+    asked = (
+        "sweep",
+        trace_file,
+        "-e",
+        "lru",
+        "-e",
+        "fifo",
+        "-c",
+        "25%",
+        "--no-bounds",
+        "--jobs",
+        1,
+    )
+    planned = specmd(*asked, "--dry-run", "--format", "json")
+    assert planned.code == 0
+    assert "2 runs" in planned.err
+    assert not out.exists()
+    ids = {row["id"] for row in json.loads(planned.out)}
+    first = specmd(*asked, "--out", out, "--format", "json")
+    assert first.code == 0, first.err
+    assert {run["id"] for run in json.loads(first.out)} == ids
+    assert ids <= {path.stem for path in out.glob("*.json")}
+    again = specmd(*asked, "--out", out, "--format", "json")
+    assert "2 existing" in again.err
+    assert json.loads(again.out) == json.loads(first.out)
+
+
+def test_sweep_from_a_file_with_options_on_top(specmd, trace_file, tmp_path):
+    config = tmp_path / "experiment.toml"
+    config.write_text(
+        f'traces = ["{trace_file.name}"]\nout = "results"\n'
+        '[grid]\nevict = ["lru", "fifo"]\ncapacity = ["25%", 16]\n'
+    )
+    (tmp_path / trace_file.name).write_bytes(trace_file.read_bytes())
+    assert "4 runs" in specmd("validate", "config", config).out
+    planned = specmd("sweep", "--config", config, "-e", "lfu", "--dry-run", "--format", "json")
+    rows = json.loads(planned.out)
+    assert [(row["evict"], row["capacity_slots"]) for row in rows] == [("lfu", 32), ("lfu", 16)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("traces = [", "not valid TOML"),
+        ("bogus = 1", "bogus"),
+        ("[grid]\nevict = []", "evict"),
+        ("[grid]\nscope = ['galaxy']", "scope"),
+        ("[grid]\nevikt = ['lru']", "evikt"),
+    ],
+)
+def test_a_wrong_experiment_names_file_and_field(specmd, tmp_path, text, said):
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    done = specmd("validate", "config", path)
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert "wrong.toml" in done.err
+    assert said in done.err
+
+
+def test_schemas_are_json(specmd):
+    for kind in ("trace", "profile", "config"):
+        assert json.loads(specmd("validate", kind, "--schema").out)["properties"]
+
+
+def test_validate_profile(specmd):
+    done = specmd("validate", "profile", ROOT / "hardware_profiles" / "t4.toml")
+    assert done.code == 0
+    assert "t4" in done.out
+    assert "warning" in done.err
+
+
+def test_completion_offers_policies_parameters_and_profiles():
+    from specmd.cli import completion
+
+    evict = completion.policies("evict")
+    assert "least_stale" in evict("least")
+    assert evict("least_stale:or") == ["least_stale:order="]
+    assert evict("nothing:") == []
+    assert "rtx4090" in completion.profiles("rtx")
+    assert completion.shapes("olmoe") == ["olmoe-1b-7b"]
+    assert "hit_rate" in completion.metrics("hit")
