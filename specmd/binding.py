@@ -111,9 +111,10 @@ def _least_ranked(policy: type) -> Callable[..., int]:
 
 
 def as_lists(value: Any) -> Any:
-    """Copy a NamedTuple of arrays (nested) into one of lists, for interpreted runs."""
+    """Copy a tuple of arrays (nested) into one of lists, for interpreted runs."""
     if isinstance(value, np.ndarray):
         return value.tolist() if value.ndim == 1 else value
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(as_lists(part) for part in value))
+    if isinstance(value, tuple):
+        parts = [as_lists(part) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     return value

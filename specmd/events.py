@@ -63,6 +63,9 @@ class EventStream:
         self.future = future
         self._stretches = self._divide()
         self._buffers: Buffers | None = None
+        none = np.zeros(0, np.uint32)
+        self._pattern = (none, none, none)
+        self._base = (np.arange(self.layers, dtype=np.uint32) * self.experts)[:, None]
         self._gather = specialise(gather_sequential if sequential else gather, {})
         self._upcoming: dict[int, IntArray] = {}
         self.first_use: IntArray = np.zeros(0, np.int64)
@@ -101,9 +104,7 @@ class EventStream:
         none = np.zeros(0, np.int64)
         return Chunk(
             self._first_clock(first),
-            np.repeat(np.arange(first, last, dtype=np.uint32), self.layers),
-            np.tile(np.arange(self.layers, dtype=np.uint32), last - first),
-            np.repeat(self.step_phase[first:last], self.layers),
+            *self._labels(first, last),
             buffers.start[: (ahead - first) * self.layers + 1],
             buffers.keys,
             buffers.tokens,
@@ -114,6 +115,18 @@ class EventStream:
             none,
             np.zeros(0, np.float64),
         )
+
+    def _labels(self, first: int, last: int) -> tuple[KeyArray, KeyArray, KeyArray]:
+        """Step, layer and phase of every event; the patterns that repeat are built once."""
+        events = (last - first) * self.layers
+        if len(self._pattern[0]) < events:
+            steps = np.repeat(np.arange(last - first, dtype=np.uint32), self.layers)
+            layers = np.tile(np.arange(self.layers, dtype=np.uint32), last - first)
+            self._pattern = (steps, layers, np.ones(events, np.uint32))
+        steps, layers, decode = (array[:events] for array in self._pattern)
+        phase = self.step_phase[first:last]
+        phases = decode if phase.all() else np.repeat(phase, self.layers)
+        return steps + np.uint32(first), layers, phases
 
     def _first_clock(self, step: int) -> int:
         if self.sequential:
@@ -150,6 +163,11 @@ class EventStream:
             assert self.trace.weights is not None
             weights = np.ascontiguousarray(self.trace.weights[low:high], dtype=np.float32)
         steps = self.step_start[first : last + 1] - low
+        if self.sequential and high - low == last - first and not self.weights:
+            # One token a step: recorded order is memory order.
+            np.add(ids, self._base, out=held.keys[:size].reshape(ids.shape), dtype=np.uint32)
+            np.multiply(np.arange(events + 1), ids.shape[2], out=held.start[: events + 1])
+            return held
         self._gather(ids, weights, steps, self.experts, held)
         return held
 

@@ -107,7 +107,14 @@ def _compile(graph: _Graph, entry: Function) -> Function:
     folder = cache_home() / f"kernels-{_digest(graph.reachable(entry), numba.__version__)}"
 
     def finish(function: FunctionType, is_entry: bool) -> Function:
-        jitted: Function = numba.njit(error_model="numpy", nogil=True, _nrt=False, forceinline=not is_entry, no_cpython_wrapper=not is_entry, no_cfunc_wrapper=True)(function)
+        jitted: Function = numba.njit(
+            error_model="numpy",
+            nogil=True,
+            _nrt=False,
+            forceinline=not is_entry,
+            no_cpython_wrapper=not is_entry,
+            no_cfunc_wrapper=True,
+        )(function)
         if is_entry:
             before = config.CACHE_DIR
             config.CACHE_DIR = str(folder)

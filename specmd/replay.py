@@ -140,7 +140,7 @@ class _Replay:
             header.top_k,
             len(capacity),
             np.minimum(np.asarray(capacity, np.int64), keys // len(capacity)),
-            config.seed,
+            config.seed & 0x7FFFFFFF,
             popularity,
         )
 
@@ -206,7 +206,8 @@ class _Replay:
     def _admission(self) -> int:
         if self.resident == "none":
             return residency.NEVER_ADMIT
-        return residency.BYPASS if self.config.admission == "bypass" else residency.FORCED
+        bypass = self.config.admission == "bypass" or self.evict.values.get("bypass") is True
+        return residency.BYPASS if bypass else residency.FORCED
 
     def _resets(self) -> set[int]:
         """Steps that share no request with the step before them, under `reset=request`."""
@@ -281,7 +282,7 @@ class _Replay:
 
     def _outcome(self, core: residency.Core, link: Any) -> Outcome:
         shape = (2, self.world.num_layers, residency.NUM_COUNTERS)
-        digest = f"{int(core.digest[0]):016x}"
+        digest = "".join(f"{int(lane):08x}" for lane in core.digest)
         counters = np.asarray(core.counters, np.int64).reshape(shape)
         first = self.config.warmup
         if self.costs is None:

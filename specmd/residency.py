@@ -74,9 +74,9 @@ class Core(NamedTuple):
     mark: IntArray  # (keys,) bits FETCHED_EVER, USED, PREFETCHED
     evicted_step: IntArray  # (keys,) step of the last eviction, -1 never
     due: IntArray  # (keys,) clock at which an unused prefetch is expected to be used, else -1
-    slot: IntArray  # (keys,) slot of a resident key, -1 without
-    key_in: IntArray  # (slots,) key in the slot, -1 empty
-    free: IntArray  # (slots,) per pool, a stack of free slots
+    slot: KeyArray  # (keys,) slot of a resident key, else NOBODY
+    key_in: KeyArray  # (slots,) key in the slot, else NOBODY
+    free: KeyArray  # (slots,) per pool, a stack of free slots
     num_free: IntArray  # (pools,)
     first_slot: IntArray  # (pools + 1,)
     slotless: IntArray  # (pools,) keys of a wide event that stream through without a slot
@@ -84,7 +84,7 @@ class Core(NamedTuple):
     missing: IntArray  # (keys,) scratch: this event's misses
     guard: IntArray  # [due limit of the prefetch being placed, clock]
     counters: IntArray  # (2 * layers * NUM_COUNTERS,)
-    digest: IntArray  # (1,) running hash of the decision log
+    digest: IntArray  # running hash of the decision log, two lanes of 32 bits
     admission: int
     guarded: int
 
@@ -118,11 +118,11 @@ def create_core(world: World, admission: int = FORCED, guarded: bool = False) ->
         mark=np.zeros(keys, np.uint8),
         evicted_step=np.full(keys, -1, np.int64),
         due=np.full(keys, -1, np.int64),
-        slot=np.full(keys, -1, np.int64),
+        slot=np.full(keys, NOBODY, np.uint32),
         key_in=np.full(slots, NOBODY, np.uint32),
         free=np.concatenate(
             [np.arange(b - 1, a - 1, -1) for a, b in zip(first, first[1:], strict=False)]
-        ).astype(np.int64),
+        ).astype(np.uint32),
         num_free=np.asarray(world.capacity, np.int64).copy(),
         first_slot=first,
         slotless=np.zeros(world.pools, np.int64),
@@ -130,7 +130,7 @@ def create_core(world: World, admission: int = FORCED, guarded: bool = False) ->
         missing=np.zeros(keys, np.uint32),
         guard=np.array([-1, 0], np.int64),
         counters=np.zeros(2 * world.num_layers * NUM_COUNTERS, np.int64),
-        digest=np.array([0x1B873593CC9E2D51], np.int64),
+        digest=np.array([0x2545F491, 0x1B873593], np.int64),
         admission=admission,
         guarded=int(guarded),
     )
@@ -142,10 +142,17 @@ def evictable(core: Core, key: int) -> bool:
 
 
 def log(core: Core, entry: int, key: int) -> None:
-    """Mix a decision into the digest: the low 63 bits of a product, alike in every engine."""
-    mixed = (core.digest[0] ^ (key * 16 + entry)) * 0x2545F4914F6CDD1D
-    mixed &= 0x7FFFFFFFFFFFFFFF
-    core.digest[0] = mixed ^ (mixed >> 32)
+    """Mix a decision into the digest; no product reaches 2**63, so every engine agrees.
+
+    What comes goes into lane 0. What leaves goes into lane 1, with lane 0 as it then stands, so
+    that the order between the two counts as well.
+    """
+    if entry == LOG_EVICT or entry == LOG_CANCEL:
+        b = (core.digest[1] + core.digest[0] + key * 16 + entry) * 0x32B73495
+        core.digest[1] = (b ^ (b >> 29)) & 0xFFFFFFFF
+    else:
+        a = (core.digest[0] ^ (key * 16 + entry)) * 0x5BD1E995
+        core.digest[0] = (a ^ (a >> 31)) & 0xFFFFFFFF
 
 
 def land(core: Core, key: int) -> None:
@@ -154,59 +161,67 @@ def land(core: Core, key: int) -> None:
     core.hold[key] -= 1
 
 
-def occupy(core: Core, key: int, pool: int) -> bool:
-    """Give a key a free slot of its pool; False if there is none."""
+def take_free(core: Core, pool: int) -> int:
+    """Take a free slot of a pool; NOBODY if there is none."""
     if core.num_free[pool] == 0:
-        return False
+        return NOBODY
     core.num_free[pool] -= 1
-    slot = core.free[core.first_slot[pool] + core.num_free[pool]]
-    core.slot[key] = slot
-    core.key_in[slot] = key
-    return True
+    return core.free[core.first_slot[pool] + core.num_free[pool]]
 
 
-def vacate(core: Core, key: int, pool: int) -> None:
-    """Empty the state and the slot of a key; a slot lost by a streamed key stays lost."""
-    core.state[key] = EMPTY
-    core.due[key] = -1
-    slot = core.slot[key]
-    if slot >= 0:
-        core.slot[key] = -1
+def give_back(core: Core, pool: int, slot: int) -> None:
+    """Put a slot among the free ones."""
+    if slot != NOBODY:
         core.key_in[slot] = NOBODY
         core.free[core.first_slot[pool] + core.num_free[pool]] = slot
         core.num_free[pool] += 1
 
 
-def evict(core: Core, policy: Any, key: int, pool: int, row: int, event: Event) -> None:
-    """Remove a key from the cache."""
+def seat(core: Core, key: int, slot: int) -> None:
+    """Give a slot to a key."""
+    core.slot[key] = slot
+    core.key_in[slot] = key
+
+
+def unseat(core: Core, key: int) -> int:
+    """Empty a key; return its slot, NOBODY if it streamed through without one."""
+    slot = core.slot[key]
+    core.slot[key] = NOBODY
+    core.state[key] = EMPTY
+    core.due[key] = -1
+    return slot
+
+
+def evict(core: Core, policy: Any, key: int, row: int, event: Event) -> int:
+    """Remove a key from the cache; return the slot it leaves, which is not free yet."""
     core.counters[row + EVICTIONS] += 1
     if core.mark[key] & USED == 0:
         core.counters[row + UNUSED_EVICTIONS] += 1
         if core.mark[key] & PREFETCHED != 0:
             core.counters[row + PREFETCH_WASTED] += 1
     core.evicted_step[key] = event.step
-    vacate(core, key, pool)
     on_evict(policy, key, event)
     log(core, LOG_EVICT, key)
+    return unseat(core, key)
 
 
 def cancel(core: Core, policy: Any, key: int, row: int, event: Event) -> None:
-    """Take back a prefetch that has not started."""
+    """Take back a prefetch that has not started; its slot becomes free."""
     core.counters[row + PREFETCH_CANCELLED] += 1
     core.hold[key] -= 1
-    vacate(core, key, core.pool[key])
     on_evict(policy, key, event)
     log(core, LOG_CANCEL, key)
+    give_back(core, core.pool[key], unseat(core, key))
 
 
 def count_miss(core: Core, key: int, row: int, event: Event) -> None:
     """Classify a miss: compulsory, collision (evicted earlier in this step), or capacity."""
+    kind = CAPACITY_MISSES
+    if core.evicted_step[key] == event.step:
+        kind = COLLISION_MISSES
     if core.mark[key] & FETCHED_EVER == 0:
-        core.counters[row + COMPULSORY_MISSES] += 1
-    elif core.evicted_step[key] == event.step:
-        core.counters[row + COLLISION_MISSES] += 1
-    else:
-        core.counters[row + CAPACITY_MISSES] += 1
+        kind = COMPULSORY_MISSES
+    core.counters[row + kind] += 1
 
 
 def admit(core: Core, policy: Any, link: Any, key: int, row: int, event: Event) -> None:
@@ -214,47 +229,55 @@ def admit(core: Core, policy: Any, link: Any, key: int, row: int, event: Event) 
     pool = core.pool[key]
     core.mark[key] = FETCHED_EVER | USED
     refused = core.admission == NEVER_ADMIT
-    if not refused and not occupy(core, key, pool):
-        leaving = victim(policy, key, pool, core, event)
-        while leaving == NOBODY and core.num_free[pool] == 0:
-            queued = reclaim(link, core, pool)
-            if queued != NOBODY:
-                cancel(core, policy, queued, row, event)
-            elif await_landing(link, core, pool):
-                leaving = victim(policy, key, pool, core, event)
-            else:
-                break
-        if leaving != NOBODY:
-            refused = core.admission == BYPASS and not admits(policy, key, leaving, event)
-            if not refused:
-                evict(core, policy, leaving, pool, row, event)
-        if not refused and not occupy(core, key, pool):
-            core.slotless[pool] += 1
+    slot = NOBODY
+    if not refused:
+        slot = take_free(core, pool)
+        if slot == NOBODY:
+            leaving = victim(policy, key, pool, core, event)
+            if leaving == NOBODY:
+                slot = wait_for_slot(core, policy, link, pool, row, event)
+                if slot == NOBODY:
+                    leaving = victim(policy, key, pool, core, event)
+            if leaving != NOBODY:
+                refused = core.admission == BYPASS and not admits(policy, key, leaving, event)
+                if not refused:
+                    slot = evict(core, policy, leaving, row, event)
     if refused:
         core.counters[row + BYPASSED] += 1
         log(core, LOG_BYPASS, key)
     else:
         log(core, LOG_FETCH, key)
+        if slot != NOBODY:
+            seat(core, key, slot)
+        else:
+            core.slotless[pool] += 1
         core.state[key] = LOADING
         on_insert(policy, key, event)
     fetch(link, core, key, event)
 
 
-def narrow(core: Core, policy: Any, row: int, event: Event) -> None:
+def wait_for_slot(core: Core, policy: Any, link: Any, pool: int, row: int, event: Event) -> int:
+    """Nothing may leave: cancel a queued prefetch for its slot, else wait for one to land."""
+    queued = reclaim(link, core, pool)
+    if queued != NOBODY:
+        cancel(core, policy, queued, row, event)
+        return take_free(core, pool)
+    await_landing(link, core, pool)
+    return NOBODY
+
+
+def narrow(core: Core, policy: Any, event: Event, row: int, pool: int) -> None:
     """End of an event wider than its pool: keep the best-ranked keys, give them the slots."""
-    for pool in range(len(core.slotless)):
-        while core.slotless[pool] > 0:
-            leaving = victim(policy, NOBODY, pool, core, event)
-            if core.slot[leaving] < 0:
-                core.slotless[pool] -= 1
-            evict(core, policy, leaving, pool, row, event)
-            if core.num_free[pool] > 0:
-                for i in range(event.start, event.stop):
-                    key = event.keys[i]
-                    if core.pool[key] == pool and core.state[key] == READY and core.slot[key] < 0:
-                        occupy(core, key, pool)
-                        core.slotless[pool] -= 1
-                        break
+    while core.slotless[pool] > 0:
+        leaving = victim(policy, NOBODY, pool, core, event)
+        slot = evict(core, policy, leaving, row, event)
+        core.slotless[pool] -= 1
+        if slot != NOBODY:
+            for i in range(event.start, event.stop):
+                key = event.keys[i]
+                if core.pool[key] == pool and core.state[key] == READY and core.slot[key] == NOBODY:
+                    seat(core, key, slot)
+                    break
 
 
 def anticipate(
@@ -267,15 +290,16 @@ def anticipate(
             core.counters[row + PREFETCH_REDUNDANT] += 1
             continue
         pool = core.pool[key]
-        if not occupy(core, key, pool):
+        slot = take_free(core, pool)
+        if slot == NOBODY:
             core.guard[0] = chunk.prefetch_due[i] if core.guarded else -1
             leaving = victim(policy, key, pool, core, event)
             core.guard[0] = -1
             if leaving == NOBODY:
                 core.counters[row + PREFETCH_DROPPED] += 1
                 continue
-            evict(core, policy, leaving, pool, row, event)
-            occupy(core, key, pool)
+            slot = evict(core, policy, leaving, row, event)
+        seat(core, key, slot)
         log(core, LOG_PREFETCH, key)
         core.counters[row + PREFETCH_ISSUED] += 1
         core.state[key] = LOADING
@@ -344,8 +368,9 @@ def serve(core: Core, policy: Any, link: Any, chunk: Chunk, index: int, event: E
         core.hold[key] -= 1
         if core.state[key] == LOADING:
             core.state[key] = READY
-    if missing > 0:
-        narrow(core, policy, row, event)
+    for pool in range(len(core.slotless)):
+        if core.slotless[pool] > 0:
+            narrow(core, policy, event, row, pool)
 
 
 def run(core: Core, policy: Any, link: Any, future: IntArray, chunk: Chunk, experts: int) -> None:

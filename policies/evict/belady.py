@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from specmd.order.heap import Heap, drop, least_evictable, make_heap, put, settle_rank
+from specmd.order.blocks import Blocks, enter, largest_evictable, leave, make_blocks, set_value
 from specmd.policy.event import Event, KeyArray, World
 from specmd.policy.registry import policy
 from specmd.residency import Core
@@ -17,35 +17,35 @@ from specmd.residency import Core
 
 @policy("belady", source="Belady, IBM Systems Journal 5(2), 1966", needs=["future"])
 class Belady(NamedTuple):
-    """A heap by the next use, the latest on top."""
+    """The clock of every resident key's next use."""
 
-    heap: Heap
+    next_use: Blocks
     pool: KeyArray
 
     @classmethod
     def create(cls, world: World, *, bypass: bool = False) -> Belady:
-        """Build the empty heap; `bypass` is read by the run, which may then refuse a miss."""
-        return cls(make_heap(world.num_keys, world.pools), world.pool_of_keys())
+        """Start empty; `bypass` is read by the run, which then lets `admits` refuse a miss."""
+        return cls(make_blocks(world.num_keys, world.pools), world.pool_of_keys())
 
     def on_use(self, key: int, event: Event) -> None:
         """Rank by the use after this one."""
-        settle_rank(self.heap, self.pool[key], key, -float(event.next_use[key]), 0)
+        set_value(self.next_use, key, event.next_use[key])
 
     def on_insert(self, key: int, event: Event) -> None:
         """Enter by the next use."""
-        put(self.heap, self.pool[key], key, -float(event.next_use[key]), 0)
+        enter(self.next_use, self.pool[key], key, event.next_use[key])
 
     def on_prefetch(self, key: int, event: Event) -> None:
         """Enter by the next use."""
-        put(self.heap, self.pool[key], key, -float(event.next_use[key]), 0)
+        enter(self.next_use, self.pool[key], key, event.next_use[key])
 
     def on_evict(self, key: int, event: Event) -> None:
-        """Leave the heap."""
-        drop(self.heap, self.pool[key], key)
+        """Leave."""
+        leave(self.next_use, self.pool[key], key)
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Choose the latest next use."""
-        return least_evictable(self.heap, pool, core)
+        return largest_evictable(self.next_use, pool, core)
 
     def admits(self, key: int, leaving: int, event: Event) -> bool:
         """Admit what is used again no later than what would leave."""

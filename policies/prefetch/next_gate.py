@@ -2,7 +2,7 @@
 
 A. Eliseev and D. Mazur, "Fast inference of mixture-of-experts language models with offloading",
 arXiv:2312.17238. The residual stream changes little from layer to layer, so the guess is good. In
-a batch, an expert's score is the sum over tokens of how far its logit clears the token's cut.
+a batch, every token votes for its best `width` experts by rank.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ class NextGate(NamedTuple):
                 self.score[expert] = 0.0
             for token in tokens:
                 for expert in range(event.num_experts):
-                    mine = outlook.lookahead[token, event.layer, ahead - 1, expert]
+                    mine = float(outlook.lookahead[token, event.layer, ahead - 1, expert])
                     better = 0
                     below = -1e30
                     for other in range(event.num_experts):
-                        its = outlook.lookahead[token, event.layer, ahead - 1, other]
+                        its = float(outlook.lookahead[token, event.layer, ahead - 1, other])
                         if its > mine or (its == mine and other < expert):
                             better += 1
                         elif other != expert and its > below:
                             below = its
                     if better < self.width:
-                        # The margin to the next lower logit, plus one a token that votes for it.
-                        self.score[expert] += self.width - better + (mine - below) / 1e6
+                        # Votes by rank decide; the margin to the next lower logit breaks ties.
+                        self.score[expert] += self.width - better + min(mine - below, 1e5) / 1e6
             first = (event.layer + ahead) * event.num_experts
             for expert in range(event.num_experts):
                 if self.score[expert] > 0.0:
-                    score = self.score[expert] - 1e9 * ahead
+                    score = self.score[expert] / (len(tokens) * (self.width + 1.0)) - ahead
                     propose(proposals, first + expert, event.clock + ahead, score)

@@ -36,7 +36,8 @@ class RandomPrefetch(NamedTuple):
                 mine = mix(self.seed * 64 + ahead, event.clock * 65536 + expert)
                 smaller = 0
                 for other in range(event.num_experts):
-                    if mix(self.seed * 64 + ahead, event.clock * 65536 + other) < mine:
+                    its = mix(self.seed * 64 + ahead, event.clock * 65536 + other)
+                    if its < mine or (its == mine and other < expert):
                         smaller += 1
                 if smaller < self.width:
                     key = layer * event.num_experts + expert

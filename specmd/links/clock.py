@@ -204,7 +204,7 @@ class Clock(NamedTuple):
         for i in range(self.count[DEMANDED]):
             key = self.demand[i]
             start = max(self.time[LINK_FREE], self.time[ROUTED])
-            if core.slot[key] < 0 and core.state[key] != 0:
+            if core.slot[key] == NOBODY and core.state[key] != 0:
                 # Streams through: it needs the slot of a key of this event that is computed.
                 if streamed < computed:
                     start = max(start, self.done[streamed])

@@ -1,28 +1,36 @@
 """Reproducible chance: pseudo-random numbers from a counter, alike in every engine.
 
-A multiply-xorshift mix of 63 bits (after Steele, Lea and Flood, "Fast splittable pseudorandom
-number generators", OOPSLA 2014). Products are cut to their low 63 bits, which Python's integers
-and numba's wrapping ones agree on.
+A 32-bit multiply-xorshift hash (the form of MurmurHash3's finaliser, A. Appleby, 2011) applied to
+the words of a seed and a counter. No product reaches 2**63: compiled integers would overflow there,
+and Python's would not.
 """
 
 from __future__ import annotations
 
-MASK = 0x7FFFFFFFFFFFFFFF
+MASK = 0xFFFFFFFF
+
+
+def scramble(x: int) -> int:
+    """Hash 32 bits into 32 bits, one to one."""
+    x &= MASK
+    x = ((x ^ (x >> 16)) * 0x45D9F3B) & MASK
+    x = ((x ^ (x >> 15)) * 0x2C1B3C6D) & MASK
+    return x ^ (x >> 16)
 
 
 def mix(a: int, b: int) -> int:
-    """Hash two integers into 0..2**63-1."""
-    x = ((a ^ 0x1E3779B97F4A7C15) * 0x3F58476D1CE4E5B9 + b) & MASK
-    x = ((x ^ (x >> 30)) * 0x14D049BB133111EB) & MASK
-    x = ((x ^ (x >> 27)) * 0x2545F4914F6CDD1D) & MASK
-    return x ^ (x >> 31)
+    """Hash two non-negative integers below 2**63 into 0..2**32-1."""
+    h = scramble(a ^ 0x9E3779B9)
+    h = scramble(h ^ (a >> 32))
+    h = scramble(h + b)
+    return scramble(h ^ (b >> 32))
 
 
 def below(bound: int, a: int, b: int) -> int:
-    """Draw an integer in 0..bound-1 from a seed and a counter; the bias is below 2**-30."""
-    return (mix(a, b) >> 31) % bound
+    """Draw an integer in 0..bound-1, bound < 2**31, from a seed and a counter."""
+    return (mix(a, b) * bound) >> 32
 
 
 def fraction(a: int, b: int) -> float:
     """Draw a number in [0, 1) from a seed and a counter."""
-    return (mix(a, b) >> 10) / 9007199254740992.0
+    return mix(a, b) / 4294967296.0

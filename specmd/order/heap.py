@@ -20,100 +20,107 @@ class Heap(NamedTuple):
     """Heaps of `pools` pools with `span` keys each; pool p owns nodes from `p * span` on."""
 
     node: KeyArray  # (keys,) key at each node
-    place: IntArray  # (keys,) node of each key within its pool, -1 when not in the heap
-    rank: FloatArray  # (keys,)
-    tie: IntArray  # (keys,)
+    rank: FloatArray  # (keys,) rank at each node
+    place: KeyArray  # (keys,) node of each key, counted within its pool
+    tie: IntArray  # (keys,) tie of each key
     count: IntArray  # (pools,)
-    stack: IntArray  # (keys,) scratch of the search
+    stack: KeyArray  # (keys,) scratch of the search
     span: int
 
 
 def make_heap(num_keys: int, pools: int) -> Heap:
     """Build empty heaps."""
+    keys = np.zeros(num_keys, np.uint32)
     return Heap(
-        np.zeros(num_keys, np.uint32),
-        np.full(num_keys, -1, np.int64),
-        np.zeros(num_keys, np.float64),
+        keys,
+        np.zeros(num_keys),
+        keys.copy(),
         np.zeros(num_keys, np.int64),
         np.zeros(pools, np.int64),
-        np.zeros(num_keys + 2, np.int64),
+        np.zeros(num_keys + 2, np.uint32),
         num_keys // pools,
     )
 
 
-def precedes(heap: Heap, a: int, b: int) -> bool:
-    """Does key a leave before key b?"""
-    if heap.rank[a] != heap.rank[b]:
-        return heap.rank[a] < heap.rank[b]
-    if heap.tie[a] != heap.tie[b]:
-        return heap.tie[a] < heap.tie[b]
-    return a > b
+def precedes(heap: Heap, rank: float, key: int, node: int) -> bool:
+    """Does a key of some rank leave before the key at a node?"""
+    if rank != heap.rank[node]:
+        return rank < heap.rank[node]
+    other = heap.node[node]
+    if heap.tie[key] != heap.tie[other]:
+        return heap.tie[key] < heap.tie[other]
+    return key > other
 
 
 def put(heap: Heap, pool: int, key: int, rank: float, tie: int) -> None:
     """Insert a key."""
-    heap.rank[key] = rank
     heap.tie[key] = tie
-    heap.place[key] = heap.count[pool]
-    heap.node[pool * heap.span + heap.count[pool]] = key
     heap.count[pool] += 1
-    rise(heap, pool, key)
+    rise(heap, pool, key, rank, heap.count[pool] - 1)
 
 
 def settle_rank(heap: Heap, pool: int, key: int, rank: float, tie: int) -> None:
     """Change the rank of a key that is in the heap."""
-    heap.rank[key] = rank
+    place = heap.place[key]
+    before = heap.rank[pool * heap.span + place]
+    earlier = rank < before or (rank == before and tie < heap.tie[key])
     heap.tie[key] = tie
-    rise(heap, pool, key)
-    sink(heap, pool, key)
+    if earlier:
+        rise(heap, pool, key, rank, place)
+    else:
+        sink(heap, pool, key, rank, place)
 
 
 def drop(heap: Heap, pool: int, key: int) -> None:
     """Remove a key that is in the heap."""
-    place = heap.place[key]
-    heap.place[key] = -1
-    heap.count[pool] -= 1
-    last = heap.node[pool * heap.span + heap.count[pool]]
-    if last != key:
-        heap.node[pool * heap.span + place] = last
-        heap.place[last] = place
-        rise(heap, pool, last)
-        sink(heap, pool, last)
-
-
-def rise(heap: Heap, pool: int, key: int) -> None:
-    """Move a key up to where it belongs."""
     base = pool * heap.span
     place = heap.place[key]
+    heap.count[pool] -= 1
+    end = base + heap.count[pool]
+    last, rank = heap.node[end], heap.rank[end]
+    if last != key:
+        if place > 0 and precedes(heap, rank, last, base + ((place - 1) >> 1)):
+            rise(heap, pool, last, rank, place)
+        else:
+            sink(heap, pool, last, rank, place)
+
+
+def rise(heap: Heap, pool: int, key: int, rank: float, place: int) -> None:
+    """Move a key up from a place to where it belongs."""
+    base = pool * heap.span
     while place > 0:
         above = (place - 1) >> 1
-        other = heap.node[base + above]
-        if not precedes(heap, key, other):
+        if not precedes(heap, rank, key, base + above):
             break
+        other = heap.node[base + above]
         heap.node[base + place] = other
+        heap.rank[base + place] = heap.rank[base + above]
         heap.place[other] = place
         place = above
     heap.node[base + place] = key
+    heap.rank[base + place] = rank
     heap.place[key] = place
 
 
-def sink(heap: Heap, pool: int, key: int) -> None:
-    """Move a key down to where it belongs."""
+def sink(heap: Heap, pool: int, key: int, rank: float, place: int) -> None:
+    """Move a key down from a place to where it belongs."""
     base = pool * heap.span
     count = heap.count[pool]
-    place = heap.place[key]
     while 2 * place + 1 < count:
         below = 2 * place + 1
-        other = heap.node[base + below]
-        if below + 1 < count and precedes(heap, heap.node[base + below + 1], other):
-            below += 1
-            other = heap.node[base + below]
-        if not precedes(heap, other, key):
+        if below + 1 < count:
+            right = base + below + 1
+            if precedes(heap, heap.rank[right], heap.node[right], base + below):
+                below += 1
+        if precedes(heap, rank, key, base + below):
             break
+        other = heap.node[base + below]
         heap.node[base + place] = other
+        heap.rank[base + place] = heap.rank[base + below]
         heap.place[other] = place
         place = below
     heap.node[base + place] = key
+    heap.rank[base + place] = rank
     heap.place[key] = place
 
 
@@ -126,19 +133,20 @@ def least_evictable(heap: Heap, pool: int, core: Core) -> int:
     top = heap.node[base]
     if evictable(core, top):
         return top
-    best = NOBODY
+    # Descend below held keys only: what is evictable hides all that is below it.
+    best = -1
     heap.stack[0] = 0
     waiting = 1
     while waiting > 0:
         waiting -= 1
         place = heap.stack[waiting]
         key = heap.node[base + place]
-        if best != NOBODY and not precedes(heap, key, best):
+        if best >= 0 and not precedes(heap, heap.rank[base + place], key, best):
             continue
         if evictable(core, key):
-            best = key
+            best = base + place
         else:
             for below in range(2 * place + 1, min(2 * place + 3, count)):
                 heap.stack[waiting] = below
                 waiting += 1
-    return best
+    return NOBODY if best < 0 else heap.node[best]
