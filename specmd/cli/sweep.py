@@ -84,7 +84,13 @@ def sweep(
         _show_plan(todo, options)
         return Exit.OK
     assert folder is not None
+    finished: dict[str, Run] = {}
     with progress("sweeping") as report:
+
+        def note(run: Run, done: int, total: int) -> None:
+            finished[run.id] = run
+            report(done, total, policy_name(run))
+
         tally = run_sweep(
             paths,
             grid,
@@ -92,10 +98,10 @@ def sweep(
             rerun=rerun,
             workers=jobs,
             plugins=options.plugin or (),
-            on_result=lambda run, done, total: report(done, total, policy_name(run)),
+            on_result=note,
             **shared,
         )
-    runs = _read_back(todo, folder)
+    runs = _in_order(todo, finished, folder)
     deliver(runs, options)
     return _conclude(tally, runs, folder)
 
@@ -125,11 +131,18 @@ def _show_plan(jobs: list[Job], options: Options) -> None:
     typer.echo(f"specmd: {len(jobs)} runs, none of them started (--dry-run)", err=True)
 
 
-def _read_back(jobs: list[Job], folder: Path) -> list[Run]:
+def _in_order(jobs: list[Job], finished: dict[str, Run], folder: Path) -> list[Run]:
+    """Return the runs in the order of the plan: those just made, and those that were there."""
     from specmd.results import read_run
 
-    paths = [folder / f"{job.run_id}.json" for job in jobs]
-    return [read_run(path) for path in paths if path.is_file()]
+    found: dict[str, Run] = {}
+    for job in jobs:
+        path = folder / f"{job.run_id}.json"
+        if job.run_id in finished:
+            found[job.run_id] = finished[job.run_id]
+        elif path.is_file():
+            found[job.run_id] = read_run(path)
+    return list((found | finished).values())
 
 
 def _conclude(tally: Tally, runs: list[Run], folder: Path) -> int:
