@@ -156,8 +156,10 @@ def run_config(
             trace, outcome.step_seconds, outcome.first_step, outcome.link_busy_s, cut=cut
         )
         metrics |= timed.metrics
-        metrics["ttft_estimate_s"] = mean_ttft_estimate(trace, costs, expert_bytes)
         warnings += timed.warnings
+        metrics["ttft_estimate_s"] = mean_ttft_estimate(trace, costs, expert_bytes)
+        if metrics["ttft_estimate_s"] is not None:
+            warnings.append("ttft_estimate_s is an estimate from prompt lengths, not a simulation")
     found = _locality(trace)
     return Run(
         id=run_id(whole, config, bounds=bounds, training=training),

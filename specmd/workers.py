@@ -20,7 +20,9 @@ from pathlib import Path
 
 from specmd.config import RunConfig
 from specmd.description import without_numbers
+from specmd.errors import SpecmdError
 from specmd.policy.registry import add_plugin
+from specmd.provenance import run_id
 from specmd.results import Run, write_run
 from specmd.simulation import try_config
 from specmd.trace import Trace, load
@@ -97,7 +99,7 @@ def _in_pool(todo: deque[Job], setting: Setting, workers: int, lost: list[Job]) 
                 if isinstance(error, BrokenExecutor):
                     lost.append(job)
                 elif error is not None:
-                    yield _failure(job, setting, f"{type(error).__name__}: {error}")
+                    yield _failure(job, setting, _said(error))
                 else:
                     yield future.result()
         for future in wait(flying).done:  # the pool broke: all of them end now
@@ -106,7 +108,7 @@ def _in_pool(todo: deque[Job], setting: Setting, workers: int, lost: list[Job]) 
             elif future.exception() is None:
                 yield future.result()
             else:
-                yield _failure(flying[future], setting, str(future.exception()))
+                yield _failure(flying[future], setting, _said(future.exception()))
     except BaseException:
         for process in set(multiprocessing.active_children()) - before:
             process.terminate()
@@ -124,8 +126,12 @@ def next_job(todo: deque[Job], compiled: set[tuple[str, ...]], busy: set[tuple[s
     return todo.popleft()
 
 
+def _said(error: BaseException | None) -> str:
+    return str(error) if isinstance(error, SpecmdError) else f"{type(error).__name__}: {error}"
+
+
 def _failure(job: Job, setting: Setting, reason: str) -> Run:
-    run = without_numbers(
+    made = without_numbers(
         load(job.trace),
         job.config,
         "failed",
@@ -135,6 +141,7 @@ def _failure(job: Job, setting: Setting, reason: str) -> Run:
         bounds=setting.bounds,
         argv=setting.argv,
     )
+    run = made.model_copy(update={"id": job.run_id})
     write_run(run, setting.out)
     return run
 
@@ -166,11 +173,18 @@ def _start_worker(plugins: tuple[str, ...]) -> None:
 
 
 def _perform(job: Job, setting: Setting) -> Run:
+    trace = _load(job.trace)
+    training = _load(setting.training) if setting.training else None
+    if run_id(trace, job.config, bounds=setting.bounds, training=training) != job.run_id:
+        raise SpecmdError(
+            "an input of the run (trace, profile, policy, or SpecMD itself) was edited while the "
+            "sweep ran: start it again"
+        )
     run = try_config(
-        _load(job.trace),
+        trace,
         job.config,
         name=Path(job.trace).stem,
-        training=_load(setting.training) if setting.training else None,
+        training=training,
         bounds=setting.bounds,
         keep_bounds_in=setting.out / BOUNDS_FOLDER,
         argv=setting.argv,

@@ -164,6 +164,7 @@ def test_the_mean_estimate_is_over_requests_without_recorded_prefill_only():
     assert mean_ttft_estimate(recorded, linked, 10) is None
     assert mean_ttft_estimate(made(CHUNKED), linked, 10) is None
     decode = [(0, 0, DECODE), (1, 1, DECODE), (2, 2, DECODE)]
-    trace = made(decode, [1, 2, -1])
+    assert mean_ttft_estimate(made(decode, [0, 0, -1]), linked, 10) is None
+    trace = made([*decode, (3, 3, DECODE)], [1, 2, -1, 0])
     each = [estimate_ttft(trace.header, linked, 10, n) for n in (1, 2)]
     assert mean_ttft_estimate(trace, linked, 10) == pytest.approx(sum(each) / 2)

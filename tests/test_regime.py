@@ -83,6 +83,8 @@ def test_no_cliff_is_claimed_for_batches_or_prefill_alone():
     batch = interleave(decode(), 2)
     assert not decodes_one_by_one(batch)
     assert lru_cliff(batch, configured(batch, capacity=6)) is None
+    lonely_end = build_trace(np.zeros((3, 3, 1), int), num_experts=4, step=[0, 0, 1])
+    assert not decodes_one_by_one(lonely_end)
     prefill = build_trace(np.zeros((4, 3, 1), int), num_experts=4, phase=PREFILL)
     assert not decodes_one_by_one(prefill)
     mixed = build_trace(

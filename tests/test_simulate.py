@@ -152,6 +152,7 @@ def test_unknown_prefill_is_null_and_a_known_prompt_length_gives_a_labelled_esti
     assert run.metrics["ttft_s"] is None
     assert run.metrics["ttft_estimate_s"] > 0
     assert any("TTFT is null" in text for text in run.warnings)
+    assert any("is an estimate" in text for text in run.warnings)
 
 
 # Identity.
@@ -221,13 +222,15 @@ def test_a_profile_counts_by_what_it_says(tmp_path):
     assert identity(trace, profile=str(copy)) != identity(trace, profile="h200")
 
 
-def test_editing_a_plugin_makes_another_run(tmp_path, own_registry):
-    trace, ids = small(), []
-    for number in (1, 2):
-        plugin = tmp_path / f"version{number}.py"
-        plugin.write_text(python_policy(f"mine{number}") + f"# {number}\n")
+def test_editing_a_plugin_makes_another_run(tmp_path, monkeypatch):
+    built_in, ids = dict(registry._registry()), []
+    for edit in ("", "# another line\n"):
+        fresh = dict(built_in)
+        monkeypatch.setattr(registry, "_registry", lambda fresh=fresh: fresh)
+        plugin = tmp_path / f"{len(ids)}.py"
+        plugin.write_text(python_policy("mine") + edit)
         registry.add_plugin(plugin)
-        ids.append(simulate(trace, f"mine{number}", 6).id)
+        ids.append(identity(small(), evict="mine"))
     assert ids[0] != ids[1]
 
 

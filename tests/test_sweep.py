@@ -9,6 +9,7 @@ import pytest
 
 from specmd.errors import SpecmdError
 from specmd.grid import Grid, make_grid
+from specmd.hardware import shipped
 from specmd.policy import registry
 from specmd.results import read_run, read_runs
 from specmd.simulation import run_config
@@ -167,6 +168,28 @@ def test_failures_are_files_and_are_run_again_on_request(trace, tmp_path, plugin
     assert go("failed") == Tally(existing=1, done=1)
     assert go("all") == Tally(done=2)
     assert {run.status for run in read_runs(out)} == {"ok"}
+
+
+def test_an_input_edited_meanwhile_is_a_failure_not_a_mislabelled_result(tmp_path, plugin):
+    mine = plugin("pass")  # interpreted: nothing to compile
+    changing = tmp_path / "profile.toml"
+    shipped_file = shipped("specmd.hardware_profiles")["h200"]
+    changing.write_text(shipped_file.read_text())
+    sized = save(synthetic(expert_bytes=1000, num_requests=1, decode_length=3), tmp_path / "s.npz")
+    grid = make_grid({"evict": "mine", "capacity": [8, 9], "profile": str(changing)})
+    out = tmp_path / "out"
+
+    def edit(run, finished, total):
+        text = shipped_file.read_text()
+        changing.write_text(text.replace("calibrated = false", "calibrated = true"))
+
+    options = {"bounds": False, "workers": 1, "plugins": [mine], "on_result": edit}
+    tally = sweep([sized], grid, out, **options)
+    assert tally == Tally(done=1, failed=1)
+    runs = without_rubbish(out)
+    assert len(runs) == 2
+    (failed,) = [run for run in runs.values() if run.status == "failed"]
+    assert "was edited" in failed.reason
 
 
 def test_an_unmet_need_is_a_skipped_file(trace, tmp_path):
