@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from specmd.errors import SpecmdError
 from specmd.metrics import METRICS, PARTS
 from specmd.results import Run
-from specmd.tables import caption, policy_name, varied_axes
+from specmd.run_names import caption, policy_name, varied_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

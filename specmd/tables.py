@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from typing import Any
 
 from specmd.config import RunConfig
 from specmd.metrics import Metric, metric
 from specmd.policy.registry import AXES
 from specmd.results import Bounds, Run
+from specmd.run_names import caption, is_clairvoyant, policy_name, varied_axes
 from specmd.text_table import Cell, Column, Section, Table, cells
 
 RELATIVE = "vs belady"
@@ -72,56 +72,6 @@ def default_metrics(runs: Sequence[Run]) -> list[str]:
         if any(run.metrics.get(name) is not None for run in runs)
     ]
     return names
-
-
-def policy_name(run: Run, varied: Iterable[str] = ()) -> str:
-    """Spell what was run: the eviction policy, and every other axis that is not the default."""
-    config = run.config
-    parts = [config.evict]
-    if config.prefetch != "none":
-        parts.append(f"+ {config.prefetch}")
-        if config.schedule != RunConfig.model_fields["schedule"].default or "schedule" in varied:
-            parts.append(config.schedule)
-    for axis in ("miss", "route", "allocate"):
-        value = getattr(config, axis)
-        if value != RunConfig.model_fields[axis].default or axis in varied:
-            parts.append(f"{axis}={value}")
-    if "seed" in varied:
-        parts.append(f"seed={config.seed}")
-    return " ".join(parts)
-
-
-def varied_axes(runs: Sequence[Run]) -> list[str]:
-    """Name the axes on which the runs differ, but for eviction and prefetch."""
-    prefetching = {run.config.schedule for run in runs if run.config.prefetch != "none"}
-    found = ["schedule"] if len(prefetching) > 1 else []
-    for name in ("miss", "route", "allocate", "seed"):
-        if len({getattr(run.config, name) for run in runs}) > 1:
-            found.append(name)
-    return found
-
-
-def caption(run: Run) -> str:
-    """Say where the numbers come from: simulated on a profile, or measured on a device."""
-    if run.label:
-        return run.label
-    if run.config.profile is None:
-        return f"{run.source}, no clock"
-    return f"{run.source} on {run.config.profile}"
-
-
-def is_clairvoyant(run: Run) -> bool:
-    """Say whether a run knew the future: its numbers are a bound, not a recommendation."""
-    return bool(
-        {run.config.evict.split(":")[0], run.config.prefetch.split(":")[0]} & _clairvoyant()
-    )
-
-
-@cache
-def _clairvoyant() -> set[str]:
-    from specmd.policy.registry import entries
-
-    return {entry.name for entry in entries() if "future" in entry.needs}
 
 
 def _group(run: Run) -> tuple[Any, ...]:
@@ -235,7 +185,7 @@ def _bound_rows(
 def _capacity_free_sections(
     groups: Sequence[Sequence[Run]], chosen: Sequence[Metric], shared: Sequence[str]
 ) -> list[Section]:
-    """The bounds that do not depend on the capacity, once for all groups that have the same."""
+    """Give the bounds that do not depend on the capacity, once for groups that share them."""
     found: dict[str, tuple[str, list[list[Cell]]]] = {}
     for group in groups:
         run = next((run for run in group if run.bounds is not None), None)

@@ -27,8 +27,8 @@ def simulate(
     """
     from specmd.cli.progress import progress
     from specmd.cli.requests import deliver, grid_of, prepare
+    from specmd.run_names import policy_name
     from specmd.simulation import try_config
-    from specmd.tables import policy_name
     from specmd.trace import load
 
     prepare(options)

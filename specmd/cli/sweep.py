@@ -55,9 +55,9 @@ def sweep(
     from specmd.cli.progress import progress
     from specmd.cli.requests import deliver, grid_of, prepare
     from specmd.experiment import Experiment, read_experiment
+    from specmd.run_names import policy_name
     from specmd.sweep import plan
     from specmd.sweep import sweep as run_sweep
-    from specmd.tables import policy_name
 
     written = read_experiment(config) if config else Experiment()
     options = replace(

@@ -4,7 +4,8 @@ import pytest
 from made_up_runs import make_run
 
 from specmd.errors import SpecmdError
-from specmd.tables import default_metrics, policy_name, run_table
+from specmd.run_names import policy_name
+from specmd.tables import default_metrics, run_table
 from specmd.text_table import Cell, Column, Section, Table, cells, markdown, plain, terminal
 
 
