@@ -7,7 +7,7 @@ Python indexes several times faster than arrays.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,16 +18,16 @@ from specmd.links import hooks as link_hooks
 from specmd.policy import hooks as policy_hooks
 from specmd.policy.event import NOBODY, Event
 
-POLICY_HOOKS = (
+POLICY_HOOKS: tuple[Callable[..., Any], ...] = (
     policy_hooks.on_event,
     policy_hooks.on_use,
     policy_hooks.on_insert,
     policy_hooks.on_prefetch,
     policy_hooks.on_evict,
     policy_hooks.victim,
-    policy_hooks.admits,
 )
-LINK_HOOKS = (
+_NOBODY = int(NOBODY)
+LINK_HOOKS: tuple[Callable[..., Any], ...] = (
     link_hooks.settle,
     link_hooks.promote,
     link_hooks.withdraw,
@@ -78,27 +78,29 @@ class Candidates:
         self._core = core
         self._pool = pool
 
-    def __contains__(self, key: object) -> bool:
+    def __contains__(self, key: Any) -> bool:
         core = self._core
-        return (
-            core.state[key] == residency.READY  # type: ignore[call-overload]
-            and core.pool[key] == self._pool  # type: ignore[call-overload]
-            and residency.evictable(core, key)  # type: ignore[arg-type]
+        return bool(
+            core.hold[key] == 0
+            and core.state[key] == residency.READY
+            and core.pool[key] == self._pool
+            and residency.evictable(core, key)
         )
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[int]:
         return (key for key in range(len(self._core.state) - 1, -1, -1) if key in self)
 
 
 def _ask_with_candidates(
     policy: Any, incoming: int, pool: int, core: residency.Core, event: Event
 ) -> int:
-    key = policy.victim(Candidates(core, pool), incoming, event)
+    candidates = Candidates(core, pool)
+    key = policy.victim(candidates, incoming, event)
     if key is None:
-        return int(NOBODY)
-    if key not in Candidates(core, pool):
+        return _NOBODY
+    if not isinstance(key, int) or not 0 <= key < len(core.state) or key not in candidates:
         raise ValueError(f"{type(policy).__name__}.victim returned {key!r}, not a candidate")
-    return int(key)
+    return key
 
 
 def _least_ranked(policy: type) -> Callable[..., int]:

@@ -10,6 +10,7 @@ notice edits to callees, so the cache directory carries a digest of every source
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 import os
 import sys
@@ -18,6 +19,8 @@ from functools import cache
 from pathlib import Path
 from types import FunctionType
 from typing import Any
+
+import numpy as np
 
 Function = Callable[..., Any]
 
@@ -35,10 +38,18 @@ def specialise(
     """Rebuild `entry` with placeholders replaced by `bindings`, interpreted or compiled.
 
     A placeholder is recognised by identity, wherever a reachable function refers to it by name.
+    Specialisations are kept: asking again for the same one costs nothing.
     """
-    graph = _Graph(bindings)
+    return _specialise(entry, tuple(bindings.items()), compiled)
+
+
+@cache
+def _specialise(
+    entry: Function, bindings: tuple[tuple[Function, Function], ...], compiled: bool
+) -> Function:
+    graph = _Graph(dict(bindings))
     if not compiled:
-        return graph.rebuild(entry, lambda function, _: function)
+        return graph.rebuild(entry, lambda function, _: _with_plain_numbers(function))
     return _compile(graph, entry)
 
 
@@ -100,9 +111,19 @@ class _Graph:
         return build(entry)
 
 
+def _with_plain_numbers(function: FunctionType) -> FunctionType:
+    """Replace numpy scalars among the constants: Python compares its own numbers faster."""
+    scope = function.__globals__
+    for name in function.__code__.co_names:
+        constant = scope.get(name)
+        if isinstance(constant, np.generic):
+            scope[name] = constant.item()
+    return function
+
+
 def _compile(graph: _Graph, entry: Function) -> Function:
-    import numba
-    from numba.core import config
+    numba: Any = importlib.import_module("numba")  # slow to import, and its options are untyped
+    config = numba.core.config
 
     folder = cache_home() / f"kernels-{_digest(graph.reachable(entry), numba.__version__)}"
 

@@ -22,13 +22,13 @@ class Proposals(NamedTuple):
     key: KeyArray
     due: IntArray  # clock of the event the key is meant for
     score: FloatArray  # larger is fetched first
-    count: IntArray  # [proposals, first of the open event]
+    count: IntArray  # type: ignore[assignment]  # [proposals, first of the open event]
 
 
 class Outlook(NamedTuple):
     """What lies beyond the event itself, for the prefetchers that declared the need."""
 
-    index: int  # of the event in its stretch
+    index: int  # type: ignore[assignment]  # of the event in its stretch
     start: IntArray  # (events ahead + 1,) where each coming event's keys begin: need `future`
     keys: KeyArray
     token_start: IntArray  # (steps + 1,) tokens of each step, from the stretch's first step on

@@ -14,6 +14,7 @@ from specmd.binding import as_lists, bind_plan, bind_replay, is_compiled
 from specmd.config import RunConfig
 from specmd.errors import SpecmdError
 from specmd.events import EventStream
+from specmd.links.clock import BUSY, Clock
 from specmd.links.immediate import Immediate
 from specmd.policy.event import FloatArray, World
 from specmd.policy.registry import Choice, choose
@@ -93,6 +94,7 @@ class _Replay:
             ahead_events=getattr(self.prefetcher, "depth", 0) if "future" in needs else 0,
         )
         self.space = 0
+        self.busy_before_s = 0.0
 
     def _check(self, needs: set[str], training: Trace | None) -> None:
         config, trace = self.config, self.trace
@@ -176,6 +178,7 @@ class _Replay:
                 core, policy = self._emptied(core, link)
             if first == config.warmup and first > 0:
                 _forget_counts(core)
+                self.busy_before_s = link.time[BUSY] if self.costs is not None else 0.0
             for low, high in events.stretches(first, last):
                 chunk = self._with_prefetches(events.chunk(low, high), low, high)
                 if not self.compiled:
@@ -187,8 +190,6 @@ class _Replay:
     def _link(self) -> Any:
         if self.costs is None:
             return Immediate.create(self.world.num_keys)
-        from specmd.links.clock import Clock
-
         if self.trace.header.expert_bytes is None:
             raise SpecmdError(
                 "a timed simulation needs the bytes of an expert: import with --expert-bytes"
@@ -288,7 +289,9 @@ class _Replay:
         if self.costs is None:
             return Outcome(counters, digest, None, first, None)
         seconds = np.asarray(link.parts, np.float64).reshape(-1, len(PARTS))[first:]
-        return Outcome(counters, digest, seconds, first, float(link.time[4]))
+        return Outcome(
+            counters, digest, seconds, first, float(link.time[BUSY] - self.busy_before_s)
+        )
 
 
 def step_loads(trace: Trace, events: EventStream) -> tuple[FloatArray, ...]:
@@ -347,14 +350,16 @@ def _forget_counts(core: residency.Core) -> None:
     unused = _unused_prefetches(core)
     for i in range(len(core.counters)):
         core.counters[i] = 0
-    core.counters[residency.NUM_COUNTERS * 0 + residency.PREFETCH_ISSUED] = unused
+    core.counters[_first_decode_row(core) + residency.PREFETCH_ISSUED] = unused
 
 
 def _write_off(core: residency.Core) -> None:
     """Count the prefetches that ended unused, in the row of the first decode layer."""
-    rows = len(core.counters) // residency.NUM_COUNTERS
-    row = rows // 2 * residency.NUM_COUNTERS
-    core.counters[row + residency.PREFETCH_WASTED] += _unused_prefetches(core)
+    core.counters[_first_decode_row(core) + residency.PREFETCH_WASTED] += _unused_prefetches(core)
+
+
+def _first_decode_row(core: residency.Core) -> int:
+    return len(core.counters) // residency.NUM_COUNTERS // 2 * residency.NUM_COUNTERS
 
 
 def _unused_prefetches(core: residency.Core) -> int:

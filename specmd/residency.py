@@ -27,7 +27,6 @@ from specmd.links.hooks import (
 )
 from specmd.policy.event import NOBODY, Event, FloatArray, IntArray, KeyArray, World
 from specmd.policy.hooks import (
-    admits,
     on_event,
     on_evict,
     on_insert,
@@ -62,8 +61,8 @@ PREFETCH_REDUNDANT = 15
 PREFETCH_DROPPED = 16
 NUM_COUNTERS = 17
 
-# Entries of the decision log. A miss is logged by its outcome: fetched into the cache, or past it.
-LOG_HIT, LOG_LATE, LOG_FETCH, LOG_BYPASS, LOG_EVICT, LOG_PREFETCH, LOG_CANCEL = range(1, 8)
+# Entries of the decision log; every miss is one fetch. From LOG_EVICT on, a key leaves.
+LOG_HIT, LOG_LATE, LOG_FETCH, LOG_PREFETCH, LOG_EVICT, LOG_BYPASS, LOG_CANCEL = range(1, 8)
 
 
 class Core(NamedTuple):
@@ -147,12 +146,13 @@ def log(core: Core, entry: int, key: int) -> None:
     What comes goes into lane 0. What leaves goes into lane 1, with lane 0 as it then stands, so
     that the order between the two counts as well.
     """
-    if entry == LOG_EVICT or entry == LOG_CANCEL:
-        b = (core.digest[1] + core.digest[0] + key * 16 + entry) * 0x32B73495
-        core.digest[1] = (b ^ (b >> 29)) & 0xFFFFFFFF
+    digest = core.digest
+    if entry >= LOG_EVICT:
+        mixed = (digest[1] + digest[0] + key * 16 + entry) * 0x32B73495
+        digest[1] = (mixed ^ (mixed >> 29)) & 0xFFFFFFFF
     else:
-        a = (core.digest[0] ^ (key * 16 + entry)) * 0x5BD1E995
-        core.digest[0] = (a ^ (a >> 31)) & 0xFFFFFFFF
+        mixed = (digest[0] ^ (key * 16 + entry)) * 0x5BD1E995
+        digest[0] = (mixed ^ (mixed >> 31)) & 0xFFFFFFFF
 
 
 def land(core: Core, key: int) -> None:
@@ -195,7 +195,7 @@ def unseat(core: Core, key: int) -> int:
 def evict(core: Core, policy: Any, key: int, row: int, event: Event) -> int:
     """Remove a key from the cache; return the slot it leaves, which is not free yet."""
     core.counters[row + EVICTIONS] += 1
-    if core.mark[key] & USED == 0:
+    if not core.mark[key] & USED:
         core.counters[row + UNUSED_EVICTIONS] += 1
         if core.mark[key] & PREFETCHED != 0:
             core.counters[row + PREFETCH_WASTED] += 1
@@ -225,34 +225,32 @@ def count_miss(core: Core, key: int, row: int, event: Event) -> None:
 
 
 def admit(core: Core, policy: Any, link: Any, key: int, row: int, event: Event) -> None:
-    """Fetch a missed key, into a slot if one can be had."""
+    """Fetch a missed key, into a slot if one can be had; otherwise it streams through.
+
+    Under `bypass` nothing leaves for it now: `narrow` decides at the event's end, when U is no
+    longer held, which of the residents and of U are worth the slots.
+    """
     pool = core.pool[key]
     core.mark[key] = FETCHED_EVER | USED
-    refused = core.admission == NEVER_ADMIT
-    slot = NOBODY
-    if not refused:
+    log(core, LOG_FETCH, key)
+    if core.admission != NEVER_ADMIT:
         slot = take_free(core, pool)
-        if slot == NOBODY:
+        if slot == NOBODY and core.admission == FORCED:
             leaving = victim(policy, key, pool, core, event)
             if leaving == NOBODY:
                 slot = wait_for_slot(core, policy, link, pool, row, event)
                 if slot == NOBODY:
                     leaving = victim(policy, key, pool, core, event)
             if leaving != NOBODY:
-                refused = core.admission == BYPASS and not admits(policy, key, leaving, event)
-                if not refused:
-                    slot = evict(core, policy, leaving, row, event)
-    if refused:
-        core.counters[row + BYPASSED] += 1
-        log(core, LOG_BYPASS, key)
-    else:
-        log(core, LOG_FETCH, key)
+                slot = evict(core, policy, leaving, row, event)
         if slot != NOBODY:
             seat(core, key, slot)
         else:
             core.slotless[pool] += 1
         core.state[key] = LOADING
         on_insert(policy, key, event)
+    else:
+        core.counters[row + BYPASSED] += 1
     fetch(link, core, key, event)
 
 
@@ -267,11 +265,20 @@ def wait_for_slot(core: Core, policy: Any, link: Any, pool: int, row: int, event
 
 
 def narrow(core: Core, policy: Any, event: Event, row: int, pool: int) -> None:
-    """End of an event wider than its pool: keep the best-ranked keys, give them the slots."""
+    """End of an event that streamed keys through: the best-ranked stay and get the slots.
+
+    U is no longer held. Under forced admission all that is left in the pool by now is of U.
+    """
     while core.slotless[pool] > 0:
-        leaving = victim(policy, NOBODY, pool, core, event)
-        slot = evict(core, policy, leaving, row, event)
         core.slotless[pool] -= 1
+        leaving = victim(policy, NOBODY, pool, core, event)
+        if core.admission == BYPASS and core.slot[leaving] == NOBODY:
+            core.counters[row + BYPASSED] += 1
+            on_evict(policy, leaving, event)
+            log(core, LOG_BYPASS, leaving)
+            unseat(core, leaving)
+            continue
+        slot = evict(core, policy, leaving, row, event)
         if slot != NOBODY:
             for i in range(event.start, event.stop):
                 key = event.keys[i]
@@ -323,21 +330,23 @@ def count_hit(core: Core, key: int, row: int) -> int:
 def serve(core: Core, policy: Any, link: Any, chunk: Chunk, index: int, event: Event) -> None:
     """Serve one event: classify U once, fetch what is missing, prefetch, release U."""
     row = (event.phase * event.num_layers + event.layer) * NUM_COUNTERS
+    state, hold, keys = core.state, core.hold, event.keys
     core.guard[1] = event.clock
     settle(link, core, event)
     on_event(policy, event)
 
     missing, reuse, tokens, token_hits = 0, 0, 0, 0
     for i in range(event.start, event.stop):
-        key = event.keys[i]
-        core.hold[key] += 1
-        tokens += event.tokens[i]
-        if core.state[key] == READY:
+        key = keys[i]
+        hold[key] += 1
+        load = event.tokens[i]
+        tokens += load
+        if state[key] == READY:
             reuse += count_hit(core, key, row)
-            token_hits += event.tokens[i]
+            token_hits += load
             log(core, LOG_HIT, key)
             on_use(policy, key, event)
-        elif core.state[key] == LOADING:
+        elif state[key] == LOADING:
             core.counters[row + LATE_HITS] += 1
             core.mark[key] |= USED
             core.due[key] = -1
@@ -364,10 +373,10 @@ def serve(core: Core, policy: Any, link: Any, chunk: Chunk, index: int, event: E
     execute(link, core, event)
 
     for i in range(event.start, event.stop):
-        key = event.keys[i]
-        core.hold[key] -= 1
-        if core.state[key] == LOADING:
-            core.state[key] = READY
+        key = keys[i]
+        hold[key] -= 1
+        if state[key] == LOADING:
+            state[key] = READY
     for pool in range(len(core.slotless)):
         if core.slotless[pool] > 0:
             narrow(core, policy, event, row, pool)
@@ -435,6 +444,8 @@ def run_sequential(
                 admit(core, policy, link, key, row, event)
                 if core.state[key] == LOADING:
                     core.state[key] = READY
+                if core.slotless[core.pool[key]] > 0:
+                    narrow(core, policy, event, row, core.pool[key])
         core.counters[row + ACCESSES] += stop - start
         core.counters[row + REUSE_HITS] += reuse
         core.counters[row + TOKEN_ACCESSES] += stop - start

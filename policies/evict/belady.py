@@ -1,8 +1,8 @@
 """Belady: the key used again latest leaves first. The bound, for those who know the future.
 
 L. A. Belady, "A study of replacement algorithms for a virtual-storage computer", IBM Systems
-Journal 5(2), 1966. With `bypass=true` a miss that is used again later than all that could leave is
-not admitted.
+Journal 5(2), 1966. With `bypass=true` the run admits a miss only if it is among the keys used
+again soonest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Belady(NamedTuple):
 
     @classmethod
     def create(cls, world: World, *, bypass: bool = False) -> Belady:
-        """Start empty; `bypass` is read by the run, which then lets `admits` refuse a miss."""
+        """Start empty; `bypass` is read by the run, as `--admission bypass` is."""
         return cls(make_blocks(world.num_keys, world.pools), world.pool_of_keys())
 
     def on_use(self, key: int, event: Event) -> None:
@@ -46,7 +46,3 @@ class Belady(NamedTuple):
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Choose the latest next use."""
         return largest_evictable(self.next_use, pool, core)
-
-    def admits(self, key: int, leaving: int, event: Event) -> bool:
-        """Admit what is used again no later than what would leave."""
-        return event.next_use[key] <= event.next_use[leaving]

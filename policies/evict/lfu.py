@@ -58,7 +58,3 @@ class LFU(NamedTuple):
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Choose the least used."""
         return least_evictable(self.heap, pool, core)
-
-    def admits(self, key: int, leaving: int, event: Event) -> bool:
-        """Admit what has been used at least as often as what would leave."""
-        return self.uses[key] >= self.uses[leaving]

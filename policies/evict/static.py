@@ -42,7 +42,3 @@ class Static(NamedTuple):
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Choose the least popular."""
         return least_evictable(self.heap, pool, core)
-
-    def admits(self, key: int, leaving: int, event: Event) -> bool:
-        """Admit only what is more popular than what would leave."""
-        return self.popularity[key] > self.popularity[leaving]

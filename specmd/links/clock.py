@@ -17,7 +17,7 @@ import numpy as np
 
 from specmd.costs import CostCoefficients, expert_s, layer_s, step_s, transfer_s
 from specmd.policy.event import NOBODY, Event, FloatArray, IntArray, KeyArray
-from specmd.residency import Core, land
+from specmd.residency import FORCED, Core, land
 
 # Entries of `Clock.time`, in seconds.
 NOW, ROUTED, LINK_FREE, STARTED, BUSY = range(5)
@@ -35,7 +35,7 @@ class Clock(NamedTuple):
     costs: CostCoefficients
     expert_bytes: float
     time: FloatArray  # NOW, ROUTED, LINK_FREE, STARTED, BUSY
-    count: IntArray  # QUEUED, DEMANDED, key + 1 under way, last step seen
+    count: IntArray  # type: ignore[assignment]  # QUEUED, DEMANDED, key + 1 under way, last step seen
     queue: KeyArray  # (keys,) prefetches not under way, in order of issue
     score: FloatArray  # (keys,)
     issued: FloatArray  # (keys,) when the prefetch was issued
@@ -204,7 +204,7 @@ class Clock(NamedTuple):
         for i in range(self.count[DEMANDED]):
             key = self.demand[i]
             start = max(self.time[LINK_FREE], self.time[ROUTED])
-            if core.slot[key] == NOBODY and core.state[key] != 0:
+            if core.slot[key] == NOBODY and core.admission == FORCED:
                 # Streams through: it needs the slot of a key of this event that is computed.
                 if streamed < computed:
                     start = max(start, self.done[streamed])

@@ -18,7 +18,7 @@ class Immediate(NamedTuple):
     """Prefetches under way: `pending[:count[0]]`."""
 
     pending: IntArray
-    count: IntArray
+    count: IntArray  # type: ignore[assignment]
 
     @classmethod
     def create(cls, num_keys: int) -> Immediate:

@@ -23,7 +23,7 @@ class Heap(NamedTuple):
     rank: FloatArray  # (keys,) rank at each node
     place: KeyArray  # (keys,) node of each key, counted within its pool
     tie: IntArray  # (keys,) tie of each key
-    count: IntArray  # (pools,)
+    count: IntArray  # type: ignore[assignment]  # (pools,)
     stack: KeyArray  # (keys,) scratch of the search
     span: int
 

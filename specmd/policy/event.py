@@ -7,19 +7,21 @@ delimit this event's part. Knowledge a policy did not declare as a need is an em
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
-KeyArray = npt.NDArray[np.uint32]
+# Element types are not told to the type checker: in a kernel an element is a number like any other,
+# and interpreted it comes from a list.
+IntArray: TypeAlias = npt.NDArray[Any]  # int64
+FloatArray: TypeAlias = npt.NDArray[Any]  # float64
+KeyArray: TypeAlias = npt.NDArray[Any]  # uint32, so that compiled indexing needs no sign check
 
 PREFILL = 0
 DECODE = 1
 NEVER = 1 << 62
-NOBODY = np.uint32(0xFFFFFFFF)  # no key; unsigned, so that compiled indexing needs no sign check
+NOBODY: Any = np.uint32(0xFFFFFFFF)  # no key, no slot; the type of a key in compiled code
 
 
 class World(NamedTuple):

@@ -31,14 +31,9 @@ def on_evict(policy: Any, key: int, event: Event) -> None:
     """Note that a key left; called for every key that leaves, whoever chose it."""
 
 
-def victim(policy: Any, incoming: int, pool: int, core: Any, event: Event) -> int:
+def victim(policy: Any, incoming: int, pool: int, core: Any, event: Event) -> Any:
     """Choose an evictable resident key of the pool to make room for `incoming`.
 
     NOBODY if none may leave. `incoming` is NOBODY where no key enters (a wide event narrows).
     """
     return NOBODY
-
-
-def admits(policy: Any, key: int, leaving: int, event: Event) -> bool:
-    """Under `admission=bypass`: is `key` worth the slot of `leaving`?"""
-    return True
