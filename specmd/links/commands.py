@@ -34,7 +34,7 @@ class Commands(NamedTuple):
     command: IntArray  # (3 * keys,) FETCH ... AWAIT
     key: KeyArray  # (3 * keys,) the key each command is about
     score: FloatArray  # (keys,) of a prefetch; larger is fetched first where the schedule says so
-    count: IntArray  # PENDING, PROMOTED, WRITTEN
+    count: IntArray  # type: ignore[assignment]  # PENDING, PROMOTED, WRITTEN
     cancels: int
 
     @classmethod

@@ -1,0 +1,209 @@
+"""Decisions: the residency core of the simulator, asked event by event.
+
+Nothing is decided here. An event that has just been routed becomes a chunk of one event; the
+prefetcher proposes keys for it exactly as it does over a trace; `specmd.residency.run`, bound to
+the policy and to the link `Commands`, serves it and leaves its commands behind. The decision
+digest and the counters are therefore those a simulation of the same routing would give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from specmd import residency
+from specmd.binding import as_lists, bind_plan, bind_replay, is_compiled
+from specmd.errors import SpecmdError
+from specmd.links.commands import PENDING, WRITTEN, Commands
+from specmd.policy.event import NOBODY, World
+from specmd.policy.registry import Choice
+from specmd.prefetching import Outlook, Proposals
+from specmd.schedule import Schedule
+
+NOWHERE = int(NOBODY)
+
+
+class Decisions:
+    """Core, policy, prefetcher and command link of one live cache.
+
+    Args:
+        world: sizes, pools, seed.
+        evict: eviction policy.
+        prefetch: prefetcher.
+        schedule: guard and cancellation.
+        admission: `residency.FORCED`, `BYPASS`.
+        interpreted: run the core as Python even where it could be compiled.
+
+    Raises:
+        SpecmdError: a policy needs to know the future, which a live run does not.
+
+    """
+
+    def __init__(
+        self,
+        world: World,
+        evict: Choice,
+        prefetch: Choice,
+        schedule: Schedule,
+        *,
+        admission: int = residency.FORCED,
+        interpreted: bool = False,
+    ) -> None:
+        for choice in (evict, prefetch):
+            if "future" in choice.entry.needs:
+                raise SpecmdError(
+                    f"{choice.spelled} needs to know the future, which a live run does not: "
+                    "record a trace and simulate it"
+                )
+            if "training" in choice.entry.needs and not len(world.popularity):
+                raise SpecmdError(f"{choice.spelled} needs a training trace: give training=trace")
+        self.world, self.evict, self.prefetch, self.schedule = world, evict, prefetch, schedule
+        self.admission = admission
+        self.compiled = not interpreted and is_compiled(evict.entry.cls)
+        self._plan_compiled = not interpreted and is_compiled(prefetch.entry.cls)
+        self.predicts = hasattr(prefetch.entry.cls, "predict")
+        self.needs = {*evict.entry.needs, *prefetch.entry.needs}
+        self.depth = int(prefetch.values.get("depth", 0)) if "lookahead" in self.needs else 0
+        self._run = bind_replay(evict.entry.cls, Commands, sequential=False, compiled=self.compiled)
+        self._plan = (
+            bind_plan(prefetch.entry.cls, compiled=self._plan_compiled) if self.predicts else None
+        )
+        self._prefetcher: Any = prefetch.create(world)
+        keys = world.num_keys
+        self._proposals = Proposals(
+            np.zeros(keys, np.uint32), np.zeros(keys, np.int64), np.zeros(keys), np.zeros(2, int)
+        )
+        self._starts = np.zeros(2, np.int64)
+        none = np.zeros(0, np.int64)
+        self._future: Any = none if self.compiled else []
+        self._chunk = residency.Chunk(
+            first_clock=0,
+            step=np.zeros(1, np.uint32),
+            layer=np.zeros(1, np.uint32),
+            phase=np.zeros(1, np.uint32),
+            start=np.zeros(2, np.int64),
+            keys=np.zeros(keys, np.uint32),
+            tokens=np.ones(keys, np.uint32),
+            gates=np.zeros(keys if "weights" in self.needs else 0),
+            next_use=none,
+            prefetch_start=self._starts if self.predicts else none,
+            prefetch_keys=self._proposals.key if self.predicts else np.zeros(0, np.uint32),
+            prefetch_due=self._proposals.due if self.predicts else none,
+            prefetch_score=self._proposals.score if self.predicts else np.zeros(0),
+        )
+        self._no_scores = np.zeros((0, 0, 0, 0), np.float32)
+        self._scores = self._no_scores
+        self.core: Any = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Empty the cache; counters, digest and what was ever fetched are kept."""
+        old = self.core
+        core: Any = residency.create_core(self.world, self.admission, self.schedule.guard)
+        link: Any = Commands.create(self.world.num_keys, cancels=self.schedule.cancel)
+        policy: Any = self.evict.create(self.world)
+        if not self.compiled:
+            core, link, policy = as_lists(core), as_lists(link), as_lists(policy)
+        if old is not None:
+            for key, mark in enumerate(old.mark):
+                core.mark[key] = mark & residency.FETCHED_EVER
+            core = core._replace(counters=old.counters, digest=old.digest)
+        self.core, self.link, self.policy = core, link, policy
+
+    def propose(
+        self,
+        step: int,
+        layer: int,
+        phase: int,
+        keys: npt.NDArray[np.int64],
+        tokens: npt.NDArray[np.int64],
+        gates: npt.NDArray[np.float64] | None,
+        live_tokens: int,
+        scores: npt.NDArray[np.float32] | None,
+    ) -> None:
+        """Set the event, and let the prefetcher see it.
+
+        Args:
+            step: number of the forward pass.
+            layer: MoE layer.
+            phase: PREFILL or DECODE.
+            keys: (|U|,) demanded keys, ascending.
+            tokens: (|U|,) tokens that chose each key.
+            gates: (|U|,) summed router weight of each key, or None.
+            live_tokens: T, tokens of the pass.
+            scores: (T, depth, experts) lookahead scores seen from this layer, or None.
+
+        """
+        count = len(keys)
+        chunk = self._chunk._replace(first_clock=1 + step * self.world.num_layers + layer)
+        chunk.step[0], chunk.layer[0], chunk.phase[0] = step, layer, phase
+        chunk.start[1] = count
+        chunk.keys[:count] = keys
+        chunk.tokens[:count] = tokens
+        if len(chunk.gates) and gates is not None:
+            chunk.gates[:count] = gates
+        self._chunk = chunk
+        if self._plan is None:
+            return
+        if scores is not None:
+            self._show(layer, scores)
+        ends = np.array([0, live_tokens], np.int64)
+        outlook = Outlook(0, chunk.start, chunk.keys, ends, step, self._scores)
+        self._proposals.count[:] = 0
+        world = self.world
+        args: Any = (
+            chunk,
+            outlook,
+            world.num_layers,
+            world.num_experts,
+            0,
+            self._starts,
+            self._proposals,
+        )
+        if self._plan_compiled:
+            self._plan(self._prefetcher, *args)
+            return
+        listed = as_lists(args)
+        self._plan(self._prefetcher, *listed)
+        for array, values in zip(self._proposals, listed[-1], strict=True):
+            array[:] = values
+        self._starts[:] = listed[-2]
+
+    def _show(self, layer: int, scores: npt.NDArray[np.float32]) -> None:
+        """Put scores where a prefetcher looks for them: (T, layers, depth, experts)."""
+        tokens, depth, experts = scores.shape
+        shape = (tokens, self.world.num_layers, depth, experts)
+        if self._scores.shape != shape:
+            self._scores = np.zeros(shape, np.float32)
+        self._scores[:, layer] = scores
+
+    def decide(self) -> list[tuple[int, int]]:
+        """Serve the event; return its commands, each (command, key), in order."""
+        chunk = self._chunk if self.compiled else as_lists(self._chunk)
+        self._run(self.core, self.policy, self.link, self._future, chunk, self.world.num_experts)
+        link = self.link
+        written = int(link.count[WRITTEN])
+        return [(int(link.command[i]), int(link.key[i])) for i in range(written)]
+
+    def pending(self) -> Iterator[int]:
+        """Keys of the prefetches that the core holds to be under way."""
+        return (int(self.link.pending[i]) for i in range(self.link.count[PENDING]))
+
+    def slot_of(self, key: int) -> int | None:
+        """Slot of a key after the event, None if it has none."""
+        slot = int(self.core.slot[key])
+        return None if slot == NOWHERE else slot
+
+    @property
+    def counters(self) -> npt.NDArray[np.int64]:
+        """Counters (2 phases, layers, NUM_COUNTERS), see `specmd.residency`."""
+        shape = (2, self.world.num_layers, residency.NUM_COUNTERS)
+        return np.array(self.core.counters, np.int64).reshape(shape)
+
+    @property
+    def digest(self) -> str:
+        """Hash of all decisions so far, comparable with that of a simulation."""
+        return "".join(f"{int(lane):08x}" for lane in self.core.digest)

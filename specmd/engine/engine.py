@@ -1,0 +1,144 @@
+"""The engine: what happens when an MoE layer of an offloaded model runs.
+
+The router's choice is brought to the host (its cost is measured: it is paid in every layer), turned
+into the event the residency core knows (which keys, how many tokens each, how much gate weight),
+decided, and carried out: experts are computed as they arrive and summed in a fixed order. Choices
+of padding and of requests that have ended demand nothing and get nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from specmd.engine.computing import Grouping, sum_in_order, weighted_product
+from specmd.engine.decisions import Decisions
+from specmd.engine.passes import Passes
+from specmd.engine.residence import Residence
+from specmd.engine.routing_log import RoutingLog
+from specmd.errors import SpecmdError
+from specmd.recorder.gates import MoeModel
+from specmd.recorder.lookahead import Lookahead
+
+_HALF = np.finfo(np.float16)
+
+
+class Engine:
+    """Serves the experts of one model.
+
+    Args:
+        moe: its MoE layers.
+        passes: follows its forward passes.
+        decisions: decides.
+        residence: carries out.
+        log: notes the routing, or None.
+
+    Attributes:
+        routing_s: time spent on bringing the router's choice to the host and reading it.
+        deciding_s: time spent in prefetcher and residency core.
+        events: layers served.
+
+    """
+
+    def __init__(
+        self,
+        moe: MoeModel,
+        passes: Passes,
+        decisions: Decisions,
+        residence: Residence,
+        log: RoutingLog | None,
+    ) -> None:
+        self._moe, self._passes = moe, passes
+        self._decisions, self._residence, self._log = decisions, residence, log
+        self._layer_of = {id(layer.experts): n for n, layer in enumerate(moe.layers)}
+        self._lookahead = Lookahead(moe.layers, decisions.depth)
+        self._lookahead.has_norms = False  # only the raw scores are used
+        self.routing_s = self.deciding_s = 0.0
+        self.events = 0
+
+    @torch.no_grad()
+    def forward(self, experts: nn.Module, hidden: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+        """Compute the routed experts of a layer, as the `experts` module would.
+
+        Args:
+            experts: the module that is called.
+            hidden: (T, H).
+            ids: (T, K) chosen experts.
+            weights: (T, K) router weights.
+
+        Returns:
+            (T, H).
+
+        Raises:
+            SpecmdError: called outside a forward pass, or a copy failed.
+
+        """
+        number = self._layer_of[id(experts)]
+        name = self._moe.layers[number].name
+        passes, count = self._passes, self._moe.num_experts
+        passes.require_pass(len(hidden), name)
+        began_s = time.perf_counter()
+        chosen = ids.cpu().numpy()
+        live = chosen if passes.all_live else chosen[passes.live]
+        if live.size and not 0 <= live.min() <= live.max() < count:
+            raise SpecmdError(
+                f"{name}: the router chose an expert outside 0..{count - 1}: expert-parallel "
+                "models cannot be offloaded"
+            )
+        uses = np.bincount(live.reshape(-1), minlength=count)
+        self.routing_s += time.perf_counter() - began_s
+        if not len(live):
+            return torch.zeros_like(hidden)
+        wanted = np.flatnonzero(uses)
+        keys = wanted + number * count
+        self._propose(number, hidden, live, weights, uses, wanted, keys)
+        mask = None if passes.all_live else torch.from_numpy(passes.live)
+        group = Grouping(ids, weights, uses.tolist(), mask)
+        products: dict[int, Tensor] = {}
+        views = self._residence.slots.views
+        for key, slot in self._residence.serve(keys.tolist()):
+            expert = key - number * count
+            products[expert] = weighted_product(experts, views[slot], hidden, group, expert)
+        self.events += 1
+        return sum_in_order(hidden, products, group)
+
+    def _propose(
+        self,
+        number: int,
+        hidden: Tensor,
+        live: npt.NDArray[np.int64],
+        weights: Tensor,
+        uses: npt.NDArray[np.int64],
+        wanted: npt.NDArray[np.int64],
+        keys: npt.NDArray[np.int64],
+    ) -> None:
+        """Tell the prefetcher and the core of the event."""
+        passes, decisions = self._passes, self._decisions
+        began_s = time.perf_counter()
+        half: Any = None
+        gates: npt.NDArray[np.float64] | None = None
+        if self._log is not None or "weights" in decisions.needs:
+            # As a trace has them: float16, summed over tokens in order.
+            half = self._live(weights.float().cpu().numpy()).astype(np.float16)
+            flat = half.reshape(-1).astype(np.float64)
+            summed: Any = np.bincount(live.reshape(-1), weights=flat, minlength=len(uses))
+            gates = summed[wanted]
+        scores = None
+        if decisions.depth:
+            seen, _ = self._lookahead.scores(number, hidden, self._moe.num_experts)
+            raw = np.clip(self._live(seen.cpu().numpy()), float(_HALF.min), float(_HALF.max))
+            scores = raw.astype(np.float16).astype(np.float32)
+        decisions.propose(
+            passes.number, number, passes.phase, keys, uses[wanted], gates, len(live), scores
+        )
+        if self._log is not None:
+            self._log.add(number, passes, live, half, scores)
+        self.deciding_s += time.perf_counter() - began_s
+
+    def _live(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return array if self._passes.all_live else array[self._passes.live]

@@ -1,0 +1,85 @@
+"""Which tokens of the present forward pass count, and which pass this is.
+
+Padding on the left and requests that have ended keep their place in the batch, but a serving system
+would not compute them, and a trace does not contain them. So the engine demands no expert for
+them either: it knows them exactly as the recorder does, because this is the recorder's own hook on
+the decoder. Passes in which no token counts are not numbered.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from specmd.errors import SpecmdError
+from specmd.recorder.capture import Capture, Step
+from specmd.recorder.gates import MoeModel
+from specmd.recorder.lookahead import Lookahead
+
+
+class Passes(Capture):
+    """Follows the forward passes of one model.
+
+    Attributes:
+        number: of the present pass among those with a token that counts, from 0.
+        live: (tokens,) which tokens of the pass count.
+        all_live: whether all of them do.
+        phase: PREFILL or DECODE.
+        request: (tokens,) request of each token.
+        token_ids: (tokens,) what was fed in, -1 where unknown.
+
+    """
+
+    def __init__(self, moe: MoeModel) -> None:
+        super().__init__(moe, Lookahead(moe.layers, 0), logits=False, emit=_keep_nothing)
+        self._decoder = moe.decoder
+        self.number = -1
+        self.phase = 0
+        self.live: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
+        self.request: npt.NDArray[np.int32] = np.zeros(0, np.int32)
+        self.token_ids: npt.NDArray[np.int32] = np.zeros(0, np.int32)
+        self.all_live = True
+        self.running = False
+
+    def install(self) -> None:
+        """Put the hooks on the decoder."""
+        self._handles = [
+            self._decoder.register_forward_pre_hook(self._enter, with_kwargs=True),
+            self._decoder.register_forward_hook(self._leave, always_call=True),
+        ]
+
+    def require_pass(self, tokens: int, name: str) -> None:
+        """Raise SpecmdError unless a pass of so many tokens is running."""
+        if not self.running or len(self.live) != tokens:
+            raise SpecmdError(
+                f"{name}: experts were called outside a forward pass of the model, or with other "
+                "tokens: call the model itself while it is offloaded"
+            )
+
+    def _enter(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._begin(decoder, args, kwargs)
+        step = self._step
+        assert step is not None
+        rows, width = step.batch.rows, step.columns
+        fed = None if step.token_ids is None else step.token_ids.cpu().numpy()
+        mask = None if step.mask is None else step.mask.cpu().numpy().astype(np.bool_)
+        self.live = step.batch.real_tokens(step.phase, fed, mask, width).reshape(-1)
+        self.all_live = bool(self.live.all())
+        self.phase = step.phase
+        first = step.batch.first_request
+        self.request = np.repeat(np.arange(first, first + rows, dtype=np.int32), width)
+        ids = np.full((rows, width), -1) if fed is None else fed
+        self.token_ids = ids.reshape(-1).astype(np.int32)
+        self.number += bool(self.live.any())
+        self.running = True
+
+    def _leave(self, _decoder: nn.Module, _args: Any, _output: Any) -> None:
+        self.running = False
+        self._step = None
+
+
+def _keep_nothing(_steps: list[Step]) -> None:
+    """Take the recorder's finished passes, of which there are none here."""

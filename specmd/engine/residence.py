@@ -1,0 +1,192 @@
+"""Residence: from decisions to copies and kernels, in an order that is always right.
+
+The core decides an event at once, moving nothing. What it left behind is carried out here:
+
+* A fetched key goes to the slot that is its own *after* the event. In an event wider than the cache
+  (|U| > C) that slot may still hold another key of the event: its copy is blocked until that one
+  has been computed. A key that does not stay passes through a staging slot, one after the other.
+  So every missing key costs one copy, nothing is dropped, and nothing deadlocks: keys that are
+  there are computed first, and each one computed frees a slot (these are the *waves* of a prefill).
+* A key is computed once its copy is done, whatever the order of arrival.
+* Slots of the event's keys are safe meanwhile: the core evicts none of them, and a slot that
+  changes hands inside the event waits for the last kernel that reads it.
+
+One thread, the caller's, owns all of this; the mover's thread only moves bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+
+from specmd.engine.decisions import Decisions
+from specmd.engine.mover import Mover
+from specmd.engine.slots import Home, Slots
+from specmd.engine.transfer import Transfer
+from specmd.errors import SpecmdError
+from specmd.links.commands import AWAIT, CANCEL, FETCH, PREFETCH, PROMOTE
+
+DEMAND_STALL, LATE_STALL = "demand_stall", "late_prefetch_stall"
+
+
+class Residence:
+    """Which expert lies where, and the service of one event.
+
+    Args:
+        decisions: decides.
+        slots: where experts lie.
+        mover: brings them there.
+        blocks: compute nothing before all experts that can be there are there.
+        deterministic: complete all transfers before each event.
+
+    """
+
+    def __init__(
+        self,
+        decisions: Decisions,
+        slots: Slots,
+        mover: Mover,
+        *,
+        blocks: bool = False,
+        deterministic: bool = False,
+    ) -> None:
+        self.decisions, self.slots, self.mover = decisions, slots, mover
+        self.blocks, self.deterministic = blocks, deterministic
+        self.stall_s = {DEMAND_STALL: 0.0, LATE_STALL: 0.0}
+        self._home: dict[int, Home] = {}  # key -> where it lies, or will
+        self._under_way: dict[int, Transfer] = {}  # key -> its copy, until seen to be done
+        self._interrupted = False
+
+    def serve(self, keys: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Serve the event set by `decisions.propose`: yield each (key, slot) when it is there.
+
+        The caller issues the kernels of a key before it asks for the next one. Every key of the
+        event comes exactly once.
+
+        Raises:
+            SpecmdError: a copy failed, the copy thread died, or a wait took too long.
+
+        """
+        if self._interrupted:
+            self._start_over()
+        self._interrupted = True
+        if self.deterministic:
+            self.mover.drain()
+        with self.mover.lock:
+            self.mover.raise_failure()
+            self._look_at_arrivals()
+            commands = self.decisions.decide()
+            unblocks = self._carry_out(commands, keys)
+        yield from self._in_order(keys, unblocks)
+        self._interrupted = False
+
+    def _look_at_arrivals(self) -> None:
+        link = self.decisions.link
+        for key in self.decisions.pending():
+            transfer = self._under_way[key]
+            if self.mover.has_arrived(transfer):
+                link.arrived[key] = 1
+                del self._under_way[key]
+            else:
+                link.arrived[key] = 0
+                link.queued[key] = 0 if transfer.started else 1
+
+    def _carry_out(
+        self, commands: list[tuple[int, int]], keys: Sequence[int]
+    ) -> dict[int, Transfer]:
+        """Queue the event's copies; return which key's computing unblocks which copy."""
+        event = set(keys)
+        missing = [key for command, key in commands if command == FETCH]
+        # Keys of this event that lie in a slot now; `unblocks` chains copies behind them.
+        occupant = {
+            home.slot: key
+            for key in event.difference(missing)
+            if (home := self._home.get(key)) is not None
+        }
+        unblocks: dict[int, Transfer] = {}
+        passing = 0
+        for command, key in commands:
+            if command == FETCH:
+                slot = self.decisions.slot_of(key)
+                if slot is None:
+                    slot = self.slots.cached + passing % self.slots.staging
+                    passing += 1
+                before = occupant.get(slot)
+                occupant[slot] = key
+                if before is None:
+                    transfer = Transfer(key, self._settle_in(key, slot), demanded=True)
+                else:
+                    home = Home(slot, -1)
+                    transfer = Transfer(key, home, demanded=True, blocked=True)
+                    unblocks[before] = transfer
+                self._under_way[key] = self.mover.queue(transfer)
+            elif command == PREFETCH:
+                slot = self.decisions.slot_of(key)
+                assert slot is not None, "a prefetch always has a slot"
+                score = float(self.decisions.link.score[key])
+                home = self._settle_in(key, slot)
+                transfer = Transfer(key, home, demanded=False, score=score, prefetched=True)
+                self._under_way[key] = self.mover.queue(transfer)
+            elif command == PROMOTE:
+                self.mover.hasten(self._under_way[key])
+            elif command == CANCEL:
+                self.mover.cancel(self._under_way.pop(key))
+            elif command == AWAIT:
+                self.mover.hasten(self._under_way.pop(key))
+        return unblocks
+
+    def _settle_in(self, key: int, slot: int) -> Home:
+        home = self._home[key] = self.slots.assign(slot, key)
+        return home
+
+    def _in_order(
+        self, keys: Sequence[int], unblocks: dict[int, Transfer]
+    ) -> Iterator[tuple[int, int]]:
+        waiting = {key: self._under_way[key] for key in keys if key in self._under_way}
+        if self.blocks:
+            for transfer in list(waiting.values()):
+                if not transfer.blocked:
+                    self._wait([transfer])
+        for key in keys:
+            if key not in waiting:
+                yield from self._compute(key, unblocks)
+        while waiting:
+            done = self._wait(waiting.values())
+            del waiting[done.key]
+            self._under_way.pop(done.key, None)
+            yield from self._compute(done.key, unblocks)
+
+    def _compute(self, key: int, unblocks: dict[int, Transfer]) -> Iterator[tuple[int, int]]:
+        home = self._locate(key)
+        self.slots.check(key, home)
+        self.mover.before_use(home.slot)
+        yield key, home.slot
+        self.mover.after_use(home.slot)
+        transfer = unblocks.pop(key, None)
+        if transfer is not None:
+            with self.mover.lock:
+                self.mover.unblock(transfer, self._settle_in(transfer.key, home.slot))
+
+    def _locate(self, key: int) -> Home:
+        home = self._home.get(key)
+        if home is None:
+            raise SpecmdError(f"expert {key} is in no slot; this is a bug of specmd, report it")
+        return home
+
+    def _wait(self, transfers: Iterable[Transfer]) -> Transfer:
+        began_s = time.perf_counter()
+        done = self.mover.wait_for_any(transfers)
+        cause = LATE_STALL if done.prefetched else DEMAND_STALL
+        self.stall_s[cause] += time.perf_counter() - began_s
+        return done
+
+    def _start_over(self) -> None:
+        """After an interrupted event nothing is certain: empty the cache, keep the counts."""
+        with self.mover.lock:
+            for transfer in [t for t in self.mover.demand if t.blocked]:
+                self.mover.demand.remove(transfer)
+        self.mover.drain()
+        self.decisions.reset()
+        self._home.clear()
+        self._under_way.clear()
+        self._interrupted = False
