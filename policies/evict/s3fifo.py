@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from specmd.order.lists import Lists, back, make_lists, push_front, unlink
+from specmd.order.lists import Lists, back, last_evictable, make_lists, push_front, unlink
 from specmd.policy.event import NOBODY, Event, IntArray, KeyArray, World
 from specmd.policy.registry import policy
 from specmd.residency import Core, evictable
@@ -93,7 +93,8 @@ class S3FIFO(NamedTuple):
             elif earned:
                 self.uses[key] -= 1
             join(self, key, MAIN)
-        return NOBODY
+        # All of MAIN is held, and SMALL is short: what may leave is there.
+        return last_evictable(self.lists, first + SMALL, core)
 
 
 def join(policy: S3FIFO, key: int, queue: int) -> None:
