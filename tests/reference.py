@@ -1,0 +1,597 @@
+"""A second simulator, written from the contract: lists, dicts and full scans, nothing clever.
+
+It shares no line with the residency core or the policies. `Reference.run` returns the ordered log
+of decisions and the counters; `core_log` makes the core tell its own. A rule is asked for a victim
+also when nobody may leave: the rules of queues learn from being asked.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cache
+from math import inf, log2
+
+import numpy as np
+
+from specmd import residency
+from specmd.binding import LINK_HOOKS, POLICY_HOOKS, as_lists
+from specmd.events import EventStream
+from specmd.kernel import specialise
+from specmd.policy.event import World
+from specmd.policy.registry import choose
+from specmd.residency import LOADING, READY
+from specmd.trace import build_trace
+
+HIT, LATE, FETCH, PREFETCH, EVICT, BYPASS, CANCEL = range(1, 8)
+COUNTS = (
+    "accesses", "reuse_hits", "prefetch_hits", "late_hits", "compulsory", "collision", "capacity",
+    "tokens", "token_hits", "bypassed", "evictions", "unused_evictions", "issued", "wasted",
+    "cancelled", "redundant", "dropped",
+)  # fmt: skip
+
+
+@dataclass
+class Step:
+    """An event: what is demanded, and what is proposed as (key, due) in order of issue."""
+
+    clock: int
+    step: int
+    layer: int
+    tokens: dict
+    proposals: list = field(default_factory=list)
+
+
+@dataclass
+class Knowledge:
+    """What any rule may look at: kept for all keys, resident or not."""
+
+    steps: list
+    layers: int
+    experts: int
+    touched: dict = field(default_factory=dict)  # key: clock of the last touch
+    touched_step: dict = field(default_factory=dict)
+    uses: Counter = field(default_factory=Counter)
+    entered: dict = field(default_factory=dict)  # key: rank of its entry
+    queued: dict = field(default_factory=dict)  # key: rank of its first touch in its last step
+    entries: int = 0
+    popularity: object = None
+    regretted: object = None  # the miss whose ghost ARC has just learnt from, in whatever pool
+
+    def layer_of(self, key):
+        return key // self.experts
+
+    def next_use(self, key, now):
+        return next((s.clock for s in self.steps if s.clock > now.clock and key in s.tokens), inf)
+
+
+class Ranked:
+    """A rule that gives each key a rank; the smallest leaves, of equals the larger key."""
+
+    def __init__(self, rank, know, capacity, forget=False):
+        self.rank, self.know, self.forget = rank, know, forget
+
+    def used(self, key, now):
+        pass
+
+    def entered(self, key, now, prefetched):
+        pass
+
+    def left(self, key):
+        if self.forget:
+            self.know.uses[key] = 0
+
+    def victim(self, able, incoming, now):
+        return min(able, key=lambda key: (self.rank(self.know, key, now), -key), default=None)
+
+
+RANKS = {
+    "lru": lambda k, key, now: k.touched[key],
+    "mru": lambda k, key, now: -k.touched[key],
+    "fifo": lambda k, key, now: k.entered[key],
+    "lfu": lambda k, key, now: (k.uses[key], k.touched[key]),
+    "lfu:resident=true": lambda k, key, now: (k.uses[key], k.touched[key]),
+    "lfru": lambda k, key, now: Fraction(k.uses[key], now.clock - k.touched[key] + 1),
+    "static": lambda k, key, now: k.popularity[key],
+    "belady": lambda k, key, now: -k.next_use(key, now),
+    "layer_distance": lambda k, key, now: (
+        (now.layer - k.layer_of(key)) % k.layers,
+        k.touched[key],
+    ),
+    "layer_distance:ties=frequency": lambda k, key, now: (
+        (now.layer - k.layer_of(key)) % k.layers,
+        k.uses[key],
+        k.touched[key],
+    ),
+    "least_stale": lambda k, key, now: (
+        k.touched_step[key] == now.step,
+        (now.layer - k.layer_of(key)) % k.layers,
+        k.touched[key],
+    ),
+    "least_stale:order=layer": lambda k, key, now: (
+        k.touched_step[key] == now.step,
+        k.layer_of(key),
+        k.touched[key],
+    ),
+    "least_stale:order=fifo": lambda k, key, now: (
+        k.touched_step[key] == now.step,
+        k.queued[key],
+    ),
+    "least_stale:order=recent": lambda k, key, now: (
+        k.touched_step[key] == now.step,
+        k.touched[key],
+    ),
+}
+
+
+class LRFU:
+    """Lee et al. 2001: every use at time t is worth 2**(-decay * (now - t)); least value leaves."""
+
+    def __init__(self, know, capacity, decay=0.05):
+        self.decay, self.value, self.last, self.rank = decay, {}, {}, {}
+        self.touch = {}
+
+    def event(self, now):
+        for key in now.tokens:
+            age = now.clock - self.last.get(key, 0)
+            self.value[key] = 1.0 + self.value.get(key, 0.0) * 2.0 ** (-self.decay * age)
+            self.last[key] = now.clock
+
+    def used(self, key, now):
+        self.rank[key] = log2(self.value[key]) + self.decay * self.last[key]
+        self.touch[key] = now.clock
+
+    def entered(self, key, now, prefetched):
+        self.touch[key] = now.clock
+        if prefetched:
+            self.rank[key] = self.decay * now.clock
+        else:
+            self.used(key, now)
+
+    def left(self, key):
+        pass
+
+    def victim(self, able, incoming, now):
+        return min(able, key=lambda key: (self.rank[key], self.touch[key], -key), default=None)
+
+
+class Queues:
+    """Rules of queues. A queue is a list, the newest first."""
+
+    def __init__(self, know, capacity):
+        self.know, self.capacity = know, capacity
+        self.queue = {name: [] for name in self.NAMES}
+
+    def place(self, key):
+        return next((name for name, queue in self.queue.items() if key in queue), None)
+
+    def move(self, key, name):
+        held = self.place(key)
+        if held:
+            self.queue[held].remove(key)
+        if name:
+            self.queue[name].insert(0, key)
+
+    def oldest(self, name, able):
+        return next((key for key in reversed(self.queue[name]) if key in able), None)
+
+
+class SLRU(Queues):
+    NAMES = ("probation", "protected")
+
+    def used(self, key, now):
+        share = max(1, int(self.capacity * 0.8))
+        limit = min(share, max(self.capacity - 1, 0))
+        if self.place(key) == "probation" and limit == 0:
+            self.move(key, "probation")
+            return
+        if self.place(key) == "probation" and len(self.queue["protected"]) == limit:
+            demoted = self.queue["protected"][-1]
+            self.queue["probation"].remove(key)
+            self.move(demoted, "probation")
+        self.move(key, "protected")
+
+    def entered(self, key, now, prefetched):
+        self.move(key, "probation")
+
+    def left(self, key):
+        self.move(key, None)
+
+    def victim(self, able, incoming, now):
+        found = self.oldest("probation", able)
+        return self.oldest("protected", able) if found is None else found
+
+
+class ARC(Queues):
+    """T1 and T2 hold what is resident, B1 and B2 what left them; p is the wanted size of T1."""
+
+    NAMES = ("t1", "t2", "b1", "b2")
+    p = 0.0
+
+    def used(self, key, now):
+        self.move(key, "t2")
+
+    def entered(self, key, now, prefetched):
+        seen = self.place(key) in ("b1", "b2") or self.know.regretted == key
+        self.know.regretted = None
+        self.move(key, "t2" if seen and not prefetched else "t1")
+
+    def left(self, key):
+        self.move(key, "b1" if self.place(key) == "t1" else "b2")
+        size = {name: len(queue) for name, queue in self.queue.items()}
+        if size["t1"] + size["b1"] > self.capacity:
+            del self.queue["b1"][-1:]
+        elif sum(size.values()) > 2 * self.capacity:
+            del self.queue["b2"][-1:]
+
+    def victim(self, able, incoming, now):
+        ghost = self.place(incoming) if incoming is not None else None
+        if ghost == "b1":
+            step = max(1.0, len(self.queue["b2"]) / len(self.queue["b1"]))
+            self.p = min(float(self.capacity), self.p + step)
+        elif ghost == "b2":
+            step = max(1.0, len(self.queue["b1"]) / len(self.queue["b2"]))
+            self.p = max(0.0, self.p - step)
+        if ghost in ("b1", "b2"):
+            self.move(incoming, None)
+            self.know.regretted = incoming
+        ones = len(self.queue["t1"])
+        first = ones >= 1 and (ones > self.p or (ghost == "b2" and ones == self.p))
+        names = ("t1", "t2") if first else ("t2", "t1")
+        found = self.oldest(names[0], able)
+        return self.oldest(names[1], able) if found is None else found
+
+
+class S3FIFO(Queues):
+    """SMALL, MAIN and GHOST; two uses earn a place in MAIN; what is held is passed on to MAIN."""
+
+    NAMES = ("small", "main", "ghost")
+
+    def __init__(self, know, capacity):
+        super().__init__(know, capacity)
+        self.uses = Counter()
+        self.small = max(1, round(capacity * 0.1))
+        self.ghosts = max(1, int(capacity * 0.9))
+
+    def used(self, key, now):
+        self.uses[key] = min(3, self.uses[key] + 1)
+
+    def entered(self, key, now, prefetched):
+        known = self.place(key) == "ghost" and not prefetched
+        self.move(key, "main" if known else "small")
+        self.uses[key] = 0
+
+    def left(self, key):
+        if self.place(key) == "small":
+            self.queue["ghost"] = self.queue["ghost"][: self.ghosts - 1]
+            self.move(key, "ghost")
+        else:
+            self.move(key, None)
+
+    def victim(self, able, incoming, now):
+        resident = len(self.queue["small"] + self.queue["main"])
+        for _ in range(5 * resident + 1 if resident else 0):
+            small = self.queue["small"] and (
+                len(self.queue["small"]) >= self.small or not self.queue["main"]
+            )
+            key = self.queue["small" if small else "main"][-1]
+            earned = self.uses[key] >= 2 if small else self.uses[key] >= 1
+            if not earned and key in able:
+                return key
+            if earned:
+                self.uses[key] = 0 if small else self.uses[key] - 1
+            self.move(key, "main")
+        return self.oldest("small", able)
+
+
+class Sieve(Queues):
+    """The hand stands on a key, or nowhere: then it starts from the oldest."""
+
+    NAMES = ("line",)
+    hand = None
+
+    def __init__(self, know, capacity):
+        super().__init__(know, capacity)
+        self.visited = set()
+
+    def used(self, key, now):
+        self.visited.add(key)
+
+    def entered(self, key, now, prefetched):
+        self.visited.discard(key)
+        self.move(key, "line")
+
+    def newer(self, key):
+        line = self.queue["line"]
+        at = line.index(key)
+        return line[at - 1] if at > 0 else None
+
+    def left(self, key):
+        if self.hand == key:
+            self.hand = self.newer(key)
+        self.move(key, None)
+
+    def victim(self, able, incoming, now):
+        if not able:
+            self.visited.clear()
+        key = self.hand
+        while able:
+            if key is None:
+                key = self.queue["line"][-1]
+            if key in able and key not in self.visited:
+                self.hand = key
+                return key
+            self.visited.discard(key)
+            key = self.newer(key)
+        return None
+
+
+QUEUES = {"slru": SLRU, "arc": ARC, "s3fifo": S3FIFO, "sieve": Sieve, "lrfu": LRFU}
+
+
+class Reference:
+    """The contract, read literally. One rule a pool."""
+
+    def __init__(
+        self,
+        steps,
+        layers,
+        experts,
+        pools,
+        capacity,
+        name,
+        *,
+        bypass=False,
+        guard=False,
+        popularity,
+    ):
+        self.steps, self.capacity, self.bypass, self.guard = steps, capacity, bypass, guard
+        self.per_pool = layers * experts // pools
+        self.know = Knowledge(steps, layers, experts, popularity=popularity)
+        if name in QUEUES:
+            self.rules = [QUEUES[name](self.know, c) for c in capacity]
+        else:
+            forget = "resident" in name
+            self.rules = [Ranked(RANKS[name], self.know, c, forget) for c in capacity]
+        self.resident = {}  # key: {"used": bool, "prefetched": bool, "due": clock}
+        self.slotless = set()
+        self.ever = set()
+        self.evicted_in = {}
+        self.log = []
+        self.count = Counter()
+
+    def rule(self, key):
+        return self.rules[key // self.per_pool]
+
+    def residents(self, pool):
+        return [key for key in self.resident if key // self.per_pool == pool]
+
+    def touch(self, key, now):
+        know = self.know
+        know.entries += 1
+        if know.touched_step.get(key) != now.step or key not in self.resident:
+            know.queued[key] = know.entries
+        know.touched[key], know.touched_step[key] = now.clock, now.step
+
+    def enter(self, key, now, prefetched, due=None):
+        self.touch(key, now)
+        self.know.entered[key] = self.know.entries
+        self.resident[key] = {"used": not prefetched, "prefetched": prefetched, "due": due}
+        self.ever.add(key)
+        self.rule(key).entered(key, now, prefetched)
+
+    def leave(self, key, now):
+        stay = self.resident.pop(key)
+        self.rule(key).left(key)
+        self.count["evictions"] += 1
+        self.count["unused_evictions"] += not stay["used"]
+        self.count["wasted"] += stay["prefetched"] and not stay["used"]
+        self.evicted_in[key] = now.step
+        self.log.append((EVICT, key))
+
+    def run(self):
+        for now in self.steps:
+            self.log.append(("event", now.clock))
+            self.serve(now)
+        self.count["wasted"] += sum(
+            stay["prefetched"] and not stay["used"] for stay in self.resident.values()
+        )
+        return self.log, {name: self.count[name] for name in COUNTS}
+
+    def serve(self, now):
+        count, know = self.count, self.know
+        demanded = sorted(now.tokens)
+        hits = [key for key in demanded if key in self.resident]
+        misses = [key for key in demanded if key not in self.resident]
+        for rule in self.rules:
+            if hasattr(rule, "event"):
+                rule.event(now)
+        for key in demanded:
+            know.uses[key] += 1
+        count["accesses"] += len(demanded)
+        count["tokens"] += sum(now.tokens.values())
+        count["token_hits"] += sum(now.tokens[key] for key in hits)
+        for key in hits:
+            stay = self.resident[key]
+            count["reuse_hits" if stay["used"] else "prefetch_hits"] += 1
+            stay["used"] = True
+            self.log.append((HIT, key))
+            self.touch(key, now)
+            self.rule(key).used(key, now)
+        for key in misses:
+            kind = "compulsory"
+            if key in self.ever:
+                kind = "collision" if self.evicted_in.get(key) == now.step else "capacity"
+            count[kind] += 1
+        for key in misses:
+            self.fetch(key, now)
+        under_way = set()
+        for key, due in now.proposals:
+            self.prefetch(key, due, now, under_way)
+        for pool in range(len(self.capacity)):
+            self.narrow(pool, now, under_way)
+
+    def fetch(self, key, now):
+        pool = key // self.per_pool
+        self.log.append((FETCH, key))
+        residents = self.residents(pool)
+        if len(residents) >= self.capacity[pool]:
+            able = [k for k in residents if k not in now.tokens]
+            leaving = None
+            if not self.bypass:
+                leaving = self.rules[pool].victim(able, key, now)
+                if leaving is None:  # waiting for a prefetch to land is in vain: ask again
+                    leaving = self.rules[pool].victim(able, key, now)
+            if leaving is None:
+                self.slotless.add(key)
+            else:
+                self.leave(leaving, now)
+        self.enter(key, now, False)
+
+    def prefetch(self, key, due, now, under_way):
+        pool = key // self.per_pool
+        if key in self.resident:
+            self.count["redundant"] += 1
+            return
+        residents = self.residents(pool)
+        if len([k for k in residents if k not in self.slotless]) >= self.capacity[pool]:
+            able = [
+                k
+                for k in residents
+                if k not in now.tokens and k not in under_way and not self.guarded(k, due, now)
+            ]
+            leaving = self.rules[pool].victim(able, key, now)
+            if leaving is None:
+                self.count["dropped"] += 1
+                return
+            self.leave(leaving, now)
+        self.log.append((PREFETCH, key))
+        self.count["issued"] += 1
+        self.enter(key, now, True, due)
+        under_way.add(key)
+
+    def guarded(self, key, due, now):
+        stay = self.resident[key]
+        waits = stay["prefetched"] and not stay["used"] and stay["due"] > now.clock
+        return self.guard and waits and stay["due"] <= due
+
+    def narrow(self, pool, now, under_way):
+        """End of the event: the best of all that is there stay."""
+        while len(residents := self.residents(pool)) > self.capacity[pool]:
+            able = [key for key in residents if key not in under_way]
+            key = self.rules[pool].victim(able, None, now)
+            if self.bypass and key in self.slotless:
+                self.resident.pop(key)
+                self.rule(key).left(key)
+                self.count["bypassed"] += 1
+                self.log.append((BYPASS, key))
+            elif key in self.slotless:
+                self.leave(key, now)
+            else:  # its slot goes to the first key that still has none
+                self.leave(key, now)
+                waiting = [k for k in self.slotless if k // self.per_pool == pool]
+                self.slotless.discard(min(waiting, default=None))
+            self.slotless.discard(key)
+        self.slotless -= {key for key in self.slotless if key // self.per_pool == pool}
+
+
+def random_steps(seed, *, prefetches=False):
+    """A small random trace, and the same as a list of events with random proposals."""
+    rng = np.random.default_rng(seed)
+    layers, experts = int(rng.integers(1, 5)), int(rng.integers(2, 8))
+    top_k = int(rng.integers(1, min(4, experts) + 1))
+    tokens = int(rng.integers(10, 36))
+    favour = rng.exponential(size=(layers, experts)) ** 2 + 1e-3
+    race = rng.exponential(size=(tokens, layers, experts)) / favour
+    ids = np.argsort(race, axis=-1)[..., :top_k]
+    step = np.cumsum(rng.random(tokens) < rng.choice([0.4, 0.8, 1.0])).astype(int)
+    trace = build_trace(ids, num_experts=experts, step=step - step[0])
+    steps, clock = [], 1
+    for number, value in enumerate(np.unique(trace.step)):
+        rows = ids[np.asarray(trace.step) == value]
+        for layer in range(layers):
+            chosen = Counter((rows[:, layer] + layer * experts).reshape(-1).tolist())
+            proposals = []
+            if prefetches:
+                keys = rng.permutation(layers * experts)[: int(rng.integers(0, 5))]
+                proposals = [(int(key), clock + int(rng.integers(1, 5))) for key in keys]
+            steps.append(Step(clock, number, layer, dict(chosen), proposals))
+            clock += 1
+    return trace, steps
+
+
+class Telling:
+    """A link that lands everything before the next event, and tells when events begin."""
+
+    def settle(self, core, event):
+        LOG.append(("event", event.clock))
+        for key in self:
+            core.state[key] = READY
+            core.hold[key] -= 1
+        self.clear()
+
+    def prefetch(self, core, key, score, event):
+        assert core.state[key] == LOADING
+        self.append(key)
+
+
+LOG = []
+
+
+def tell(core, entry, key):
+    LOG.append((entry, int(key)))
+
+
+@cache
+def telling_run(cls):
+    bindings = {hook: getattr(Telling, hook.__name__, hook) for hook in LINK_HOOKS}
+    bindings |= {hook: getattr(cls, hook.__name__, hook) for hook in POLICY_HOOKS}
+    return specialise(residency.run, bindings | {residency.log: tell}, compiled=False)
+
+
+def core_log(
+    trace,
+    steps,
+    name,
+    capacity,
+    *,
+    admission=residency.FORCED,
+    guard=False,
+    seed=0,
+    popularity=None,
+):
+    """Run the core over the same events; return its log, its counters, and its last state."""
+    header = trace.header
+    choice = choose("evict", name)
+    needs = choice.entry.needs
+    world = World(
+        header.num_layers,
+        header.num_experts,
+        header.top_k,
+        len(capacity),
+        np.asarray(capacity),
+        seed,
+        np.zeros(0) if popularity is None else np.asarray(popularity, float),
+    )
+    stream = EventStream(trace, future="future" in needs)
+    chunk = stream.chunk(0, stream.num_steps)
+    if any(now.proposals for now in steps):
+        flat = [proposal for now in steps for proposal in now.proposals]
+        chunk = chunk._replace(
+            prefetch_start=np.cumsum([0, *(len(now.proposals) for now in steps)]),
+            prefetch_keys=np.array([key for key, _ in flat]),
+            prefetch_due=np.array([due for _, due in flat]),
+            prefetch_score=np.zeros(len(flat)),
+        )
+    core = as_lists(residency.create_core(world, admission, guard))
+    future = stream.first_use.tolist()
+    LOG.clear()
+    telling_run(choice.entry.cls)(
+        core, as_lists(choice.create(world)), [], future, as_lists(chunk), header.num_experts
+    )
+    total = np.array(core.counters).reshape(-1, residency.NUM_COUNTERS).sum(axis=0).tolist()
+    brought = residency.PREFETCHED
+    total[residency.PREFETCH_WASTED] += sum(
+        state != residency.EMPTY and mark & (residency.USED | brought) == brought
+        for state, mark in zip(core.state, core.mark, strict=True)
+    )
+    return list(LOG), dict(zip(COUNTS, total, strict=True)), core
