@@ -26,7 +26,7 @@ from specmd.engine.transfer import Transfer
 from specmd.errors import SpecmdError
 
 IN_FLIGHT_CHUNKS = 2
-STAGING_BUFFERS = 3
+STAGING_BUFFERS = 2
 _LOOK_S = 0.25  # how often a waiting thread looks whether the other is still alive
 
 
