@@ -237,8 +237,8 @@ def test_a_prefetch_lands_before_the_next_event_and_may_then_leave():
 
 
 def test_a_prefetch_stamps_the_clock_but_is_no_use():
-    # 1 is prefetched in the event that uses 3. LRU: of the two, stamped alike, 3 leaves. LFU: 0 uses
-    # lose against 1.
+    # 1 is prefetched in the event that uses 3. LRU: stamped alike, so 3 leaves. LFU: 0 uses are
+    # fewer than 1.
     sets, proposals = ({2}, {3}, {4}, {6}), {1: [(1, 9)]}
     assert told("lru", 3, *sets, proposals=proposals)[0][2:] == [
         "fetch 4, evict 2",
