@@ -206,6 +206,7 @@ class ARC(Queues):
 
     NAMES = ("t1", "t2", "b1", "b2")
     p = 0.0
+    new = 0  # 1 while making room for a key that is in none of the four
 
     def used(self, key, now):
         self.move(key, "t2")
@@ -218,9 +219,9 @@ class ARC(Queues):
     def left(self, key):
         self.move(key, "b1" if self.place(key) == "t1" else "b2")
         size = {name: len(queue) for name, queue in self.queue.items()}
-        if size["t1"] + size["b1"] > self.capacity:
+        if size["t1"] + size["b1"] + self.new > self.capacity:
             del self.queue["b1"][-1:]
-        elif sum(size.values()) > 2 * self.capacity:
+        elif sum(size.values()) + self.new > 2 * self.capacity:
             del self.queue["b2"][-1:]
 
     def victim(self, able, incoming, now):
@@ -231,6 +232,7 @@ class ARC(Queues):
         elif ghost == "b2":
             step = max(1.0, len(self.queue["b1"]) / len(self.queue["b2"]))
             self.p = max(0.0, self.p - step)
+        self.new = int(incoming is not None and not ghost and incoming != self.know.regretted)
         if ghost in ("b1", "b2"):
             self.move(incoming, None)
             self.know.regretted = incoming

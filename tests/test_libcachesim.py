@@ -14,7 +14,7 @@ libcachesim = pytest.importorskip("libcachesim")
 
 SHIPPED = Path(__file__).parent.parent / "traces"
 RECORD = np.dtype([("time", "<u4"), ("key", "<u8"), ("bytes", "<u4"), ("next", "<i8")])
-NAMES = {"lru": "LRU", "fifo": "FIFO", "sieve": "Sieve", "belady": "Belady"}
+NAMES = {"lru": "LRU", "fifo": "FIFO", "sieve": "Sieve", "arc": "ARC", "belady": "Belady"}
 
 
 def accesses(trace):

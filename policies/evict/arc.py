@@ -29,7 +29,7 @@ class ARC(NamedTuple):
     target: FloatArray  # (pools,) wanted size of ONCE
     slots: IntArray  # (pools,)
     pool: KeyArray
-    returning: IntArray  # [key + 1 of the miss whose regret was just learnt, if any]
+    coming: IntArray  # [key + 1 of the miss whose regret was just learnt, if any; new keys coming]
 
     @classmethod
     def create(cls, world: World) -> ARC:
@@ -37,7 +37,7 @@ class ARC(NamedTuple):
         where = np.full(world.num_keys, NOWHERE, np.int64)
         lists, pool = make_lists(world.num_keys, 4 * world.pools), world.pool_of_keys()
         size, target = np.zeros(4 * world.pools, np.int64), np.zeros(world.pools)
-        return cls(lists, where, size, target, world.capacity, pool, np.zeros(1, np.int64))
+        return cls(lists, where, size, target, world.capacity, pool, np.zeros(2, np.int64))
 
     def on_use(self, key: int, event: Event) -> None:
         """Move to the front of AGAIN."""
@@ -46,29 +46,31 @@ class ARC(NamedTuple):
     def on_insert(self, key: int, event: Event) -> None:
         """Enter AGAIN if remembered, else ONCE."""
         known = self.where[key] == ONCE_GHOST or self.where[key] == AGAIN_GHOST
-        move(self, key, AGAIN if known or self.returning[0] == key + 1 else ONCE)
-        self.returning[0] = 0
+        move(self, key, AGAIN if known or self.coming[0] == key + 1 else ONCE)
+        self.coming[0] = 0
 
     def on_prefetch(self, key: int, event: Event) -> None:
         """Enter ONCE: nothing has been used."""
         move(self, key, ONCE)
-        self.returning[0] = 0
+        self.coming[0] = 0
 
     def on_evict(self, key: int, event: Event) -> None:
-        """Become a ghost; the oldest ghosts go where the directory would outgrow two caches."""
+        """Become a ghost; the oldest goes where T1 and B1, with the key to come, outgrow C."""
         pool = self.pool[key]
         first = 4 * pool
         once = self.where[key] == ONCE
         move(self, key, ONCE_GHOST if once else AGAIN_GHOST)
-        if self.size[first + ONCE] + self.size[first + ONCE_GHOST] > self.slots[pool]:
+        room = self.slots[pool] - self.coming[1]
+        if self.size[first + ONCE] + self.size[first + ONCE_GHOST] > room:
             forget_oldest(self, first + ONCE_GHOST)
-        elif total(self, first) > 2 * self.slots[pool]:
+        elif total(self, first) > self.slots[pool] + room:
             forget_oldest(self, first + AGAIN_GHOST)
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Learn from the regret, then take from the list that is longer than it should be."""
         first = 4 * pool
         again_ghost = False
+        self.coming[1] = 0
         if incoming != NOBODY:
             again_ghost = self.where[incoming] == AGAIN_GHOST
             learn(self, incoming, first, pool)
@@ -92,9 +94,10 @@ def learn(policy: ARC, key: int, first: int, pool: int) -> None:
         step = max(1.0, ones / agains)
         policy.target[pool] = max(0.0, policy.target[pool] - step)
     else:
+        policy.coming[1] = policy.coming[0] != key + 1
         return
     move(policy, key, NOWHERE)
-    policy.returning[0] = key + 1
+    policy.coming[0], policy.coming[1] = key + 1, 0
 
 
 def total(policy: ARC, first: int) -> int:
