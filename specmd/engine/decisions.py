@@ -35,6 +35,7 @@ class Decisions:
         prefetch: prefetcher.
         schedule: guard and cancellation.
         admission: `residency.FORCED`, `BYPASS`.
+        bypass_wide: keep events wider than the cache out of it (no simulation does).
         interpreted: run the core as Python even where it could be compiled.
 
     Raises:
@@ -50,6 +51,7 @@ class Decisions:
         schedule: Schedule,
         *,
         admission: int = residency.FORCED,
+        bypass_wide: bool = False,
         interpreted: bool = False,
     ) -> None:
         for choice in (evict, prefetch):
@@ -62,6 +64,8 @@ class Decisions:
                 raise SpecmdError(f"{choice.spelled} needs a training trace: give training=trace")
         self.world, self.evict, self.prefetch, self.schedule = world, evict, prefetch, schedule
         self.admission = admission
+        self.bypass_wide = bypass_wide
+        self.passes_by = False  # the present event does not enter the cache
         self.compiled = not interpreted and is_compiled(evict.entry.cls)
         self._plan_compiled = not interpreted and is_compiled(prefetch.entry.cls)
         self.predicts = hasattr(prefetch.entry.cls, "predict")
@@ -138,6 +142,8 @@ class Decisions:
 
         """
         count = len(keys)
+        pool = layer if self.world.pools > 1 else 0
+        self.passes_by = self.bypass_wide and count > int(self.world.capacity[pool])
         chunk = self._chunk._replace(first_clock=1 + step * self.world.num_layers + layer)
         chunk.step[0], chunk.layer[0], chunk.phase[0] = step, layer, phase
         chunk.start[1] = count
@@ -183,7 +189,10 @@ class Decisions:
     def decide(self) -> list[tuple[int, int]]:
         """Serve the event; return its commands, each (command, key), in order."""
         chunk = self._chunk if self.compiled else as_lists(self._chunk)
-        self._run(self.core, self.policy, self.link, self._future, chunk, self.world.num_experts)
+        core = self.core
+        if self.passes_by:
+            core = core._replace(admission=residency.NEVER_ADMIT)
+        self._run(core, self.policy, self.link, self._future, chunk, self.world.num_experts)
         link = self.link
         written = int(link.count[WRITTEN])
         return [(int(link.command[i]), int(link.key[i])) for i in range(written)]

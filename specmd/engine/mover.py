@@ -31,7 +31,7 @@ _LOOK_S = 0.25  # how often a waiting thread looks whether the other is still al
 
 
 class Mover:
-    """Two queues and the thread that works them off. `lock` guards all of it.
+    """Two queues and the thread that works them off. `lock` guards them; queueing needs it held.
 
     Args:
         link: where the copies go.
@@ -73,8 +73,6 @@ class Mover:
         self._issued: deque[Mark] = deque()
         self._thread: threading.Thread | None = None
         self._stopping = False
-
-    # Queueing; the caller holds `lock`.
 
     def queue(self, transfer: Transfer) -> Transfer:
         """Accept a transfer: behind the demands if it is one, else among the prefetches."""
@@ -125,8 +123,6 @@ class Mover:
             "and enter it again"
         ) from self.failure
 
-    # Meeting of the two threads.
-
     def wait_for_any(self, transfers: Iterable[Transfer]) -> Transfer:
         """Block until one of the transfers is done, and return it.
 
@@ -171,8 +167,6 @@ class Mover:
                 "raise timeout_s if it is meant to be that slow"
             )
 
-    # The kernels' side.
-
     def before_use(self, slot: int) -> None:
         """Let the compute stream wait for the copy that filled a slot."""
         mark = self._ready.get(slot)
@@ -182,8 +176,6 @@ class Mover:
     def after_use(self, slot: int) -> None:
         """Note that all kernels that read a slot have been issued."""
         self._last_use[slot] = self.link.record(COMPUTE)
-
-    # The copies' side.
 
     def step(self) -> bool:
         """Move one chunk; False if there is nothing that may move."""
@@ -274,8 +266,6 @@ class Mover:
         slot = transfer.home.slot
         transfer.after = self._into.get(slot)
         self._into[slot] = transfer
-
-    # The thread.
 
     def start(self) -> None:
         """Start the copy thread; without it `step` has to be called."""

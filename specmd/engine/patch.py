@@ -58,7 +58,8 @@ class Patch:
                 self._emptied.append((number, name, parameter, parameter.device))
                 absent = torch.empty_like(parameter, device="meta")
                 layer.experts._parameters[name] = nn.Parameter(absent, requires_grad=False)
-                parameter.data = torch.empty(0, dtype=parameter.dtype, device=parameter.device)
+                if not parameter.is_meta:
+                    parameter.data = parameter.data.new_empty(0)
 
     def move_dense(self) -> None:
         """Bring everything that is not an expert to the device."""

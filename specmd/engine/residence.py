@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from specmd.engine.decisions import Decisions
+from specmd.engine.layer_buffers import LayerBuffers
 from specmd.engine.mover import Mover
 from specmd.engine.slots import Home, Slots
 from specmd.engine.transfer import Transfer
@@ -38,6 +39,7 @@ class Residence:
         mover: brings them there.
         blocks: compute nothing before all experts that can be there are there.
         deterministic: complete all transfers before each event.
+        buffers: two layers' worth of slots for events that pass the cache by, or None.
 
     """
 
@@ -49,9 +51,10 @@ class Residence:
         *,
         blocks: bool = False,
         deterministic: bool = False,
+        buffers: LayerBuffers | None = None,
     ) -> None:
         self.decisions, self.slots, self.mover = decisions, slots, mover
-        self.blocks, self.deterministic = blocks, deterministic
+        self.blocks, self.deterministic, self.buffers = blocks, deterministic, buffers
         self.stall_s = {DEMAND_STALL: 0.0, LATE_STALL: 0.0}
         self._home: dict[int, Home] = {}  # key -> where it lies, or will
         self._under_way: dict[int, Transfer] = {}  # key -> its copy, until seen to be done
@@ -108,7 +111,14 @@ class Residence:
         for command, key in commands:
             if command == FETCH:
                 slot = self.decisions.slot_of(key)
-                if slot is None:
+                if slot is None and self.buffers is not None:
+                    ahead = self.buffers.take(key)
+                    if ahead is not None:
+                        self.mover.hasten(ahead)
+                        self._under_way[key] = ahead
+                        continue
+                    slot = self.buffers.slot_of(key)
+                elif slot is None:
                     slot = self.slots.cached + passing % self.slots.staging
                     passing += 1
                 before = occupant.get(slot)
@@ -133,7 +143,23 @@ class Residence:
                 self.mover.cancel(self._under_way.pop(key))
             elif command == AWAIT:
                 self.mover.hasten(self._under_way.pop(key))
+        if self.buffers is not None:
+            self._fill_buffers(keys)
         return unblocks
+
+    def _fill_buffers(self, keys: Sequence[int]) -> None:
+        """Drop what this layer did not want; let the next layer's experts follow."""
+        assert self.buffers is not None
+        for transfer in self.buffers.drop_all():
+            if not transfer.started:
+                self.mover.cancel(transfer)
+        if not self.decisions.passes_by:
+            return
+        for key in self.buffers.next_layer(keys[0]):
+            if self.decisions.slot_of(key) is None:
+                home = self._settle_in(key, self.buffers.slot_of(key))
+                transfer = Transfer(key, home, demanded=False, prefetched=True)
+                self.buffers.put(key, self.mover.queue(transfer))
 
     def _settle_in(self, key: int, slot: int) -> Home:
         home = self._home[key] = self.slots.assign(slot, key)
@@ -188,5 +214,7 @@ class Residence:
         self.mover.drain()
         self.decisions.reset()
         self._home.clear()
+        if self.buffers is not None:
+            self.buffers.drop_all()
         self._under_way.clear()
         self._interrupted = False

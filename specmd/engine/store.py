@@ -76,9 +76,14 @@ class HostStore:
     def take_layer(self, experts: nn.Module) -> None:
         """Copy the experts of the next layer in."""
         layout = self.layout
+        tensors = expert_tensors(experts)
+        if any(tensor.is_meta for tensor in tensors.values()):
+            raise SpecmdError(
+                "the model's experts hold no values (they are on meta): give the folder they are "
+                "in, offload(..., checkpoint=folder)"
+            )
         blobs, pinned = self._allocate(self._experts * layout.blob_bytes)
         blobs = blobs.view(self._experts, layout.blob_bytes)
-        tensors = expert_tensors(experts)
         with torch.no_grad():
             for piece in layout.pieces:
                 # (experts, bytes) of this tensor, viewed as its elements.

@@ -170,9 +170,10 @@ def test_ctrl_c_in_mid_generation(model: Any, monkeypatch: pytest.MonkeyPatch, p
                 generate(model)
         again = generate(model)
         assert torch.equal(resident[1], again[1])
+    monkeypatch.setattr(Residence, "_compute", on_call(20, stop)(Residence._compute))
     with pytest.raises(KeyboardInterrupt), live(model):
         generate(model)
-        raise KeyboardInterrupt
+    monkeypatch.undo()
 
 
 def test_failing_on_the_way_in_restores(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +267,7 @@ def test_nothing_grows_over_a_thousand_steps(model: Any) -> None:
                 past.crop(-1)
             del past
             gc.collect()
-            return sum(1 for item in gc.get_objects() if isinstance(item, torch.Tensor))
+            return sum(1 for item in gc.get_objects() if issubclass(type(item), torch.Tensor))
 
         steps(50)
         before = steps(50)

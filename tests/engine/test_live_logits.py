@@ -45,7 +45,7 @@ def test_families(family: str) -> None:
     model = build(family)
     before, own = weights_of(model), generate(model)
     layers = len(find_moe(model).layers)
-    with offload(model, capacity="100%", canary=True) as cache:
+    with offload(model, capacity="100%", canary=True, interpreted=True) as cache:
         resident = generate(model)
     assert torch.equal(resident[0], own[0])
     assert (resident[1] - own[1]).abs().max() <= 1e-5 * max(1.0, float(own[1].abs().max()))
@@ -64,7 +64,7 @@ def test_families(family: str) -> None:
 @pytest.mark.parametrize("schedule", ["fifo", "priority", "cancel", "guard"])
 def test_schedules_under_random_delays(random_delays: None, schedule: str, miss: str) -> None:
     model, inputs = build("olmoe"), prompt(2, 9)
-    with offload(model, capacity="100%") as cache:
+    with offload(model, capacity="100%", interpreted=True) as cache:
         resident = generate(model, 10, **inputs)
     with offload(
         model,
@@ -144,3 +144,37 @@ def test_the_shipped_model_on_all_cores_but_one() -> None:
     assert torch.equal(own[0], live[0])
     assert (own[1] - live[1]).abs().max() < 1e-5
     assert cache.report().hits > 0
+
+
+@pytest.mark.parametrize("prefill", ["waves", "bypass", "double_buffer"])
+def test_prefill_strategies(random_delays: None, prefill: str) -> None:
+    model, inputs = build("olmoe"), prompt(2, 40)
+    with offload(model, capacity="100%", interpreted=True):
+        resident = generate(model, 6, **inputs)
+    with offload(
+        model,
+        "lru",
+        "next_gate",
+        capacity=6,
+        prefill=prefill,
+        throttle=(40e6, 50e-6),
+        interpreted=True,
+        canary=True,
+    ) as cache:
+        assert same(generate(model, 6, **inputs), resident)
+        assert same(generate(model, 6, **inputs), resident)
+    assert cache.report().misses > 0
+
+
+def test_bypass_keeps_the_working_set_of_the_decode() -> None:
+    model, short, long = build("olmoe"), prompt(1, 1), prompt(1, 64)
+    held: dict[str, set[int]] = {}
+    with torch.no_grad():
+        for prefill in ("waves", "bypass"):
+            with offload(model, "lru", capacity=6, prefill=prefill, interpreted=True) as cache:
+                model(**short)
+                before = set(cache._decisions.core.key_in)
+                model(**long)
+                held[prefill] = before & set(cache._decisions.core.key_in)
+    assert held["bypass"] == before
+    assert len(held["waves"]) < len(before)
