@@ -116,6 +116,8 @@ def as_lists(value: Any) -> Any:
     """Copy a tuple of arrays (nested) into one of lists, for interpreted runs."""
     if isinstance(value, np.ndarray):
         return value.tolist() if value.ndim == 1 else value
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, tuple):
         parts = [as_lists(part) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)

@@ -8,6 +8,7 @@ that are used again, so that a long trace costs no more memory than a short one.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -65,7 +66,9 @@ class EventStream:
         self._buffers: Buffers | None = None
         none = np.zeros(0, np.uint32)
         self._pattern = (none, none, none)
-        self._base = (np.arange(self.layers, dtype=np.uint32) * self.experts)[:, None]
+        self._base = np.repeat(
+            np.arange(self.layers, dtype=np.uint32) * self.experts, trace.header.top_k
+        )
         self._gather = specialise(gather_sequential if sequential else gather, {})
         self._upcoming: dict[int, IntArray] = {}
         self.first_use: IntArray = np.zeros(0, np.int64)
@@ -74,7 +77,7 @@ class EventStream:
             self._walk_back()
 
     def stretches(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """The stretches that lie in steps first..last; both must be stretch boundaries or ends."""
+        """List the stretches in steps first..last; both must be stretch boundaries or ends."""
         for a, b in self._stretches:
             low, high = max(a, first), min(b, last)
             if low < high:
@@ -88,7 +91,7 @@ class EventStream:
             self._walk_back()
 
     def chunk(self, first: int, last: int) -> Chunk:
-        """The events of steps first..last-1; valid until the next call."""
+        """Build the events of steps first..last-1; valid until the next call."""
         ahead = min(last + self.ahead_steps, self.num_steps)
         buffers = self._fill(first, ahead)
         events = (last - first) * self.layers
@@ -140,7 +143,7 @@ class EventStream:
             stop = int(np.searchsorted(self.step_start, self.step_start[start] + tokens, "right"))
             start = min(max(stop - 1, start + 1), self.num_steps)
             cuts.append(start)
-        return list(zip(cuts, cuts[1:], strict=False))
+        return list(pairwise(cuts))
 
     def _fill(self, first: int, last: int) -> Buffers:
         low, high = int(self.step_start[first]), int(self.step_start[last])
@@ -165,7 +168,9 @@ class EventStream:
         steps = self.step_start[first : last + 1] - low
         if self.sequential and high - low == last - first and not self.weights:
             # One token a step: recorded order is memory order.
-            np.add(ids, self._base, out=held.keys[:size].reshape(ids.shape), dtype=np.uint32)
+            flat = (len(ids), len(self._base))
+            keys = held.keys[:size].reshape(flat)
+            np.add(ids.reshape(flat), self._base, out=keys, dtype=np.uint32)
             np.multiply(np.arange(events + 1), ids.shape[2], out=held.start[: events + 1])
             return held
         self._gather(ids, weights, steps, self.experts, held)

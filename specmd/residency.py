@@ -11,6 +11,7 @@ leave) while its event lasts, while it is loading and while a kernel may read it
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,19 +114,19 @@ def create_core(world: World, admission: int = FORCED, guarded: bool = False) ->
     first[1:] = np.cumsum(world.capacity)
     return Core(
         state=np.zeros(keys, np.uint8),
-        hold=np.zeros(keys, np.int32),
+        hold=np.zeros(keys, np.uint16),
         mark=np.zeros(keys, np.uint8),
-        evicted_step=np.full(keys, -1, np.int64),
+        evicted_step=np.full(keys, -1, np.int32),
         due=np.full(keys, -1, np.int64),
         slot=np.full(keys, NOBODY, np.uint32),
         key_in=np.full(slots, NOBODY, np.uint32),
-        free=np.concatenate(
-            [np.arange(b - 1, a - 1, -1) for a, b in zip(first, first[1:], strict=False)]
-        ).astype(np.uint32),
+        free=np.concatenate([np.arange(b - 1, a - 1, -1) for a, b in pairwise(first)]).astype(
+            np.uint32
+        ),
         num_free=np.asarray(world.capacity, np.int64).copy(),
         first_slot=first,
         slotless=np.zeros(world.pools, np.int64),
-        pool=(np.arange(keys) // world.keys_per_pool).astype(np.uint32),
+        pool=world.pool_of_keys(),
         missing=np.zeros(keys, np.uint32),
         guard=np.array([-1, 0], np.int64),
         counters=np.zeros(2 * world.num_layers * NUM_COUNTERS, np.int64),
@@ -136,8 +137,15 @@ def create_core(world: World, admission: int = FORCED, guarded: bool = False) ->
 
 
 def evictable(core: Core, key: int) -> bool:
-    """May this resident key leave now?"""
-    return core.hold[key] == 0 and (core.due[key] <= core.guard[1] or core.due[key] > core.guard[0])
+    """Tell whether a resident key may leave now.
+
+    It may unless it is held, or the prefetch being placed is guarded (`guard[0]` is its due) and
+    the key is itself an unused prefetch, due from now until then.
+    """
+    if core.hold[key] != 0:
+        return False
+    limit = core.guard[0]
+    return limit < 0 or core.due[key] <= core.guard[1] or core.due[key] > limit
 
 
 def log(core: Core, entry: int, key: int) -> None:
@@ -156,7 +164,7 @@ def log(core: Core, entry: int, key: int) -> None:
 
 
 def land(core: Core, key: int) -> None:
-    """A transfer is complete: the key is READY and may leave."""
+    """Complete a transfer: the key is READY and may leave."""
     core.state[key] = READY
     core.hold[key] -= 1
 
@@ -188,7 +196,8 @@ def unseat(core: Core, key: int) -> int:
     slot = core.slot[key]
     core.slot[key] = NOBODY
     core.state[key] = EMPTY
-    core.due[key] = -1
+    if core.mark[key] & PREFETCHED:
+        core.due[key] = -1
     return slot
 
 
@@ -216,11 +225,10 @@ def cancel(core: Core, policy: Any, key: int, row: int, event: Event) -> None:
 
 def count_miss(core: Core, key: int, row: int, event: Event) -> None:
     """Classify a miss: compulsory, collision (evicted earlier in this step), or capacity."""
-    kind = CAPACITY_MISSES
-    if core.evicted_step[key] == event.step:
-        kind = COLLISION_MISSES
-    if core.mark[key] & FETCHED_EVER == 0:
-        kind = COMPULSORY_MISSES
+    kind = COMPULSORY_MISSES
+    if core.mark[key] & FETCHED_EVER:
+        # No branch: which of the two it is cannot be predicted. COLLISION comes before CAPACITY.
+        kind = CAPACITY_MISSES - (core.evicted_step[key] == event.step)
     core.counters[row + kind] += 1
 
 

@@ -7,7 +7,7 @@ list. All operations are O(1), except `place_ordered`, which walks the keys of t
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,13 +20,13 @@ class Lists(NamedTuple):
 
     next: KeyArray
     prev: KeyArray
-    size: int
+    size: Any  # uint32: compiled indexing needs no sign check
 
 
 def make_lists(size: int, count: int) -> Lists:
     """Build `count` empty lists over the keys 0..size-1."""
     nodes = np.arange(size + count, dtype=np.uint32)
-    return Lists(nodes.copy(), nodes.copy(), size)
+    return Lists(nodes.copy(), nodes.copy(), np.uint32(size))
 
 
 def front(lists: Lists, which: int) -> int:

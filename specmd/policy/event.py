@@ -7,6 +7,7 @@ delimit this event's part. Knowledge a policy did not declare as a need is an em
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -47,7 +48,15 @@ class World(NamedTuple):
 
     def pool_of_keys(self) -> KeyArray:
         """Pool of every key, shape (keys,)."""
-        return (np.arange(self.num_keys) // self.keys_per_pool).astype(np.uint32)
+        return _pool_of_keys(self.num_keys, self.pools)
+
+
+@lru_cache(maxsize=8)
+def _pool_of_keys(num_keys: int, pools: int) -> KeyArray:
+    """One array for all who ask: kernels read it often, and it should be in cache once."""
+    pool = (np.arange(num_keys) // (num_keys // pools)).astype(np.uint16)
+    pool.setflags(write=False)
+    return pool
 
 
 class Event(NamedTuple):
