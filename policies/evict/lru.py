@@ -8,40 +8,45 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from specmd.order.touches import Touches, forget, make_touches, oldest_evictable, touch
-from specmd.policy.event import Event, KeyArray, World
+import numpy as np
+
+from specmd.order.lists import Lists, last_evictable, make_lists, place_ordered, unlink
+from specmd.policy.event import Event, IntArray, KeyArray, World
 from specmd.policy.registry import policy
 from specmd.residency import Core
 
 
 @policy("lru", source="Mattson et al., IBM Systems Journal 9(2), 1970")
 class LRU(NamedTuple):
-    """Keys in order of their last touch."""
+    """Keys by last touch, the latest at the front."""
 
-    touches: Touches
+    recency: Lists
+    last: IntArray
     pool: KeyArray
 
     @classmethod
     def create(cls, world: World) -> LRU:
-        """Start empty."""
-        return cls(make_touches(world.num_keys, world.pools), world.pool_of_keys())
+        """Build the empty order."""
+        last = np.zeros(world.num_keys, np.int64)
+        return cls(make_lists(world.num_keys, world.pools), last, world.pool_of_keys())
 
     def on_use(self, key: int, event: Event) -> None:
-        """Touch."""
-        touch(self.touches, self.pool[key], key, event.clock)
+        """Move to the front."""
+        unlink(self.recency, key)
+        place_ordered(self.recency, self.pool[key], key, self.last, event.clock)
 
     def on_insert(self, key: int, event: Event) -> None:
-        """Touch."""
-        touch(self.touches, self.pool[key], key, event.clock)
+        """Enter at the front."""
+        place_ordered(self.recency, self.pool[key], key, self.last, event.clock)
 
     def on_prefetch(self, key: int, event: Event) -> None:
-        """Touch: a prefetch counts as one."""
-        touch(self.touches, self.pool[key], key, event.clock)
+        """Enter at the front: a prefetch touches."""
+        place_ordered(self.recency, self.pool[key], key, self.last, event.clock)
 
     def on_evict(self, key: int, event: Event) -> None:
-        """Leave."""
-        forget(self.touches, key)
+        """Leave the order."""
+        unlink(self.recency, key)
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
-        """Choose the oldest touch."""
-        return oldest_evictable(self.touches, pool, core)
+        """Choose from the back."""
+        return last_evictable(self.recency, pool, core)
