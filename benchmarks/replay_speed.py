@@ -132,7 +132,7 @@ def atomic(trace: Trace, repeat: int) -> list[dict[str, Any]]:
 
 
 def in_python(trace: Trace) -> list[dict[str, Any]]:
-    """A policy of ordinary Python objects, on the first 5,000 tokens."""
+    """Time a policy of ordinary Python objects, on the first 5,000 tokens."""
     add_plugin(Path(__file__).parent / "python_lru.py")
     part = slice_tokens(trace, 0, 5000)
     rows = []
@@ -142,7 +142,7 @@ def in_python(trace: Trace) -> list[dict[str, Any]]:
 
 
 def timed(trace: Trace, repeat: int) -> list[dict[str, Any]]:
-    """Timed simulation with an oracle and with the previous token as prefetcher."""
+    """Time the timed simulation, with an oracle and the previous token as prefetchers."""
     costs = coefficients(load_profile("rtx4090"), None, trace.header.expert_bytes or 1 << 20)
     rows = []
     for prefetch in ("prev_token", "oracle"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,9 +16,11 @@ from specmd.errors import SpecmdError
 from specmd.events import EventStream
 from specmd.links.clock import BUSY, Clock
 from specmd.links.immediate import Immediate
-from specmd.policy.event import FloatArray, World
+from specmd.policy.event import World
 from specmd.policy.registry import Choice, choose
 from specmd.prefetching import Outlook, Proposals
+from specmd.workload import popularity as count_popularity
+from specmd.workload import step_loads
 
 if TYPE_CHECKING:
     from specmd.costs import CostCoefficients
@@ -135,7 +137,7 @@ class _Replay:
             capacity = [slots]
         popularity = np.zeros(0)
         if training is not None:
-            popularity = _popularity(training)
+            popularity = count_popularity(training)
         return World(
             header.num_layers,
             header.num_experts,
@@ -173,7 +175,7 @@ class _Replay:
         cuts = sorted({0, events.num_steps, *resets, config.warmup})
         events.split(cuts[1:-1])
         future = events.first_use.copy() if self.compiled else events.first_use.tolist()
-        for first, last in zip(cuts, cuts[1:], strict=False):
+        for first, last in pairwise(cuts):
             if first in resets:
                 core, policy = self._emptied(core, link)
             if first == config.warmup and first > 0:
@@ -211,7 +213,7 @@ class _Replay:
         return residency.BYPASS if bypass else residency.FORCED
 
     def _resets(self) -> set[int]:
-        """Steps that share no request with the step before them, under `reset=request`."""
+        """List the steps that share no request with the one before, under `reset=request`."""
         if self.config.reset == "none":
             return set()
         starts, request = self.events.step_start, self.trace.request
@@ -292,48 +294,6 @@ class _Replay:
         return Outcome(
             counters, digest, seconds, first, float(link.time[BUSY] - self.busy_before_s)
         )
-
-
-def step_loads(trace: Trace, events: EventStream) -> tuple[FloatArray, ...]:
-    """What each step computes on: new tokens, mean context, summed context, logits wanted.
-
-    A token attends to all before it in its request, the prompt included also where its prefill was
-    not recorded but its length is known. Returns four float arrays of shape (steps,).
-    """
-    starts = events.step_start
-    order = np.argsort(trace.request, kind="stable")
-    request = trace.request[order]
-    first = np.flatnonzero(np.diff(request, prepend=-1))
-    rank = np.arange(len(request)) - np.repeat(first, np.diff(np.append(first, len(request))))
-    context = np.empty(len(request))
-    context[order] = rank + 1
-    if trace.prompt_lengths is not None:
-        recorded = np.zeros(len(trace.prompt_lengths), bool)
-        recorded[trace.request[trace.phase == 0]] = True
-        prompt = np.where(recorded, 0, np.maximum(trace.prompt_lengths, 0))
-        context += prompt[trace.request]
-    tokens = np.diff(starts).astype(np.float64)
-    total = np.add.reduceat(context, starts[:-1])
-    step = np.repeat(np.arange(len(tokens)), np.diff(starts))
-    # The last token of each request in each step reads its whole context and has its logits taken.
-    pair = step.astype(np.int64) * (int(trace.request.max()) + 1) + trace.request
-    by_pair = np.lexsort((context, pair))
-    last = np.append(np.diff(pair[by_pair]) != 0, True)
-    ends = by_pair[last]
-    kv = np.bincount(step[ends], weights=context[ends], minlength=len(tokens))
-    logits = np.bincount(step[ends], minlength=len(tokens)).astype(np.float64)
-    return tokens, total / tokens, kv, logits
-
-
-@lru_cache(maxsize=4)
-def _popularity(training: Trace) -> FloatArray:
-    """Uses per step of every key in a training trace."""
-    stream = EventStream(training)
-    counts = np.zeros(training.header.num_layers * training.header.num_experts)
-    for first, last in stream.stretches(0, stream.num_steps):
-        chunk = stream.chunk(first, last)
-        counts += np.bincount(chunk.keys[: chunk.start[-1]], minlength=len(counts))
-    return counts / stream.num_steps
 
 
 def _proposals(space: int) -> Proposals:

@@ -41,11 +41,11 @@ def plan_world(
     popularity = np.zeros(0)
     training = options["training"]
     if training is not None:
-        from specmd.replay import _popularity
+        from specmd.workload import popularity as count_popularity
 
         if (training.header.num_layers, training.header.num_experts) != (layers, experts):
             raise SpecmdError("the training trace is of another model: layers or experts differ")
-        popularity = _popularity(training)
+        popularity = count_popularity(training)
     top_k = facts.get("top_k") or getattr(moe.layers[0].gate, "top_k", None)
     if not top_k:
         raise SpecmdError("the model does not say how many experts a token chooses")

@@ -67,7 +67,7 @@ class Clock(NamedTuple):
         cancels: bool,
         blocks: bool,
     ) -> Clock:
-        """Build an idle link; `loads` are the arrays of `specmd.replay.step_loads`."""
+        """Build an idle link; `loads` are the arrays of `specmd.workload.step_loads`."""
         keys, seconds, numbers = (
             np.zeros(num_keys + 1, kind) for kind in (np.uint32, np.float64, np.int64)
         )

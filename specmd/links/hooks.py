@@ -12,7 +12,7 @@ def settle(link: Any, core: Any, event: Event) -> None:
 
 
 def promote(link: Any, core: Any, key: int) -> None:
-    """A loading prefetch is demanded: treat it as demand from now on."""
+    """Treat a loading prefetch, now demanded, as demand from now on."""
 
 
 def withdraw(link: Any, core: Any, event: Event) -> int:

@@ -43,7 +43,7 @@ def make_heap(num_keys: int, pools: int) -> Heap:
 
 
 def precedes(heap: Heap, rank: float, key: int, node: int) -> bool:
-    """Does a key of some rank leave before the key at a node?"""
+    """Tell whether a key of some rank leaves before the key at a node."""
     if rank != heap.rank[node]:
         return rank < heap.rank[node]
     other = heap.node[node]

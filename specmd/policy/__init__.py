@@ -1,1 +1,1 @@
-"""What a policy sees (`event`), what it must answer (`hooks`), and where it is found (`registry`)."""
+"""What a policy sees (`event`), must answer (`hooks`), and how it is found (`registry`)."""

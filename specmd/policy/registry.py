@@ -61,7 +61,7 @@ class Entry:
         return {p.name: p for p in found if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
     def row(self) -> dict[str, Any]:
-        """A row for `specmd list policies`."""
+        """Build the row for `specmd list policies`."""
         hints = typing.get_type_hints(self.cls.create)
         parameters = {
             name: {"type": _spell_type(hints.get(name, str)), "default": parameter.default}
