@@ -39,7 +39,7 @@ class LeastStale(NamedTuple):
         """Build the empty lists."""
         kind = {"cycle": CYCLE, "layer": LAYER, "fifo": FIFO, "recent": RECENT}[order]
         layer = (np.arange(world.num_keys) // world.num_experts).astype(np.uint32)
-        group = layer if kind <= LAYER else world.pool_of_keys() * 2 + 1
+        group = layer if kind <= LAYER else (world.pool_of_keys() * 2 + 1).astype(np.uint32)
         count = world.num_layers if kind <= LAYER else world.pools * 2
         last = np.zeros(world.num_keys, np.int64)
         step = np.full(world.num_keys, -1, np.int64)
