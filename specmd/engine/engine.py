@@ -40,7 +40,7 @@ class Engine:
 
     Attributes:
         routing_s: time spent on bringing the router's choice to the host and reading it.
-        deciding_s: time spent in prefetcher and residency core.
+        deciding_s: time spent on scores and in the prefetcher.
         events: layers served.
 
     """

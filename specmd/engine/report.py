@@ -39,7 +39,7 @@ class Report:
         demand_stall_s: time the host waited for demanded experts.
         late_stall_s: time the host waited for prefetches that came late.
         routing_s: time for bringing the router's choice to the host.
-        deciding_s: time for scores and proposals.
+        deciding_s: time for scores, proposals and decisions.
         slot_bytes: device memory of slots, staging included.
         store_bytes: host memory of the experts.
         pinned_share: part of it that is pinned, 0 to 1.
@@ -112,7 +112,7 @@ def make_report(
         demand_stall_s=residence.stall_s["demand_stall"],
         late_stall_s=residence.stall_s["late_prefetch_stall"],
         routing_s=engine.routing_s,
-        deciding_s=engine.deciding_s,
+        deciding_s=engine.deciding_s + residence.deciding_s,
         slot_bytes=residence.slots.num_bytes,
         store_bytes=store_bytes,
         pinned_share=store.pinned_bytes / store_bytes if store_bytes else 0.0,

@@ -55,6 +55,7 @@ class Residence:
     ) -> None:
         self.decisions, self.slots, self.mover = decisions, slots, mover
         self.blocks, self.deterministic, self.buffers = blocks, deterministic, buffers
+        self.deciding_s = 0.0
         self.stall_s = {DEMAND_STALL: 0.0, LATE_STALL: 0.0}
         self._home: dict[int, Home] = {}  # key -> where it lies, or will
         self._under_way: dict[int, Transfer] = {}  # key -> its copy, until seen to be done
@@ -78,7 +79,9 @@ class Residence:
         with self.mover.lock:
             self.mover.raise_failure()
             self._look_at_arrivals()
+            began_s = time.perf_counter()
             commands = self.decisions.decide()
+            self.deciding_s += time.perf_counter() - began_s
             unblocks = self._carry_out(commands, keys)
         yield from self._in_order(keys, unblocks)
         self._interrupted = False

@@ -178,3 +178,15 @@ def test_bypass_keeps_the_working_set_of_the_decode() -> None:
                 held[prefill] = before & set(cache._decisions.core.key_in)
     assert held["bypass"] == before
     assert len(held["waves"]) < len(before)
+
+
+def test_a_throttled_link_is_as_slow_as_asked() -> None:
+    model = build("olmoe")
+    with offload(model, capacity=3, throttle=(2e6, 1e-3), interpreted=True) as cache:
+        generate(model, 6)
+    report = cache.report()
+    blob = cache._layout.blob_bytes
+    asked = blob / (1e-3 + blob / 2e6)
+    assert report.link_bytes_per_s is not None
+    assert 0.5 * asked < report.link_bytes_per_s < 1.1 * asked
+    assert report.demand_stall_s > 0.5 * report.busy_s
