@@ -50,7 +50,7 @@ class HostStore:
         experts: E, experts of a layer.
         num_layers: MoE layers that will be taken.
         pinned_budget_bytes: how much may be pinned; None is no limit, 0 nothing.
-        pin: pins a host tensor, `Tensor.pin_memory` unless a test says otherwise.
+        pin: pins a host tensor; `Tensor.pin_memory` if None.
 
     """
 
@@ -61,7 +61,7 @@ class HostStore:
         num_layers: int,
         *,
         pinned_budget_bytes: int | None = None,
-        pin: Callable[[Tensor], Tensor] = Tensor.pin_memory,
+        pin: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.layout = layout
         self.num_keys = num_layers * experts
@@ -98,7 +98,7 @@ class HostStore:
         if self.pin_failure or (self._left is not None and self._left < size):
             return arena, False
         try:
-            pinned = self._pin(arena)
+            pinned = arena.pin_memory() if self._pin is None else self._pin(arena)
         except (RuntimeError, NotImplementedError) as error:
             self.pin_failure = (str(error).strip() or type(error).__name__).splitlines()[0]
             return arena, False
