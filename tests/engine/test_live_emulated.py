@@ -1,4 +1,4 @@
-"""The accelerator link's own lines, on an emulated device: streams that work at once, on the host."""
+"""The accelerator link itself, on an emulated device whose streams work at once, on the host."""
 
 from __future__ import annotations
 
