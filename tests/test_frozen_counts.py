@@ -24,7 +24,7 @@ from specmd.trace import load, slice_steps
 
 HERE = Path(__file__).parent
 FROZEN = HERE / "frozen_counts.json"
-TRACES = {"tiny-prose-b1": 40, "tiny-mixed-b8": 10}  # and its first decode steps
+TRACES = {"tiny-prose-b1": (40, 100, "40%"), "tiny-mixed-b8": (0, 24, "75%")}  # steps, capacity
 EVICT = [
     "lru", "fifo", "mru", "random", "lfu", "lfu:resident=true", "lfru", "lrfu", "slru", "arc",
     "sieve", "s3fifo", "least_stale", "least_stale:order=fifo", "least_stale:order=layer",
@@ -44,10 +44,11 @@ RUNS = [
 
 @cache
 def shipped(name):
-    trace = load(HERE.parent / "traces" / f"{name}.npz")
-    training = load(HERE.parent / "traces" / "tiny-math-b1.npz")
-    decode = int(np.asarray(trace.step)[np.asarray(trace.phase) == 1][0])
-    return slice_steps(trace, 0, decode + TRACES[name]), slice_steps(training, 0, 60)
+    first, stop, _ = TRACES[name]
+    trace, training = (
+        load(HERE.parent / "traces" / f"{file}.npz") for file in (name, "tiny-math-b1")
+    )
+    return slice_steps(trace, first, stop), slice_steps(training, 0, 60)
 
 
 def spelled(options):
@@ -56,8 +57,9 @@ def spelled(options):
 
 def count(name, options):
     trace, training = shipped(name)
-    slots = parse_capacity("40%", trace.header.num_layers, trace.header.num_experts, None)
-    config = RunConfig(capacity="40%", capacity_slots=slots, seed=7, **options)
+    capacity = TRACES[name][2]
+    slots = parse_capacity(capacity, trace.header.num_layers, trace.header.num_experts, None)
+    config = RunConfig(capacity=capacity, capacity_slots=slots, seed=7, **options)
     outcome = replay(trace, config, training=training, interpreted=True)
     return {
         "digest": outcome.decision_digest,
@@ -89,5 +91,6 @@ def test_every_policy_is_frozen(frozen):
         assert known == {name.partition(":")[0] for name in named}
     for name in TRACES:
         assert set(frozen[name]) == {spelled(run) for run in RUNS}
-        digests = [run["digest"] for run in frozen[name].values()]
-        assert len(set(digests)) >= len(digests) - 1  # two may decide alike on a short trace
+    # The batch leaves little to choose; on the other trace no two decide alike.
+    digests = [run["digest"] for run in frozen["tiny-prose-b1"].values()]
+    assert len(set(digests)) == len(digests)
