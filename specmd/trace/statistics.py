@@ -108,7 +108,7 @@ def locality(
     layers, experts = trace.header.num_layers, trace.header.num_experts
     counts = _popularity(trace)
     sizes, shared, chance, histogram, first_uses, accesses = _walk(trace, max_reuse_accesses)
-    total = sizes[1:].sum(axis=0)
+    total = sizes[1:].sum(axis=0, dtype=np.int64)
     share = counts / counts.sum(axis=1, keepdims=True)
     logs = np.log(share, out=np.zeros_like(share), where=share > 0)
     entropy = -(share * logs).sum(axis=1) / (math.log(experts) if experts > 1 else 1.0)
@@ -116,7 +116,7 @@ def locality(
     wide = np.zeros(trace.num_steps, dtype=np.bool_)
     wide[trace.step[trace.phase == PREFILL]] = True
     several = trace.num_steps > 1
-    per_step = sizes.sum(axis=1)
+    per_step = sizes.sum(axis=1, dtype=np.int64)
     return Locality(
         keys_total=layers * experts,
         keys_used=int((counts > 0).sum()),
@@ -130,11 +130,11 @@ def locality(
         reuse_accesses=accesses,
         reuse_complete=accesses == int(sizes.sum()),
         step_keys=_spread(per_step),
-        step_keys_decode=_spread(per_step[~wide]) if not wide.all() else None,
-        step_keys_prefill=_spread(per_step[wide]) if wide.any() else None,
+        step_keys_decode=_spread(per_step, ~wide) if not wide.all() else None,
+        step_keys_prefill=_spread(per_step, wide) if wide.any() else None,
         event_keys=_spread(sizes),
-        event_keys_decode=_spread(sizes[~wide]) if not wide.all() else None,
-        event_keys_prefill=_spread(sizes[wide]) if wide.any() else None,
+        event_keys_decode=_spread(sizes, ~wide) if not wide.all() else None,
+        event_keys_prefill=_spread(sizes, wide) if wide.any() else None,
         looping_requests=looping_share(trace),
         lookahead_recall=lookahead_recall(trace, trace.lookahead, max_recall_tokens),
         lookahead_renormalised_recall=lookahead_recall(
@@ -203,7 +203,7 @@ def _popularity(trace: Trace) -> NDArray[np.int64]:
 
 def _walk(
     trace: Trace, max_accesses: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], float, list[int], int, int]:
+) -> tuple[NDArray[np.int32], NDArray[np.int64], float, list[int], int, int]:
     """Visit the steps in chunks, as presence masks (steps, L, E).
 
     Returns |U| of every event (S, L), keys shared with the previous step by layer (L,), the number
@@ -213,7 +213,7 @@ def _walk(
 
     layers, experts = trace.header.num_layers, trace.header.num_experts
     starts = trace.step_starts
-    sizes = np.empty((trace.num_steps, layers), dtype=np.int64)
+    sizes = np.empty((trace.num_steps, layers), dtype=np.int32)
     shared = np.zeros(layers, dtype=np.int64)
     chance = 0.0
     last = _packed(np.zeros((1, layers, experts), dtype=np.bool_))
@@ -235,7 +235,7 @@ def _walk(
         joined = np.concatenate((last, bits))
         shared += _count(joined[1:] & joined[:-1]).sum(axis=0)
         before = sizes[first - 1 : stop - 1] if first else sizes[: stop - 1]
-        chance += float((before * sizes[max(first, 1) : stop]).sum()) / experts
+        chance += float((before * sizes[max(first, 1) : stop]).sum(dtype=np.int64)) / experts
         last = bits[-1:]
         if open_end:
             room = max_accesses - distances.accesses
@@ -258,6 +258,20 @@ def _count(bits: NDArray[np.uint64]) -> NDArray[np.int64]:
     return np.asarray(np.bitwise_count(bits).sum(axis=2, dtype=np.int64))
 
 
-def _spread(counts: NDArray[Any]) -> Spread:
-    p50, p95 = np.percentile(counts, (50, 95)).tolist()
-    return Spread(mean=float(counts.mean()), p50=p50, p95=p95)
+def _spread(counts: NDArray[Any], chosen: NDArray[np.bool_] | None = None) -> Spread:
+    """Summarise small whole numbers, of the chosen rows; in chunks, for there may be many."""
+    seen = np.zeros(int(counts.max()) + 1, dtype=np.int64)
+    for first in range(0, len(counts), 1 << 16):
+        part = counts[first : first + (1 << 16)]
+        if chosen is not None:
+            part = part[chosen[first : first + (1 << 16)]]
+        seen += np.bincount(part.reshape(-1), minlength=len(seen))
+    upto = np.cumsum(seen)
+
+    def percentile(share: float) -> float:
+        rank = share * (int(upto[-1]) - 1)
+        low, high = (int(np.searchsorted(upto, r, "right")) for r in (int(rank), math.ceil(rank)))
+        return low + (high - low) * (rank - int(rank))
+
+    mean = float((seen * np.arange(len(seen))).sum() / upto[-1])
+    return Spread(mean=mean, p50=percentile(0.5), p95=percentile(0.95))
