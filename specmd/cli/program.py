@@ -11,6 +11,7 @@ from specmd.cli.env import env
 from specmd.cli.import_ import import_
 from specmd.cli.inspect_ import inspect_
 from specmd.cli.list_ import list_
+from specmd.cli.record import record
 from specmd.cli.simulate import simulate
 from specmd.cli.sweep import sweep
 from specmd.cli.validate import validate
@@ -44,6 +45,7 @@ def _program(
     pass
 
 
+app.command("record")(record)
 app.command("import")(import_)
 app.command("inspect")(inspect_)
 app.command("simulate")(simulate)
