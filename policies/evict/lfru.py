@@ -38,24 +38,27 @@ class LFRU(NamedTuple):
         self.last[key] = event.clock
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
-        """Compare by cross-multiplication, slot by slot; key by key where keys have no slot."""
-        best = NOBODY
-        if incoming != NOBODY:
-            for slot in range(core.first_slot[pool], core.first_slot[pool + 1]):
-                best = lower(self, core.key_in[slot], best, core, event)
-        else:
-            for key in range(len(core.pool)):
-                if core.pool[key] == pool and core.state[key] == READY:
-                    best = lower(self, key, best, core, event)
+        """Compare uses / age by cross-multiplication; ask only a better key if it may leave."""
+        if incoming == NOBODY:
+            return least_of_pool(self, pool, core, event)
+        now = event.clock + 1
+        best, best_uses, best_age = NOBODY, 1, 0
+        for slot in range(core.first_slot[pool], core.first_slot[pool + 1]):
+            key = core.key_in[slot]
+            if key != NOBODY:
+                age = now - self.last[key]
+                mine, its = self.uses[key] * best_age, best_uses * age
+                if (mine < its or (mine == its and key > best)) and evictable(core, key):
+                    best, best_uses, best_age = key, self.uses[key], age
         return best
 
 
-def lower(policy: LFRU, key: int, best: int, core: Core, event: Event) -> int:
-    """Return whichever of two keys leaves first, if `key` may leave at all."""
-    if key == NOBODY or not evictable(core, key):
-        return best
-    if best == NOBODY:
-        return key
-    mine = policy.uses[key] * (event.clock - policy.last[best] + 1)
-    its = policy.uses[best] * (event.clock - policy.last[key] + 1)
-    return key if mine < its or (mine == its and key > best) else best
+def least_of_pool(policy: LFRU, pool: int, core: Core, event: Event) -> int:
+    """Choose among all keys of a pool, also those that streamed through without a slot."""
+    best, best_uses, best_age = -1, 1, 0
+    for key in range(len(core.pool)):
+        if core.pool[key] == pool and core.state[key] == READY and evictable(core, key):
+            age = event.clock + 1 - policy.last[key]
+            if policy.uses[key] * best_age <= best_uses * age:
+                best, best_uses, best_age = key, policy.uses[key], age
+    return NOBODY if best < 0 else best
