@@ -1,7 +1,8 @@
 """LFRU: the smallest `uses / (events since the last touch + 1)` leaves first.
 
 A blend of frequency and recency used by MoE servers: vLLM pull request 37190 and the
-moe-cache-eval study, where it is the best causal policy. Counts survive eviction.
+moe-cache-eval study, where it is the best causal policy. Counts survive eviction. The order of two
+keys changes as time passes, so each choice looks at all residents, which lie side by side.
 """
 
 from __future__ import annotations
@@ -10,55 +11,80 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.policy.event import NOBODY, Event, IntArray, World
+from specmd.policy.event import NOBODY, Event, IntArray, KeyArray, World
 from specmd.policy.registry import policy
-from specmd.residency import READY, Core, evictable
+from specmd.residency import Core, evictable
 
 
 @policy("lfru", source="vLLM pull request 37190; moe-cache-eval")
 class LFRU(NamedTuple):
-    """Use counts and last touches."""
+    """Residents of pool p are at places `p * span` to `p * span + residents[p] - 1`."""
 
-    uses: IntArray
-    last: IntArray
+    uses: IntArray  # (keys,) use counts
+    key_at: KeyArray  # (keys,) by place: the key, its uses and its last touch
+    uses_at: IntArray
+    last_at: IntArray
+    place: KeyArray  # (keys,)
+    residents: IntArray  # (pools,)
+    pool: KeyArray
+    span: int
 
     @classmethod
     def create(cls, world: World) -> LFRU:
-        """Start from zero."""
-        return cls(np.zeros(world.num_keys, np.int64), np.zeros(world.num_keys, np.int64))
+        """Start empty."""
+        numbers, keys = np.zeros(world.num_keys, np.int64), np.zeros(world.num_keys, np.uint32)
+        arrays = (numbers, keys, numbers.copy(), numbers.copy(), keys.copy())
+        residents = np.zeros(world.pools, np.int64)
+        return cls(*arrays, residents, world.pool_of_keys(), world.keys_per_pool)
 
     def on_event(self, event: Event) -> None:
-        """Count and stamp every key of U."""
+        """Count the use of every key of U."""
         for i in range(event.start, event.stop):
             self.uses[event.keys[i]] += 1
-            self.last[event.keys[i]] = event.clock
+
+    def on_use(self, key: int, event: Event) -> None:
+        """Update the key's place."""
+        self.uses_at[self.place[key]] = self.uses[key]
+        self.last_at[self.place[key]] = event.clock
+
+    def on_insert(self, key: int, event: Event) -> None:
+        """Take the next place of the pool."""
+        settle(self, key, self.pool[key] * self.span + self.residents[self.pool[key]])
+        self.residents[self.pool[key]] += 1
+        self.uses_at[self.place[key]] = self.uses[key]
+        self.last_at[self.place[key]] = event.clock
 
     def on_prefetch(self, key: int, event: Event) -> None:
-        """Stamp: a prefetch touches."""
-        self.last[key] = event.clock
+        """Take the next place, stamped but not used."""
+        settle(self, key, self.pool[key] * self.span + self.residents[self.pool[key]])
+        self.residents[self.pool[key]] += 1
+        self.uses_at[self.place[key]] = self.uses[key]
+        self.last_at[self.place[key]] = event.clock
+
+    def on_evict(self, key: int, event: Event) -> None:
+        """Let the pool's last resident take the place."""
+        self.residents[self.pool[key]] -= 1
+        end = self.pool[key] * self.span + self.residents[self.pool[key]]
+        hole = self.place[key]
+        self.uses_at[hole] = self.uses_at[end]
+        self.last_at[hole] = self.last_at[end]
+        settle(self, self.key_at[end], hole)
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Compare uses / age by cross-multiplication; ask only a better key if it may leave."""
-        if incoming == NOBODY:
-            return least_of_pool(self, pool, core, event)
         now = event.clock + 1
         best, best_uses, best_age = NOBODY, 1, 0
-        for slot in range(core.first_slot[pool], core.first_slot[pool + 1]):
-            key = core.key_in[slot]
-            if key != NOBODY:
-                age = now - self.last[key]
-                mine, its = self.uses[key] * best_age, best_uses * age
-                if (mine < its or (mine == its and key > best)) and evictable(core, key):
-                    best, best_uses, best_age = key, self.uses[key], age
+        for place in range(pool * self.span, pool * self.span + self.residents[pool]):
+            age = now - self.last_at[place]
+            mine, its = self.uses_at[place] * best_age, best_uses * age
+            if mine <= its:
+                key = self.key_at[place]
+                if (mine < its or key > best) and evictable(core, key):
+                    best, best_uses, best_age = key, self.uses_at[place], age
         return best
 
 
-def least_of_pool(policy: LFRU, pool: int, core: Core, event: Event) -> int:
-    """Choose among all keys of a pool, also those that streamed through without a slot."""
-    best, best_uses, best_age = -1, 1, 0
-    for key in range(len(core.pool)):
-        if core.pool[key] == pool and core.state[key] == READY and evictable(core, key):
-            age = event.clock + 1 - policy.last[key]
-            if policy.uses[key] * best_age <= best_uses * age:
-                best, best_uses, best_age = key, policy.uses[key], age
-    return NOBODY if best < 0 else best
+def settle(policy: LFRU, key: int, place: int) -> None:
+    """Put a key at a place."""
+    policy.key_at[place] = key
+    policy.place[key] = place
