@@ -190,6 +190,16 @@ def test_a_prefetch_under_way_is_a_late_hit_and_goes_on():
     assert link.time[BUSY] == pytest.approx(4.0)
 
 
+def test_a_late_hit_is_a_use():
+    # 5 is late in event 2, which stamps it: 0 leaves. Its next use is a reuse.
+    trace, events = one_layer({0}, {5}, {1}, {5}, proposals={0: [(5, 2)]})
+    _, log, core = run(trace, events, costs(2.0, chunk=0.5), slots=2)
+    assert log == [(FETCH, 0), (PREFETCH, 5), (LATE, 5), (FETCH, 1), (EVICT, 0), (HIT, 5)]
+    counts = np.array(core.counters).reshape(-1, residency.NUM_COUNTERS).sum(axis=0)
+    assert counts[residency.LATE_HITS] == counts[residency.REUSE_HITS] == 1
+    assert counts[residency.PREFETCH_HITS] == 0
+
+
 def test_demand_waits_for_one_chunk_at_most_and_the_rest_resumes():
     # 5 moves from 3; 1 is wanted at 4.1. Chunks end at 3.5, 4, 4.5: 1 moves 4.5-6.5, 5 6.5-7.
     trace, events = one_layer({0}, {1}, {5}, proposals={0: [(5, 3)]})
@@ -245,7 +255,7 @@ def test_truth_cancels_what_is_queued_for_this_event_and_not_wanted():
         )
         # 5 is under way and stays; 7 is meant for later.
         assert [key for what, key in log if what == CANCEL] == gone
-        assert all(core.state[key] == residency.EMPTY for key in gone)
+        assert all(core.state[key] == residency.EMPTY and core.hold[key] == 0 for key in gone)
         assert core.state[5] == core.state[7] == residency.LOADING
         counts = np.array(core.counters).reshape(-1, residency.NUM_COUNTERS).sum(axis=0)
         assert counts[residency.PREFETCH_CANCELLED] == len(gone)

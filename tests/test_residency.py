@@ -175,6 +175,14 @@ def test_slots_stay_distinct_after_wide_events(policy):
         assert all(core.key_in[slot] == key for key, slot in seated.items())
 
 
+def test_the_digest_tells_what_left():
+    # LRU throws out 1, FIFO 0; all else is the same.
+    trace = build_trace(np.array([[[0]], [[1]], [[0]], [[2]]]), num_experts=3)
+    (lru, one), (fifo, other) = (counted(trace, config(name, 2)) for name in ("lru", "fifo"))
+    assert lru == fifo
+    assert one.decision_digest != other.decision_digest
+
+
 # --- misses
 
 
@@ -410,6 +418,18 @@ def test_sequential_mode_repeats_a_key_that_several_tokens_want():
     assert counted(trace, config(slots=2, sequential=True))[0]["accesses"] == 3
     counts, _ = counted(trace, config(slots=2))
     assert (counts["accesses"], counts["tokens"]) == (2, 3)
+
+
+def test_sequential_mode_admits_or_refuses_access_by_access():
+    trace = build_trace(np.array([[[0]], [[1]], [[2]], [[0]], [[2]], [[0]]]), num_experts=3)
+    lru = config(slots=1, sequential=True)
+    counts, _ = counted(trace, lru.model_copy(update={"admission": "bypass"}))
+    forced, _ = counted(trace, lru)
+    assert counts == forced  # LRU never refuses
+    assert counts["evictions"] == 5
+    # Belady keeps 0 from its first use on.
+    counts, _ = counted(trace, config("belady:bypass=true", 1, sequential=True))
+    assert (counts["reuse_hits"], counts["bypassed"], counts["evictions"]) == (2, 3, 0)
 
 
 def test_every_key_is_used_exactly_once_an_event():
