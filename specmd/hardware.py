@@ -10,8 +10,8 @@ decide how much small pieces hurt.
 A profile is one TOML file. Each number is a `Figure`: value, SI unit, where it comes from, and of
 what kind that source is, because a datasheet peak, someone's measurement and our own assumption
 deserve different trust. Shipped profiles are uncalibrated: device rates are datasheet peaks, so
-the compute times simulated from them are lower bounds. `specmd calibrate` measures a machine and
-writes a calibrated profile in the same format.
+the compute times simulated from them are lower bounds. A profile whose numbers were measured on
+the machine itself says `calibrated = true`.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class HardwareProfile(_Figures):
         assumed = [path for path, figure in self.figures().items() if figure.kind == "assumption"]
         text = (
             f"profile '{self.name}' is not calibrated: device rates are datasheet peaks, times "
-            "are lower bounds; run `specmd calibrate` on the machine"
+            "are lower bounds: compare policies by them, promise nothing"
         )
         return [text + (f"; assumed: {', '.join(assumed)}" if assumed else "")]
 
