@@ -211,6 +211,24 @@ def test_demand_waits_for_one_chunk_at_most_and_the_rest_resumes():
     expect(link, 7.7, demand=2.0 + 2.4)
 
 
+@pytest.mark.parametrize("schedule", ["fifo", "priority"])
+def test_what_was_interrupted_resumes_before_what_has_not_started(schedule):
+    # As above, with 6 queued behind 5: 5 ends at 7 and is there at 7.6, 6 is not.
+    proposals = {0: [(5, 3, 1.0)], 1: [(6, 4, 9.0)]}
+    trace, events = one_layer({0}, {1}, {5, 6}, proposals=proposals)
+    _, log, _ = run(trace, events, costs(2.0, chunk=0.5), schedule=schedule)
+    assert log[-2:] == [(HIT, 5), (LATE, 6)]
+    assert arrivals()[2] == {6: pytest.approx(9.0)}
+
+
+def test_a_prefetch_does_not_start_before_it_is_issued():
+    # The link is idle from 3 on; 5 is proposed at 4.1, when the second event is routed.
+    trace, events = one_layer({0}, {0}, {5}, proposals={1: [(5, 3)]})
+    _, log, _ = run(trace, events, costs(2.0, chunk=0.5))
+    assert log[-1] == (LATE, 5)
+    assert arrivals()[2] == {5: pytest.approx(6.1)}
+
+
 def test_a_transfer_in_its_last_chunk_ends_first():
     # 5 moves 3-5 in chunks of 1.5, counted from its end: 3-3.5, 3.5-5. Wanted at 4.1: until 5.
     run(*one_layer({0}, {1}, proposals={0: [(5, 3)]}), costs(2.0, chunk=1.5))
