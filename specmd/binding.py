@@ -80,12 +80,9 @@ class Candidates:
 
     def __contains__(self, key: Any) -> bool:
         core = self._core
-        return bool(
-            core.hold[key] == 0
-            and core.state[key] == residency.READY
-            and core.pool[key] == self._pool
-            and residency.evictable(core, key)
-        )
+        if core.hold[key] or core.state[key] != residency.READY or core.pool[key] != self._pool:
+            return False
+        return core.guard[0] < 0 or residency.evictable(core, key)
 
     def __iter__(self) -> Iterator[int]:
         return (key for key in range(len(self._core.state) - 1, -1, -1) if key in self)

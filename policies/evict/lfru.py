@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.policy.event import NOBODY, Event, IntArray, KeyArray, World
+from specmd.policy.event import NOBODY, Event, FloatArray, IntArray, KeyArray, World
 from specmd.policy.registry import policy
 from specmd.residency import Core, evictable
 
@@ -22,8 +22,8 @@ class LFRU(NamedTuple):
 
     uses: IntArray  # (keys,) use counts
     key_at: KeyArray  # (keys,) by place: the key, its uses and its last touch
-    uses_at: IntArray
-    last_at: IntArray
+    uses_at: FloatArray
+    last_at: FloatArray
     place: KeyArray  # (keys,)
     residents: IntArray  # (pools,)
     pool: KeyArray
@@ -33,7 +33,7 @@ class LFRU(NamedTuple):
     def create(cls, world: World) -> LFRU:
         """Start empty."""
         numbers, keys = np.zeros(world.num_keys, np.int64), np.zeros(world.num_keys, np.uint32)
-        arrays = (numbers, keys, numbers.copy(), numbers.copy(), keys.copy())
+        arrays = (numbers, keys, np.zeros(world.num_keys), np.zeros(world.num_keys), keys.copy())
         residents = np.zeros(world.pools, np.int64)
         return cls(*arrays, residents, world.pool_of_keys(), world.keys_per_pool)
 
@@ -72,15 +72,16 @@ class LFRU(NamedTuple):
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Compare uses / age by cross-multiplication; ask only a better key if it may leave."""
-        now = event.clock + 1
-        best, best_uses, best_age = NOBODY, 1, 0
+        now = event.clock + 1.0
+        best, best_uses, best_age, ratio = NOBODY, 1.0, 0.0, np.inf
         for place in range(pool * self.span, pool * self.span + self.residents[pool]):
             age = now - self.last_at[place]
-            mine, its = self.uses_at[place] * best_age, best_uses * age
-            if mine <= its:
+            if self.uses_at[place] <= ratio * age:  # rounded upwards; the products below are exact
                 key = self.key_at[place]
-                if (mine < its or key > best) and evictable(core, key):
+                mine, its = self.uses_at[place] * best_age, best_uses * age
+                if (mine < its or (mine == its and key > best)) and evictable(core, key):
                     best, best_uses, best_age = key, self.uses_at[place], age
+                    ratio = best_uses / best_age * (1.0 + 1e-12)
         return best
 
 
