@@ -289,10 +289,11 @@ def test_what_was_interrupted_is_not_cancelled():
 
 
 def test_demand_takes_the_slot_of_a_queued_prefetch_before_it_waits():
-    # Three slots, of 0, 5 and 6: 0 may leave for 1, for 2 nobody may. 6 is queued behind 5.
-    trace, events = one_layer({0}, {1, 2}, proposals={0: [(5, 9), (6, 9)]})
-    _, log, core = run(trace, events, costs(2.0, chunk=0.5), slots=3)
-    assert log[3:] == [(FETCH, 1), (EVICT, 0), (FETCH, 2), (CANCEL, 6)]
+    # Slots of 0, 5, 6 and 7: 0 may leave for 1, for 2 nobody may. 5 is under way; 7 is the last.
+    trace, events = one_layer({0}, {1, 2}, proposals={0: [(5, 9), (6, 9), (7, 9)]})
+    _, log, core = run(trace, events, costs(2.0, chunk=0.5), slots=4)
+    assert log[4:] == [(FETCH, 1), (EVICT, 0), (FETCH, 2), (CANCEL, 7)]
+    assert core.state[6] == residency.LOADING
     assert core.state[5] == residency.LOADING
 
 
