@@ -25,7 +25,7 @@ _HOME = {
     "frame": "specmd.results",
     "load": "specmd.trace",
     "offload": "specmd.engine",
-    "record": "specmd.recorder:record_model",
+    "record": "specmd.recorder:Recorder",
     "save": "specmd.trace",
     "simulate": "specmd.simulation",
 }

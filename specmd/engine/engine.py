@@ -20,6 +20,7 @@ from specmd.engine.computing import Grouping, sum_in_order, weighted_product
 from specmd.engine.decisions import Decisions
 from specmd.engine.passes import Passes
 from specmd.engine.residence import Residence
+from specmd.engine.routing import Routing
 from specmd.engine.routing_log import RoutingLog
 from specmd.errors import SpecmdError
 from specmd.recorder.gates import MoeModel
@@ -37,6 +38,7 @@ class Engine:
         decisions: decides.
         residence: carries out.
         log: notes the routing, or None.
+        routing: chooses in place of the model's gates, or None.
 
     Attributes:
         routing_s: time spent on bringing the router's choice to the host and reading it.
@@ -52,8 +54,9 @@ class Engine:
         decisions: Decisions,
         residence: Residence,
         log: RoutingLog | None,
+        routing: Routing | None = None,
     ) -> None:
-        self._moe, self._passes = moe, passes
+        self._moe, self._passes, self._routing = moe, passes, routing
         self._decisions, self._residence, self._log = decisions, residence, log
         self._layer_of = {id(layer.experts): n for n, layer in enumerate(moe.layers)}
         self._lookahead = Lookahead(moe.layers, decisions.depth)
@@ -83,6 +86,8 @@ class Engine:
         passes, count = self._passes, self._moe.num_experts
         passes.require_pass(len(hidden), name)
         began_s = time.perf_counter()
+        if self._routing is not None:
+            ids, weights = self._routing.choose(number, ids, weights)
         chosen = ids.cpu().numpy()
         live = chosen if passes.all_live else chosen[passes.live]
         if live.size and not 0 <= live.min() <= live.max() < count:
@@ -129,7 +134,9 @@ class Engine:
             summed: Any = np.bincount(live.reshape(-1), weights=flat, minlength=len(uses))
             gates = summed[wanted]
         scores = None
-        if decisions.depth:
+        if decisions.depth and self._routing is not None:
+            scores = self._routing.scores(number)
+        elif decisions.depth:
             seen, _ = self._lookahead.scores(number, hidden, self._moe.num_experts)
             raw = np.clip(self._live(seen.cpu().numpy()), float(_HALF.min), float(_HALF.max))
             scores = raw.astype(np.float16).astype(np.float32)

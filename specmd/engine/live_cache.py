@@ -186,7 +186,9 @@ class Offload:
             deterministic=options["deterministic"],
             buffers=self._buffers(),
         )
-        self._engine = Engine(moe, self._passes, self._decisions, self._residence, self._log)
+        self._engine = Engine(
+            moe, self._passes, self._decisions, self._residence, self._log, options["routing"]
+        )
         moved_to = None if self.link_name == "cpu" else self.device
         self._patch = Patch(self._model, moe, self._layout, moved_to)
         self._patch.empty_experts(store)
@@ -223,6 +225,9 @@ class Offload:
 
     def _make_store(self, link: Link) -> ExpertStore:
         options, moe = self._options, self._moe
+        if options["store"] is not None:
+            store: ExpertStore = options["store"]
+            return store
         if options["checkpoint"] is not None:
             return CheckpointStore(options["checkpoint"], moe, self._layout)
         budget = options["pinned_budget"] if link.needs_pinned else 0

@@ -15,6 +15,8 @@ from torch import nn
 
 from specmd.config import Scope
 from specmd.engine.live_cache import Offload
+from specmd.engine.routing import Routing
+from specmd.engine.store import ExpertStore
 from specmd.errors import SpecmdError
 from specmd.trace import Trace
 
@@ -49,6 +51,8 @@ def offload(
     compute_threads: int | None = None,
     interpreted: bool = False,
     canary: bool = False,
+    store: ExpertStore | None = None,
+    routing: Routing | None = None,
 ) -> Offload:
     """Put a live expert cache between a transformers MoE model and its experts.
 
@@ -82,6 +86,8 @@ def offload(
             because with none to itself the copy thread hides almost nothing.
         interpreted: run the residency core as Python, to debug it or a policy.
         canary: overwrite a slot with NaN before another expert comes; for tests.
+        store: holds the experts, in place of one made of the model's own.
+        routing: chooses experts in place of the model's gates.
 
     Raises:
         SpecmdError: no MoE model, an unknown architecture, a policy that needs the future, an
