@@ -117,6 +117,13 @@ class Decisions:
             core = core._replace(counters=old.counters, digest=old.digest)
         self.core, self.link, self.policy = core, link, policy
 
+    def restart(self) -> None:
+        """Forget everything: cache, counts, digest, and what policies have seen."""
+        self._prefetcher = self.prefetch.create(self.world)
+        self._scores = self._no_scores
+        self.core = None
+        self.reset()
+
     def propose(
         self,
         step: int,

@@ -21,7 +21,7 @@ from specmd.engine.decisions import Decisions
 from specmd.engine.passes import Passes
 from specmd.engine.residence import Residence
 from specmd.engine.routing import Routing
-from specmd.engine.routing_log import RoutingLog
+from specmd.engine.routing_log import RoutingLog, half_weights
 from specmd.errors import SpecmdError
 from specmd.recorder.gates import MoeModel
 from specmd.recorder.lookahead import Lookahead
@@ -125,12 +125,10 @@ class Engine:
         """Tell the prefetcher and the core of the event."""
         passes, decisions = self._passes, self._decisions
         began_s = time.perf_counter()
-        half: Any = None
         gates: npt.NDArray[np.float64] | None = None
-        if self._log is not None or "weights" in decisions.needs:
+        if "weights" in decisions.needs:
             # As a trace has them: float16, summed over tokens in order.
-            half = self._live(weights.float().cpu().numpy()).astype(np.float16)
-            flat = half.reshape(-1).astype(np.float64)
+            flat = self._live(half_weights(weights)).reshape(-1).astype(np.float64)
             summed: Any = np.bincount(live.reshape(-1), weights=flat, minlength=len(uses))
             gates = summed[wanted]
         scores = None
@@ -144,8 +142,14 @@ class Engine:
             passes.number, number, passes.phase, keys, uses[wanted], gates, len(live), scores
         )
         if self._log is not None:
-            self._log.add(number, passes, live, half, scores)
+            self._log.add(number, passes, live, weights, scores)
         self.deciding_s += time.perf_counter() - began_s
+
+    def restart(self, log: RoutingLog | None) -> None:
+        """Forget times and events, and log into another log."""
+        self._log = log
+        self.routing_s = self.deciding_s = 0.0
+        self.events = 0
 
     def _live(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return array if self._passes.all_live else array[self._passes.live]

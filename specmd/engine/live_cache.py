@@ -31,12 +31,14 @@ from specmd.engine.passes import Passes
 from specmd.engine.patch import Patch
 from specmd.engine.planning import find_device, plan_world
 from specmd.engine.report import Report, make_report
-from specmd.engine.residence import Residence
+from specmd.engine.residence import DEMAND_STALL, LATE_STALL, Residence
 from specmd.engine.routing_log import RoutingLog
 from specmd.engine.slots import Slots
+from specmd.engine.step_times import StepTimes
 from specmd.engine.store import ExpertStore, HostStore
 from specmd.engine.throttle import Throttle
 from specmd.errors import SpecmdError
+from specmd.metrics import PARTS
 from specmd.policy.registry import choose
 from specmd.recorder.facts import model_facts
 from specmd.recorder.gates import find_moe
@@ -75,7 +77,7 @@ class Offload:
         self._mover: Mover | None = None
         self._residence: Residence | None = None
         self._engine: Engine | None = None
-        self._passes = Passes(self._moe)
+        self._passes = Passes(self._moe, model)
         self._log: RoutingLog | None = None
         self._patch: Patch | None = None
         self._threads = 0
@@ -127,6 +129,24 @@ class Offload:
             throttle=self._throttle,
         )
 
+    @property
+    def step_seconds(self) -> npt.NDArray[np.float64]:
+        """Seconds (steps, PARTS) of the forward passes so far, see `specmd.engine.step_times`."""
+        times = self._passes.times
+        return np.zeros((0, len(PARTS))) if times is None else times.seconds()
+
+    def restart(self) -> None:
+        """Empty the cache and forget what it counted and decided, as if just entered.
+
+        Bytes moved and the peaks of memory are kept. Not to be called while the model runs.
+        """
+        if self._residence is None or self._engine is None:
+            raise SpecmdError("nothing to restart: the offload block was never entered")
+        self._residence.restart()
+        self._passes.restart()
+        self._log = self._new_log()
+        self._engine.restart(self._log)
+
     # The block.
 
     def __enter__(self) -> Self:
@@ -153,9 +173,7 @@ class Offload:
 
     def _set_up(self) -> None:
         options, moe = self._options, self._moe
-        if options["log_routing"]:
-            depth = self._decisions.depth
-            self._log = RoutingLog(len(moe.layers), moe.num_experts, depth)
+        self._log = self._new_log()
         self._threads = torch.get_num_threads()
         if self.link_name == "cpu":
             spare = max(1, min(self._threads, (os.cpu_count() or 2) - 1))
@@ -189,6 +207,7 @@ class Offload:
         self._engine = Engine(
             moe, self._passes, self._decisions, self._residence, self._log, options["routing"]
         )
+        self._passes.times = StepTimes(self._waits)
         moved_to = None if self.link_name == "cpu" else self.device
         self._patch = Patch(self._model, moe, self._layout, moved_to)
         self._patch.empty_experts(store)
@@ -213,6 +232,19 @@ class Offload:
                 self._store.close()
             if self._slots is not None:
                 self._slots.close()
+
+    def _new_log(self) -> RoutingLog | None:
+        if not self._options["log_routing"]:
+            return None
+        return RoutingLog(len(self._moe.layers), self._moe.num_experts, self._decisions.depth)
+
+    def _waits(self) -> tuple[float, float, float]:
+        """Seconds so far of deciding, demand stall and late-prefetch stall."""
+        engine, residence = self._engine, self._residence
+        assert engine is not None
+        assert residence is not None
+        deciding_s = engine.routing_s + engine.deciding_s + residence.deciding_s
+        return deciding_s, residence.stall_s[DEMAND_STALL], residence.stall_s[LATE_STALL]
 
     def _staging_slots(self) -> int:
         double = self._options["prefill"] == "double_buffer"

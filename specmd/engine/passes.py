@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from specmd.engine.step_times import StepTimes
 from specmd.errors import SpecmdError
 from specmd.recorder.capture import Capture, Step
 from specmd.recorder.gates import MoeModel
@@ -23,7 +24,12 @@ from specmd.recorder.lookahead import Lookahead
 class Passes(Capture):
     """Follows the forward passes of one model.
 
+    Args:
+        moe: its MoE layers.
+        model: the whole model, whose return ends a pass; the decoder itself if None.
+
     Attributes:
+        times: of every numbered pass, or None.
         number: of the present pass among those with a token that counts, from 0.
         live: (tokens,) which tokens of the pass count.
         all_live: whether all of them do.
@@ -33,9 +39,11 @@ class Passes(Capture):
 
     """
 
-    def __init__(self, moe: MoeModel) -> None:
+    def __init__(self, moe: MoeModel, model: nn.Module | None = None) -> None:
         super().__init__(moe, Lookahead(moe.layers, 0), logits=False, emit=_keep_nothing)
         self._decoder = moe.decoder
+        self._model = model or moe.decoder
+        self.times: StepTimes | None = None
         self.number = -1
         self.phase = 0
         self.live: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
@@ -49,7 +57,21 @@ class Passes(Capture):
         self._handles = [
             self._decoder.register_forward_pre_hook(self._enter, with_kwargs=True),
             self._decoder.register_forward_hook(self._leave, always_call=True),
+            self._model.register_forward_hook(self._return, always_call=True),
         ]
+
+    def restart(self) -> None:
+        """Count passes and requests from 0 again."""
+        self.number, self._requests = -1, 0
+        self.close_call()
+        if self.times is not None:
+            self.times.restart()
+
+    def close_call(self) -> None:
+        """Leave a `generate`, by whatever way."""
+        super().close_call()
+        if self.times is not None:
+            self.times.end()
 
     def require_pass(self, tokens: int, name: str) -> None:
         """Raise SpecmdError unless a pass of so many tokens is running."""
@@ -60,6 +82,8 @@ class Passes(Capture):
             )
 
     def _enter(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.times is not None:
+            self.times.begin()
         self._begin(decoder, args, kwargs)
         step = self._step
         assert step is not None
@@ -75,10 +99,19 @@ class Passes(Capture):
         self.token_ids = ids.reshape(-1).astype(np.int32)
         self.number += bool(self.live.any())
         self.running = True
+        if self.times is not None and not self.live.any():
+            self.times.drop()
 
     def _leave(self, _decoder: nn.Module, _args: Any, _output: Any) -> None:
         self.running = False
         self._step = None
+
+    def _return(self, _model: nn.Module, _args: Any, _output: Any) -> None:
+        if self.times is None:
+            return
+        self.times.leave()
+        if self._call is None:
+            self.times.end()
 
 
 def _keep_nothing(_steps: list[Step]) -> None:

@@ -209,6 +209,13 @@ class Residence:
         self.stall_s[cause] += time.perf_counter() - began_s
         return done
 
+    def restart(self) -> None:
+        """Empty the cache and forget all it did; nothing may be running."""
+        self._start_over()
+        self.decisions.restart()
+        self.deciding_s = 0.0
+        self.stall_s = dict.fromkeys(self.stall_s, 0.0)
+
     def _start_over(self) -> None:
         """After an interrupted event nothing is certain: empty the cache, keep the counts."""
         with self.mover.lock:

@@ -7,10 +7,12 @@ the live run; of the recorder's it does unless a score lies within rounding of a
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from specmd.engine.passes import Passes
 from specmd.errors import SpecmdError
@@ -21,15 +23,18 @@ Array = npt.NDArray[Any]
 
 
 class RoutingLog:
-    """Grows by a layer at a time. `layers`, `experts` and `depth` (of lookahead) are the sizes."""
+    """Grows by a layer at a time. `layers`, `experts` and `depth` (of lookahead) are the sizes.
+
+    Only references are kept while the model runs; the work is done when the trace is asked for.
+    """
 
     def __init__(self, layers: int, experts: int, depth: int) -> None:
         self._layers, self._experts, self._depth = layers, experts, depth
-        self._steps: list[dict[str, Array]] = []
-        self._open: dict[str, list[Array]] = {}
+        self._steps: list[_Pass] = []
+        self._open: _Pass | None = None
 
     def add(
-        self, layer: int, passes: Passes, ids: Array, weights: Array, scores: Array | None
+        self, layer: int, passes: Passes, ids: Array, weights: Tensor, scores: Array | None
     ) -> None:
         """Note one layer of the present pass.
 
@@ -37,30 +42,22 @@ class RoutingLog:
             layer: MoE layer; the last one completes the pass.
             passes: the present pass.
             ids: (T, K) choices of the tokens that count.
-            weights: (T, K) their router weights, float16.
+            weights: (tokens, K) router weights of all tokens, those that count or not.
             scores: (T, D, E) lookahead scores, float32 of float16 values, or None.
 
         """
         if layer == 0:
-            self._open = {"expert_ids": [], "weights": [], "lookahead": []}
-        if len(self._open.get("expert_ids", [])) != layer:
+            live = None if passes.all_live else passes.live
+            self._open = _Pass(passes.phase, live, passes.request, passes.token_ids)
+        step = self._open
+        if step is None or len(step.ids) != layer:
             return  # a pass that was interrupted
-        order = np.argsort(-weights.astype(np.float32), axis=-1, kind="stable")
-        self._open["expert_ids"].append(np.take_along_axis(ids, order, -1))
-        self._open["weights"].append(np.take_along_axis(weights, order, -1))
-        if self._depth:
-            none = np.full((len(ids), self._depth, self._experts), np.nan, np.float16)
-            self._open["lookahead"].append(none if scores is None else scores.astype(np.float16))
+        step.ids.append(ids)
+        step.weights.append(weights)
+        step.scores.append(scores)
         if layer + 1 == self._layers:
-            live = passes.live
-            step: dict[str, Array] = {
-                name: np.stack(parts, axis=1) for name, parts in self._open.items() if parts
-            }
-            step["request"] = passes.request[live]
-            step["token_ids"] = passes.token_ids[live]
-            step["phase"] = np.full(len(ids), passes.phase, np.uint8)
             self._steps.append(step)
-            self._open = {}
+            self._open = None
 
     def trace(self, header: dict[str, Any]) -> Trace:
         """Return all complete passes.
@@ -71,11 +68,10 @@ class RoutingLog:
         """
         if not self._steps:
             raise SpecmdError("no routing was logged: run the model inside the offload block")
-        whole = {
-            name: np.concatenate([step[name] for step in self._steps]) for name in self._steps[0]
-        }
-        number = np.arange(len(self._steps), dtype=np.int32)
-        step = np.repeat(number, [len(s["phase"]) for s in self._steps])
+        rows = [self._rows(step) for step in self._steps]
+        whole = {name: np.concatenate([step[name] for step in rows]) for name in rows[0]}
+        number = np.arange(len(rows), dtype=np.int32)
+        step = np.repeat(number, [len(s["phase"]) for s in rows])
         known, request = np.unique(whole.pop("request"), return_inverse=True)
         prompts = np.bincount(request[whole["phase"] == PREFILL], minlength=len(known))
         return build_trace(
@@ -86,3 +82,42 @@ class RoutingLog:
             header=header,
             **whole,
         )
+
+    def _rows(self, step: _Pass) -> dict[str, Array]:
+        """Turn a pass into the rows of its T tokens that count, best expert first."""
+        ids = np.stack(step.ids, axis=1)
+        tokens = len(ids)
+        live = slice(None) if step.live is None else step.live
+        kept = [half_weights(weights)[live] for weights in step.weights]
+        weights = np.stack(kept, axis=1)
+        order = np.argsort(-weights.astype(np.float32), axis=-1, kind="stable")
+        found: dict[str, Array] = {
+            "expert_ids": np.take_along_axis(ids, order, -1),
+            "weights": np.take_along_axis(weights, order, -1),
+            "request": step.request[live],
+            "token_ids": step.token_ids[live],
+            "phase": np.full(tokens, step.phase, np.uint8),
+        }
+        if self._depth:
+            none = np.full((tokens, self._depth, self._experts), np.nan, np.float16)
+            scores = [none if each is None else each.astype(np.float16) for each in step.scores]
+            found["lookahead"] = np.stack(scores, axis=1)
+        return found
+
+
+@dataclass
+class _Pass:
+    """One pass: what its layers chose, and who its tokens were; `live` None is all of them."""
+
+    phase: int
+    live: npt.NDArray[np.bool_] | None
+    request: npt.NDArray[np.int32]
+    token_ids: npt.NDArray[np.int32]
+    ids: list[Array] = field(default_factory=list)
+    weights: list[Tensor] = field(default_factory=list)
+    scores: list[Array | None] = field(default_factory=list)
+
+
+def half_weights(weights: Tensor) -> npt.NDArray[np.float16]:
+    """Router weights as a trace has them."""
+    return weights.float().cpu().numpy().astype(np.float16)
