@@ -21,7 +21,7 @@ from specmd.engine.decisions import Decisions
 from specmd.engine.passes import Passes
 from specmd.engine.residence import Residence
 from specmd.engine.routing import Routing
-from specmd.engine.routing_log import RoutingLog, half_weights
+from specmd.engine.routing_log import RoutingLog, host_weights
 from specmd.errors import SpecmdError
 from specmd.recorder.gates import MoeModel
 from specmd.recorder.lookahead import Lookahead
@@ -86,6 +86,7 @@ class Engine:
         passes, count = self._passes, self._moe.num_experts
         passes.require_pass(len(hidden), name)
         began_s = time.perf_counter()
+        kind = weights.dtype
         if self._routing is not None:
             ids, weights = self._routing.choose(number, ids, weights)
         chosen = ids.cpu().numpy()
@@ -103,7 +104,7 @@ class Engine:
         keys = wanted + number * count
         self._propose(number, hidden, live, weights, uses, wanted, keys)
         mask = None if passes.all_live else torch.from_numpy(passes.live)
-        group = Grouping(ids, weights, uses.tolist(), mask)
+        group = Grouping(ids, weights.to(kind), uses.tolist(), mask)
         products: dict[int, Tensor] = {}
         views = self._residence.slots.views
         for key, slot in self._residence.serve(keys.tolist()):
@@ -127,13 +128,20 @@ class Engine:
         began_s = time.perf_counter()
         gates: npt.NDArray[np.float64] | None = None
         if "weights" in decisions.needs:
-            # As a trace has them: float16, summed over tokens in order.
-            flat = self._live(half_weights(weights)).reshape(-1).astype(np.float64)
+            # As a trace has them, summed over tokens in order.
+            known = host_weights(weights, half=self._routing is None)
+            flat = self._live(known).reshape(-1).astype(np.float64)
             summed: Any = np.bincount(live.reshape(-1), weights=flat, minlength=len(uses))
             gates = summed[wanted]
         scores = None
         if decisions.depth and self._routing is not None:
             scores = self._routing.scores(number)
+            if scores is None or scores.shape[1] < decisions.depth:
+                raise SpecmdError(
+                    f"{decisions.prefetch.spelled} needs lookahead scores {decisions.depth} deep, "
+                    "which the routing given to offload does not have"
+                )
+            scores = scores[:, : decisions.depth]
         elif decisions.depth:
             seen, _ = self._lookahead.scores(number, hidden, self._moe.num_experts)
             raw = np.clip(self._live(seen.cpu().numpy()), float(_HALF.min), float(_HALF.max))
@@ -142,7 +150,8 @@ class Engine:
             passes.number, number, passes.phase, keys, uses[wanted], gates, len(live), scores
         )
         if self._log is not None:
-            self._log.add(number, passes, live, weights, scores)
+            half = self._routing is None
+            self._log.add(number, passes, live, weights, scores, half=half)
         self.deciding_s += time.perf_counter() - began_s
 
     def restart(self, log: RoutingLog | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -9,8 +10,30 @@ import numpy.typing as npt
 from torch import Tensor
 
 
+@dataclass(frozen=True)
+class PassTokens:
+    """What the tokens of one forward pass are, row by row of its batch; all (rows * columns,).
+
+    Attributes:
+        live: which of them count; the others are padding.
+        request: number of each one's request.
+        phase: PREFILL or DECODE, uint8; a pass may hold both.
+        token_ids: what is fed in, -1 where unknown.
+
+    """
+
+    live: npt.NDArray[np.bool_]
+    request: npt.NDArray[np.int32]
+    phase: npt.NDArray[np.uint8]
+    token_ids: npt.NDArray[np.int32]
+
+
 class Routing(Protocol):
     """Chooses experts in place of a model's gates, for each layer of each forward pass."""
+
+    def tokens(self) -> PassTokens | None:
+        """Return what the tokens of the present pass are; None: what the call of the model says."""
+        ...
 
     def choose(self, layer: int, ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the present pass asks of a layer.
@@ -21,11 +44,15 @@ class Routing(Protocol):
             weights: (T, K) its weights.
 
         Returns:
-            ids and weights of the same shapes, types and device.
+            ids of the same shape, type and device; weights of the same shape and device, float32:
+            decisions take them as they are, kernels in the type of the gate's.
 
         """
         ...
 
     def scores(self, layer: int) -> npt.NDArray[np.float32] | None:
-        """Lookahead scores seen from a layer, (tokens that count, depth, experts), or None."""
+        """Lookahead scores seen from a layer, (tokens that count, depth, experts), or None.
+
+        At least as deep as the prefetcher looks; asked for only if it looks at all.
+        """
         ...

@@ -34,7 +34,14 @@ class RoutingLog:
         self._open: _Pass | None = None
 
     def add(
-        self, layer: int, passes: Passes, ids: Array, weights: Tensor, scores: Array | None
+        self,
+        layer: int,
+        passes: Passes,
+        ids: Array,
+        weights: Tensor,
+        scores: Array | None,
+        *,
+        half: bool = True,
     ) -> None:
         """Note one layer of the present pass.
 
@@ -44,11 +51,12 @@ class RoutingLog:
             ids: (T, K) choices of the tokens that count.
             weights: (tokens, K) router weights of all tokens, those that count or not.
             scores: (T, D, E) lookahead scores, float32 of float16 values, or None.
+            half: keep the weights as float16, else as float32.
 
         """
         if layer == 0:
             live = None if passes.all_live else passes.live
-            self._open = _Pass(passes.phase, live, passes.request, passes.token_ids)
+            self._open = _Pass(half, passes.phases, live, passes.request, passes.token_ids)
         step = self._open
         if step is None or len(step.ids) != layer:
             return  # a pass that was interrupted
@@ -88,7 +96,7 @@ class RoutingLog:
         ids = np.stack(step.ids, axis=1)
         tokens = len(ids)
         live = slice(None) if step.live is None else step.live
-        kept = [half_weights(weights)[live] for weights in step.weights]
+        kept = [host_weights(weights, half=step.half)[live] for weights in step.weights]
         weights = np.stack(kept, axis=1)
         order = np.argsort(-weights.astype(np.float32), axis=-1, kind="stable")
         found: dict[str, Array] = {
@@ -96,7 +104,7 @@ class RoutingLog:
             "weights": np.take_along_axis(weights, order, -1),
             "request": step.request[live],
             "token_ids": step.token_ids[live],
-            "phase": np.full(tokens, step.phase, np.uint8),
+            "phase": step.phase[live],
         }
         if self._depth:
             none = np.full((tokens, self._depth, self._experts), np.nan, np.float16)
@@ -109,7 +117,8 @@ class RoutingLog:
 class _Pass:
     """One pass: what its layers chose, and who its tokens were; `live` None is all of them."""
 
-    phase: int
+    half: bool
+    phase: npt.NDArray[np.uint8]
     live: npt.NDArray[np.bool_] | None
     request: npt.NDArray[np.int32]
     token_ids: npt.NDArray[np.int32]
@@ -118,6 +127,7 @@ class _Pass:
     scores: list[Array | None] = field(default_factory=list)
 
 
-def half_weights(weights: Tensor) -> npt.NDArray[np.float16]:
-    """Router weights as a trace has them."""
-    return weights.float().cpu().numpy().astype(np.float16)
+def host_weights(weights: Tensor, *, half: bool = True) -> Array:
+    """Router weights as a trace has them: float16 in one that was recorded."""
+    found = weights.float().cpu().numpy()
+    return found.astype(np.float16) if half else found
