@@ -44,12 +44,11 @@ class AcceleratorLink:
         self._sizes = (buffers, size)
         self._buffers: list[Tensor] = []
         torch.accelerator.synchronize(self.device)  # the slots were made on another stream
+        self._keeps_time = self._can_time()
 
     def record(self, stream: int) -> Mark:
         """Record an event on the copy stream or on the caller's current one."""
-        mark = torch.Event(self.device)
-        mark.record(self._stream(stream))
-        return mark
+        return self._record(stream, timed=False)
 
     def order(self, stream: int, mark: Mark) -> None:
         """Let a stream wait for an event."""
@@ -66,6 +65,14 @@ class AcceleratorLink:
             if time.monotonic() > deadline:
                 raise SpecmdError(f"the accelerator did not finish a copy within {timeout_s:g} s")
             time.sleep(_POLL_S)
+
+    def tick(self, stream: int) -> Mark | None:
+        """Record an event that notes the device's time."""
+        return self._record(stream, timed=True) if self._keeps_time else None
+
+    def elapsed_s(self, before: Mark, after: Mark) -> float:
+        """Device time between two ticks."""
+        return float(before.elapsed_time(after)) * 1e-3
 
     def copy(self, slot: int, key: int, source: Tensor, start: int, stop: int) -> None:
         """Copy from pinned memory on the copy stream."""
@@ -92,6 +99,23 @@ class AcceleratorLink:
     def attach(self) -> None:
         """Make the device current in the copy thread."""
         torch.accelerator.set_device_index(self.device.index or 0)
+
+    def close(self) -> None:
+        """Let go of slots and buffers."""
+        self._blobs, self._buffers = [], []
+
+    def _record(self, stream: int, *, timed: bool) -> Mark:
+        mark = torch.Event(self.device, enable_timing=timed)
+        mark.record(self._stream(stream))
+        return mark
+
+    def _can_time(self) -> bool:
+        try:
+            before, after = self._record(COPY, timed=True), self._record(COPY, timed=True)
+            torch.accelerator.synchronize(self.device)
+            return self.elapsed_s(before, after) >= 0.0
+        except (RuntimeError, NotImplementedError, ValueError):
+            return False  # then stalls are what the host waits
 
     def _pinned(self, size: int) -> Tensor:
         plain = torch.empty(size, dtype=torch.uint8)

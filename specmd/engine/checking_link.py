@@ -103,6 +103,13 @@ class CheckingLink:
             self._do(able[self._choose(len(able))])
         self._clocks[HOST] = _join(self._clocks[HOST], mark.clock)
 
+    def tick(self, stream: int) -> None:
+        """Keep no time: schedules have an order and no durations."""
+
+    def elapsed_s(self, before: SymbolicMark, after: SymbolicMark) -> float:
+        """Never asked for: there are no ticks."""
+        return 0.0
+
     def copy(self, slot: int, key: int, source: Tensor, start: int, stop: int) -> None:
         """Queue a chunk."""
         self._write(COPY, "slot", slot, self._tick(COPY))
@@ -128,6 +135,9 @@ class CheckingLink:
 
     def attach(self) -> None:
         """Nothing to prepare."""
+
+    def close(self) -> None:
+        """Nothing to let go of."""
 
     # The kernels, and the streams at work.
 

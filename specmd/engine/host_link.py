@@ -40,6 +40,13 @@ class HostLink:
     def synchronise(self, mark: Mark, timeout_s: float) -> None:
         """Nothing to wait for."""
 
+    def tick(self, stream: int) -> None:
+        """Keep no time: here the thread that waits is the one that computes."""
+
+    def elapsed_s(self, before: Mark, after: Mark) -> float:
+        """Never asked for: there are no ticks."""
+        return 0.0
+
     def copy(self, slot: int, key: int, source: Tensor, start: int, stop: int) -> None:
         """Copy now; the interpreter is free meanwhile."""
         np.copyto(self._slots[slot][start:stop], source.numpy()[start:stop])
@@ -56,3 +63,7 @@ class HostLink:
 
     def attach(self) -> None:
         """Nothing to prepare."""
+
+    def close(self) -> None:
+        """Let go of the slots."""
+        self._slots = []

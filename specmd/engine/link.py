@@ -50,6 +50,14 @@ class Link(Protocol):
         """Block until a mark is reached; SpecmdError after `timeout_s`."""
         ...
 
+    def tick(self, stream: int) -> Mark | None:
+        """Leave a mark that notes the time it is reached; None if the device keeps no time."""
+        ...
+
+    def elapsed_s(self, before: Mark, after: Mark) -> float:
+        """Seconds between two ticks that have both been reached."""
+        ...
+
     def copy(self, slot: int, key: int, source: Tensor, start: int, stop: int) -> None:
         """Copy bytes start..stop of a blob into a slot, on the copy stream."""
         ...
@@ -68,4 +76,8 @@ class Link(Protocol):
 
     def attach(self) -> None:
         """Make the calling thread ready to use the link."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the memory; everything issued is done by now, nothing is copied any more."""
         ...

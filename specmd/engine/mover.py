@@ -273,13 +273,29 @@ class Mover:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the copy thread, whatever is queued; safe to call twice, returns in any case."""
+        """End the copy thread, whatever is queued, and let go of the slots; safe to call twice.
+
+        What was issued to the device is waited for: the slots' memory is about to be given to
+        somebody else, and a copy on its way there, or a kernel reading it, would not know.
+
+        Raises:
+            SpecmdError: the device did not finish within `timeout_s`.
+
+        """
         with self.lock:
             self._stopping = True
             self.lock.notify_all()
         if self._thread is not None:
             self._thread.join(min(self.timeout_s, 10.0))
             self._thread = None
+        try:
+            for mark in (*self._issued, *self._ready.values(), *self._last_use.values()):
+                self.link.synchronise(mark, self.timeout_s)
+        finally:
+            self._issued.clear()
+            self._ready.clear()
+            self._last_use.clear()
+            self.link.close()
 
     def _work(self) -> None:
         try:

@@ -23,11 +23,12 @@ from specmd.engine.decisions import Decisions
 from specmd.engine.layer_buffers import LayerBuffers
 from specmd.engine.mover import Mover
 from specmd.engine.slots import Home, Slots
+from specmd.engine.stalls import DEMAND_STALL as DEMAND_STALL
+from specmd.engine.stalls import LATE_STALL as LATE_STALL
+from specmd.engine.stalls import Stalls
 from specmd.engine.transfer import Transfer
 from specmd.errors import SpecmdError
 from specmd.links.commands import AWAIT, CANCEL, FETCH, PREFETCH, PROMOTE
-
-DEMAND_STALL, LATE_STALL = "demand_stall", "late_prefetch_stall"
 
 
 class Residence:
@@ -56,7 +57,7 @@ class Residence:
         self.decisions, self.slots, self.mover = decisions, slots, mover
         self.blocks, self.deterministic, self.buffers = blocks, deterministic, buffers
         self.deciding_s = 0.0
-        self.stall_s = {DEMAND_STALL: 0.0, LATE_STALL: 0.0}
+        self._stalls = Stalls(mover.link)
         self._home: dict[int, Home] = {}  # key -> where it lies, or will
         self._under_way: dict[int, Transfer] = {}  # key -> its copy, until seen to be done
         self._interrupted = False
@@ -85,6 +86,11 @@ class Residence:
             unblocks = self._carry_out(commands, keys)
         yield from self._in_order(keys, unblocks)
         self._interrupted = False
+
+    @property
+    def stall_s(self) -> dict[str, float]:
+        """Seconds so far that kernels waited for copies, by cause; see `specmd.engine.stalls`."""
+        return self._stalls.seconds()
 
     def _look_at_arrivals(self) -> None:
         link = self.decisions.link
@@ -183,12 +189,15 @@ class Residence:
             done = self._wait(waiting.values())
             del waiting[done.key]
             self._under_way.pop(done.key, None)
-            yield from self._compute(done.key, unblocks)
+            yield from self._compute(done.key, unblocks, waited=True)
 
-    def _compute(self, key: int, unblocks: dict[int, Transfer]) -> Iterator[tuple[int, int]]:
+    def _compute(
+        self, key: int, unblocks: dict[int, Transfer], *, waited: bool = False
+    ) -> Iterator[tuple[int, int]]:
         home = self._locate(key)
         self.slots.check(key, home)
-        self.mover.before_use(home.slot)
+        if not waited:
+            self.mover.before_use(home.slot)
         yield key, home.slot
         self.mover.after_use(home.slot)
         transfer = unblocks.pop(key, None)
@@ -203,10 +212,11 @@ class Residence:
         return home
 
     def _wait(self, transfers: Iterable[Transfer]) -> Transfer:
-        began_s = time.perf_counter()
+        """Let the host wait until one of the copies is issued, and kernels until it is there."""
+        began = self._stalls.begin()
         done = self.mover.wait_for_any(transfers)
-        cause = LATE_STALL if done.prefetched else DEMAND_STALL
-        self.stall_s[cause] += time.perf_counter() - began_s
+        self.mover.before_use(done.home.slot)
+        self._stalls.end(began, LATE_STALL if done.prefetched else DEMAND_STALL)
         return done
 
     def restart(self) -> None:
@@ -214,7 +224,7 @@ class Residence:
         self._start_over()
         self.decisions.restart()
         self.deciding_s = 0.0
-        self.stall_s = dict.fromkeys(self.stall_s, 0.0)
+        self._stalls.restart()
 
     def _start_over(self) -> None:
         """After an interrupted event nothing is certain: empty the cache, keep the counts."""

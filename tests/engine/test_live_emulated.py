@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -15,12 +16,18 @@ from specmd.engine.accelerator_link import AcceleratorLink
 class EmulatedEvent:
     """Reached on its second query: nobody may rely on the first."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, enable_timing: bool = False) -> None:
         self.recorded: Any = None
         self.queries = 0
+        self.timed, self.recorded_s = enable_timing, 0.0
 
     def record(self, stream: EmulatedStream) -> None:
-        self.recorded = stream
+        self.recorded, self.recorded_s = stream, time.perf_counter()
+
+    def elapsed_time(self, other: EmulatedEvent) -> float:
+        assert self.timed
+        assert other.timed
+        return (other.recorded_s - self.recorded_s) * 1e3
 
     def query(self) -> bool:
         assert self.recorded is not None, "an event is asked for before it is recorded"
@@ -79,6 +86,7 @@ def test_logits_and_restoring(emulated: None, pinned_budget: int | None) -> None
     assert torch.equal(resident[0], live[0])
     assert torch.equal(resident[1], live[1])
     assert EmulatedStream.waits > 100
+    assert cache.report().demand_stall_s > 0
     share = cache.report().pinned_share
     assert share == {None: 1.0, 0: 0.0}.get(pinned_budget, share)
     assert pinned_budget != 60_000 or 0 < share < 1
