@@ -307,22 +307,24 @@ def _proposals(space: int) -> Proposals:
 
 def _forget_counts(core: residency.Core) -> None:
     """End of the warm-up: count from zero; prefetches still unused count as issued."""
-    unused = _unused_prefetches(core)
+    unused = unused_prefetches(core)
     for i in range(len(core.counters)):
         core.counters[i] = 0
-    core.counters[_first_decode_row(core) + residency.PREFETCH_ISSUED] = unused
+    core.counters[first_decode_row(core) + residency.PREFETCH_ISSUED] = unused
 
 
 def _write_off(core: residency.Core) -> None:
     """Count the prefetches that ended unused, in the row of the first decode layer."""
-    core.counters[_first_decode_row(core) + residency.PREFETCH_WASTED] += _unused_prefetches(core)
+    core.counters[first_decode_row(core) + residency.PREFETCH_WASTED] += unused_prefetches(core)
 
 
-def _first_decode_row(core: residency.Core) -> int:
+def first_decode_row(core: residency.Core) -> int:
+    """Index of the first decode layer's counters."""
     return len(core.counters) // residency.NUM_COUNTERS // 2 * residency.NUM_COUNTERS
 
 
-def _unused_prefetches(core: residency.Core) -> int:
+def unused_prefetches(core: residency.Core) -> int:
+    """Count the prefetched keys that have not been used in their present stay."""
     brought = residency.PREFETCHED
     return sum(
         1

@@ -101,6 +101,51 @@ class Bounds(_Frozen):
     bypass_gap: int
 
 
+class Spread(_Frozen):
+    """A time metric over the repetitions of a measured run."""
+
+    values: list[FiniteFloat]
+    mean: FiniteFloat
+    median: FiniteFloat
+    stdev: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+
+
+class Measurement(_Frozen):
+    """What a measured run says beside its numbers: on what, how often, how evenly, how much moved.
+
+    The metrics of the run are those of one repetition, the one of median total time, so that its
+    parts add up; `spread` is over all counted repetitions.
+    """
+
+    device: str = Field(description="where slots and dense weights are, by name")
+    device_facts: dict[str, Any] = {}
+    link: Literal["cpu", "accelerator"]
+    throttle_bytes_per_s: FiniteFloat | None = Field(default=None, description="None: not paced")
+    throttle_latency_s: FiniteFloat | None = None
+    deterministic: bool = False
+    prefill: str = "waves"
+    chunk_bytes: int
+    compute_threads: int
+    workload: dict[str, Any] = {}
+    warmup_runs: int
+    repetitions: int
+    spread: dict[str, Spread] = {}
+    decision_digests: list[str] = Field(default=[], description="of the repetitions, each once")
+    link_bytes_per_s: FiniteFloat | None = Field(default=None, description="while it carried")
+    moved_bytes: int
+    store_bytes: int = Field(description="host memory of the experts")
+    pinned_share: FiniteFloat
+    pin_failure: str = ""
+    slot_bytes: int = Field(description="device memory of the slots, staging included")
+    dense_bytes: int = Field(description="device memory of all other weights")
+    peak_device_bytes: int | None = Field(default=None, description="None on the cpu link")
+    routing_share: FiniteFloat | None = Field(
+        default=None, description="share of the time for bringing routing to the host"
+    )
+
+
 class Run(_Frozen):
     """One run: inputs, numbers, and what qualifies them."""
 
@@ -120,6 +165,7 @@ class Run(_Frozen):
     regime: Regime | None = None
     locality: dict[str, Any] = {}
     bounds: Bounds | None = None
+    measurement: Measurement | None = Field(default=None, description="of measured runs")
     contract: dict[str, Any] = {}
     decision_digest: str = ""
     warnings: list[str] = []

@@ -22,6 +22,7 @@ from specmd.engine.passes import Passes
 from specmd.engine.residence import Residence
 from specmd.engine.routing import Routing
 from specmd.engine.routing_log import RoutingLog, host_weights
+from specmd.engine.timeline import Timeline
 from specmd.errors import SpecmdError
 from specmd.recorder.gates import MoeModel
 from specmd.recorder.lookahead import Lookahead
@@ -39,6 +40,7 @@ class Engine:
         residence: carries out.
         log: notes the routing, or None.
         routing: chooses in place of the model's gates, or None.
+        timeline: takes down layers and experts, or None.
 
     Attributes:
         routing_s: time spent on bringing the router's choice to the host and reading it.
@@ -55,8 +57,10 @@ class Engine:
         residence: Residence,
         log: RoutingLog | None,
         routing: Routing | None = None,
+        timeline: Timeline | None = None,
     ) -> None:
         self._moe, self._passes, self._routing = moe, passes, routing
+        self._timeline = timeline
         self._decisions, self._residence, self._log = decisions, residence, log
         self._layer_of = {id(layer.experts): n for n, layer in enumerate(moe.layers)}
         self._lookahead = Lookahead(moe.layers, decisions.depth)
@@ -106,12 +110,20 @@ class Engine:
         mask = None if passes.all_live else torch.from_numpy(passes.live)
         group = Grouping(ids, weights.to(kind), uses.tolist(), mask)
         products: dict[int, Tensor] = {}
+        timeline = self._timeline
         views = self._residence.slots.views
         for key, slot in self._residence.serve(keys.tolist()):
             expert = key - number * count
+            start_s = time.perf_counter() if timeline is not None else 0.0
             products[expert] = weighted_product(experts, views[slot], hidden, group, expert)
+            if timeline is not None:
+                expert_name = timeline.key_name(key)
+                timeline.span("compute", expert_name, start_s, time.perf_counter(), slot=slot)
         self.events += 1
-        return sum_in_order(hidden, products, group)
+        total = sum_in_order(hidden, products, group)
+        if timeline is not None:
+            timeline.span("compute", f"layer {number}", began_s, time.perf_counter())
+        return total
 
     def _propose(
         self,

@@ -43,6 +43,7 @@ from specmd.policy.registry import choose
 from specmd.recorder.facts import model_facts
 from specmd.recorder.gates import find_moe
 from specmd.recorder.requests import read_call
+from specmd.replay import first_decode_row, unused_prefetches
 from specmd.trace import Trace
 
 _OFFLOADED: WeakSet[nn.Module] = WeakSet()
@@ -77,7 +78,7 @@ class Offload:
         self._mover: Mover | None = None
         self._residence: Residence | None = None
         self._engine: Engine | None = None
-        self._passes = Passes(self._moe, model)
+        self._passes = Passes(self._moe, model, options["routing"])
         self._log: RoutingLog | None = None
         self._patch: Patch | None = None
         self._threads = 0
@@ -89,6 +90,14 @@ class Offload:
     def counters(self) -> npt.NDArray[np.int64]:
         """Counters (2 phases, layers, NUM_COUNTERS), see `specmd.residency`."""
         return self._decisions.counters
+
+    @property
+    def final_counters(self) -> npt.NDArray[np.int64]:
+        """Counters as of a run that ends now: prefetches not used so far count as wasted."""
+        counters, core = self.counters, self._decisions.core
+        row = first_decode_row(core) + residency.PREFETCH_WASTED
+        counters.reshape(-1)[row] += unused_prefetches(core)
+        return counters
 
     @property
     def decision_digest(self) -> str:
@@ -127,6 +136,7 @@ class Offload:
             store=self._store,
             link_name=self.link_name,
             throttle=self._throttle,
+            dense_bytes=self._dense_bytes(),
         )
 
     @property
@@ -205,9 +215,17 @@ class Offload:
             buffers=self._buffers(),
         )
         self._engine = Engine(
-            moe, self._passes, self._decisions, self._residence, self._log, options["routing"]
+            moe,
+            self._passes,
+            self._decisions,
+            self._residence,
+            self._log,
+            options["routing"],
+            options["timeline"],
         )
-        self._passes.times = StepTimes(self._waits)
+        if options["timeline"] is not None:
+            options["timeline"].experts = moe.num_experts
+        self._passes.times = StepTimes(self._waits, options["timeline"])
         moved_to = None if self.link_name == "cpu" else self.device
         self._patch = Patch(self._model, moe, self._layout, moved_to)
         self._patch.empty_experts(store)
@@ -245,6 +263,12 @@ class Offload:
         assert residence is not None
         deciding_s = engine.routing_s + engine.deciding_s + residence.deciding_s
         return deciding_s, residence.stall_s[DEMAND_STALL], residence.stall_s[LATE_STALL]
+
+    def _dense_bytes(self) -> int:
+        """Bytes of everything in the model that is not an expert."""
+        tensors = [*self._model.parameters(), *self._model.buffers()]
+        own = {t.data_ptr(): t.numel() * t.element_size() for t in tensors if not t.is_meta}
+        return sum(own.values())
 
     def _staging_slots(self) -> int:
         double = self._options["prefill"] == "double_buffer"

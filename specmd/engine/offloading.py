@@ -17,6 +17,7 @@ from specmd.config import Scope
 from specmd.engine.live_cache import Offload
 from specmd.engine.routing import Routing
 from specmd.engine.store import ExpertStore
+from specmd.engine.timeline import Timeline
 from specmd.errors import SpecmdError
 from specmd.trace import Trace
 
@@ -53,6 +54,7 @@ def offload(
     canary: bool = False,
     store: ExpertStore | None = None,
     routing: Routing | None = None,
+    timeline: Timeline | None = None,
 ) -> Offload:
     """Put a live expert cache between a transformers MoE model and its experts.
 
@@ -88,6 +90,7 @@ def offload(
         canary: overwrite a slot with NaN before another expert comes; for tests.
         store: holds the experts, in place of one made of the model's own.
         routing: chooses experts in place of the model's gates.
+        timeline: takes down what happens when; costs time itself.
 
     Raises:
         SpecmdError: no MoE model, an unknown architecture, a policy that needs the future, an

@@ -41,6 +41,7 @@ class Report:
         routing_s: time for bringing the router's choice to the host.
         deciding_s: time for scores, proposals and decisions.
         slot_bytes: device memory of slots, staging included.
+        dense_bytes: memory of everything in the model that is not an expert.
         store_bytes: host memory of the experts.
         pinned_share: part of it that is pinned, 0 to 1.
         pin_failure: why pinning stopped, "" if it did not.
@@ -68,6 +69,7 @@ class Report:
     routing_s: float
     deciding_s: float
     slot_bytes: int
+    dense_bytes: int
     store_bytes: int
     pinned_share: float
     pin_failure: str
@@ -83,6 +85,7 @@ def make_report(
     store: ExpertStore,
     link_name: str,
     throttle: Throttle | None,
+    dense_bytes: int,
 ) -> Report:
     """Read the numbers off the parts of a live cache."""
     totals = decisions.counters.sum(axis=(0, 1)).tolist()
@@ -114,6 +117,7 @@ def make_report(
         routing_s=engine.routing_s,
         deciding_s=engine.deciding_s + residence.deciding_s,
         slot_bytes=residence.slots.num_bytes,
+        dense_bytes=dense_bytes,
         store_bytes=store_bytes,
         pinned_share=store.pinned_bytes / store_bytes if store_bytes else 0.0,
         pin_failure=getattr(store, "pin_failure", ""),

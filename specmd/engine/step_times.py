@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from specmd.engine.timeline import Timeline
 from specmd.metrics import PARTS
 
 _COLUMNS = list(PARTS)
@@ -29,11 +30,14 @@ class StepTimes:
 
     Args:
         totals: returns seconds so far of (deciding, demand stall, late-prefetch stall).
+        timeline: takes down the steps, or None.
 
     """
 
-    def __init__(self, totals: Callable[[], tuple[float, float, float]]) -> None:
-        self._totals = totals
+    def __init__(
+        self, totals: Callable[[], tuple[float, float, float]], timeline: Timeline | None = None
+    ) -> None:
+        self._totals, self._timeline = totals, timeline
         self._rows: list[list[float]] = []
         self._began_s = 0.0
         self._left_s = 0.0
@@ -76,5 +80,7 @@ class StepTimes:
         row[_DEMAND], row[_LATE] = demand_s, late_s
         row[_OVERHEAD] = deciding_s + (now - self._left_s)
         row[_COMPUTE] = max(0.0, now - self._began_s - sum(row))
+        if self._timeline is not None:
+            self._timeline.span("compute", f"step {len(self._rows)}", self._began_s, now)
         self._rows.append(row)
         self._before = None

@@ -7,15 +7,13 @@ so two runs on one machine give the same text.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from specmd.errors import SpecmdError
+from specmd.recorder.generation import Generation
 from specmd.recorder.prompts import Prompt, as_prompts
 from specmd.recorder.recorder import Logits, Recorder
 from specmd.trace import Trace
@@ -89,66 +87,25 @@ def record_model(
             in the way. Any other exception, Ctrl-C among them, leaves a truncated trace behind.
 
     """
-    texts = as_prompts(prompts)
-    for label, value in (("max_new_tokens", max_new_tokens), ("batch", batch)):
-        if value < 1:
-            raise SpecmdError(f"{label} {value}: give 1 or more")
-    if temperature < 0:
-        raise SpecmdError(f"temperature {temperature}: give 0 (greedy) or more")
-    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "use_cache": True}
-    if prefill_chunk is not None:
-        options["prefill_chunk_size"] = prefill_chunk
-    if temperature > 0:
-        options |= {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    else:
-        options |= {"do_sample": False}
-    manner = f"sampled at temperature {temperature:g}, seed {seed}" if temperature else "greedy"
-    counts = Counter(prompt.domain or "unnamed" for prompt in texts)
-    domains = ", ".join(f"{count} {domain}" for domain, count in sorted(counts.items()))
-    fields = {
-        "source": f"{len(texts)} prompts ({domains})",
-        "notes": f"Batch {batch}, up to {max_new_tokens} new tokens, {manner}.",
-    } | dict(header or {})
-
+    generation = Generation(
+        tuple(as_prompts(prompts)),
+        max_new_tokens=max_new_tokens,
+        batch=batch,
+        temperature=temperature,
+        seed=seed,
+        max_prompt_tokens=max_prompt_tokens,
+        prefill_chunk=prefill_chunk,
+    )
+    fields = {"source": generation.source(), "notes": generation.manner()} | dict(header or {})
+    total = len(generation.prompts)
     recorder = Recorder(model, lookahead=lookahead, logits=logits, out=out, header=fields)
-    device = next(model.parameters()).device
-    with torch.random.fork_rng(), torch.no_grad(), recorder:
-        torch.manual_seed(seed)
-        for start in range(0, len(texts), batch):
-            if progress is not None:
-                progress(start, len(texts))
-            group = [prompt.text for prompt in texts[start : start + batch]]
-            inputs = _encode(tokenizer, group, max_prompt_tokens)
-            ids, mask = (inputs[name].to(device) for name in ("input_ids", "attention_mask"))
-            model.generate(
-                input_ids=ids, attention_mask=mask, pad_token_id=_padding_id(tokenizer), **options
-            )
+    with recorder:
         if progress is not None:
-            progress(len(texts), len(texts))
+            progress(0, total)
+        for number, _tokens in enumerate(generation.batches(model, tokenizer), 1):
+            if progress is not None:
+                progress(min(number * batch, total), total)
     return recorder.trace
-
-
-def _encode(tokenizer: Any, texts: list[str], limit: int | None) -> Any:
-    """Token ids and mask (B, P), padded on the left."""
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    previous, tokenizer.padding_side = tokenizer.padding_side, "left"
-    try:
-        return tokenizer(
-            texts,
-            return_tensors="pt",
-            padding=True,
-            truncation=limit is not None,
-            max_length=limit,
-            return_token_type_ids=False,
-        )
-    finally:
-        tokenizer.padding_side = previous
-
-
-def _padding_id(tokenizer: Any) -> int:
-    found = tokenizer.pad_token_id
-    return int(found if found is not None else tokenizer.eos_token_id)
 
 
 def default_name(model: str | PathLike[str]) -> str:

@@ -1,0 +1,49 @@
+"""The identity of a measured run: a hash of what was run, how, and on what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+import specmd
+from specmd import machine
+from specmd.config import RunConfig
+from specmd.measurement.settings import LiveSettings
+from specmd.measurement.workload import Workload
+from specmd.provenance import digest, source_digest
+from specmd.results import SCHEMA
+from specmd.trace import Trace
+
+
+def measured_id(
+    workload: Workload,
+    config: RunConfig,
+    settings: LiveSettings,
+    *,
+    training: Trace | None,
+    bounds: bool,
+) -> str:
+    """Hash the inputs of a measured run into 24 hexadecimal digits.
+
+    The machine counts (processor, cores, accelerator), the folder of a checkpoint only by name.
+    """
+    accelerator = torch.accelerator.is_available()
+    named = settings.model_copy(
+        update={"checkpoint": settings.checkpoint and Path(settings.checkpoint).name}
+    )
+    return digest(
+        {
+            "schema": SCHEMA,
+            "specmd": specmd.__version__,
+            "workload": {"name": workload.name, **workload.facts},
+            "config": config.model_dump(mode="json", exclude={"capacity"}),
+            "settings": named.model_dump(mode="json"),
+            "training": training.digest if training else None,
+            "bounds": bounds,
+            "source": source_digest(),
+            "machine": [machine.processor(), machine.cores()],
+            "torch": torch.__version__,
+            "accelerator": str(torch.accelerator.current_accelerator()) if accelerator else None,
+        }
+    )

@@ -1,0 +1,319 @@
+"""Measure: a workload played through a live cache, several times, made into a `Run`.
+
+The record is that of a simulation, `measured` instead of `simulated`: the same metrics by the same
+formulas (`specmd.tally`, `specmd.latency`), from the live cache's own counters and the clock on the
+wall. Every play starts with an empty cache, so that it can be compared with the others and with a
+simulation of its trace; the first ones, in which kernels compile and memory is touched for the
+first time, do not count.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from specmd import machine
+from specmd.bounds import bounds as bounds_of
+from specmd.config import RunConfig
+from specmd.description import contract, trace_facts
+from specmd.engine import Offload, Report, offload
+from specmd.errors import SpecmdError
+from specmd.latency import latency
+from specmd.measurement.identity import measured_id
+from specmd.measurement.settings import LiveSettings
+from specmd.measurement.workload import Workload
+from specmd.metrics import METRICS
+from specmd.provenance import provenance
+from specmd.regime import cautions, regime
+from specmd.results import Measurement, Metrics, Run, Spread
+from specmd.tally import by_layer, by_phase, check, tally
+from specmd.trace import Trace, locality
+
+_UNEVEN = 0.10  # a spread above this share of the mean is worth a word
+_SLOW_FIRST = 1.25
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measured run and the trace of its routing, which a simulation can be asked about."""
+
+    run: Run
+    trace: Trace
+
+
+@dataclass(frozen=True)
+class _Play:
+    """One counted play: counters (2, L, NUM_COUNTERS), step seconds (steps, PARTS), and so on."""
+
+    counters: npt.NDArray[np.int64]
+    step_seconds: npt.NDArray[np.float64]
+    digest: str
+    moved_bytes: int
+    busy_s: float
+    routing_s: float
+    trace: Trace | None
+
+    @property
+    def total_s(self) -> float:
+        return float(self.step_seconds.sum())
+
+
+def measure(
+    workload: Workload,
+    config: RunConfig,
+    settings: LiveSettings,
+    *,
+    training: Trace | None = None,
+    bounds: bool = True,
+    timeline: Any = None,
+    argv: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Measured:
+    """Play a workload through a live cache and measure it.
+
+    Args:
+        workload: what to run.
+        config: policies and capacity, as of a simulation; see specmd.grid.
+        settings: device, link, pace, repetitions.
+        training: the trace that policies fitted beforehand are fitted on.
+        bounds: whether to put Belady and the other bounds beside the result.
+        timeline: takes down the last play, a `specmd.engine.timeline.Timeline`, or None.
+        argv: command line, for the record.
+        progress: called with (plays done, plays).
+
+    Raises:
+        SpecmdError: what cannot be run, see `specmd.offload`.
+
+    """
+    refuse(config)
+    plays: list[_Play] = []
+    total = settings.warmup_runs + settings.repetitions
+    with _enter(workload, config, settings, training, timeline) as cache:
+        before = cache.report()
+        for number in range(total):
+            if progress is not None:
+                progress(number, total)
+            cache.restart()
+            if timeline is not None:
+                timeline.restart()
+            start = cache.report()
+            workload.play()
+            if number >= settings.warmup_runs:
+                plays.append(_played(cache, start, keep_trace=not plays))
+        if progress is not None:
+            progress(total, total)
+        report = cache.report()
+        trace = plays[0].trace
+        assert trace is not None
+        device_facts = _device_facts(cache.device)
+        threads = torch.get_num_threads()
+    middle = sorted(plays, key=lambda play: play.total_s)[(len(plays) - 1) // 2]
+    metrics, warnings, timed = _metrics(trace, plays, middle)
+    moved = report.moved_bytes - before.moved_bytes
+    busy_s = report.busy_s - before.busy_s
+    found = locality(trace)
+    facts = trace_facts(trace, trace, workload.name or trace.header.model, 0)
+    paced = settings.throttle
+    measurement = Measurement(
+        device=str(device_facts["name"]),
+        device_facts=device_facts,
+        link="cpu" if report.link == "cpu" else "accelerator",
+        throttle_bytes_per_s=None if paced is None else paced[0],
+        throttle_latency_s=None if paced is None else paced[1],
+        deterministic=settings.deterministic,
+        prefill=settings.prefill,
+        chunk_bytes=settings.chunk_bytes,
+        compute_threads=threads,
+        workload=dict(workload.facts),
+        warmup_runs=settings.warmup_runs,
+        repetitions=settings.repetitions,
+        spread={name: _spread(values) for name, values in timed.items()},
+        decision_digests=list(dict.fromkeys(play.digest for play in plays)),
+        link_bytes_per_s=moved / busy_s if busy_s > 0 else None,
+        moved_bytes=middle.moved_bytes,
+        store_bytes=report.store_bytes,
+        pinned_share=report.pinned_share,
+        pin_failure=report.pin_failure,
+        slot_bytes=report.slot_bytes,
+        dense_bytes=report.dense_bytes,
+        peak_device_bytes=report.peak_device_bytes,
+        routing_share=middle.routing_s / middle.total_s if middle.total_s > 0 else None,
+    )
+    run = Run(
+        id=measured_id(workload, config, settings, training=training, bounds=bounds),
+        source="measured",
+        label=label(measurement),
+        config=config,
+        trace=facts,
+        metrics=metrics,
+        per_phase=by_phase(middle.counters, trace.header.expert_bytes),
+        per_layer=by_layer(middle.counters, trace.header.expert_bytes),
+        regime=regime(found, config.capacity_slots, trace.header.num_layers),
+        locality=found.model_dump(mode="json"),
+        bounds=bounds_of(trace, config, metrics, costs=None, training=training, interpreted=False)
+        if bounds
+        else None,
+        measurement=measurement,
+        contract=contract(config),
+        decision_digest=middle.digest,
+        warnings=[
+            *cautions(trace, config, facts, found, metrics),
+            *warnings,
+            *_cautions(plays, report, paced),
+        ],
+        provenance=provenance(config, trace.digest, argv),
+    )
+    return Measured(run, trace)
+
+
+def refuse(config: RunConfig) -> None:
+    """Raise SpecmdError for what a simulation can do and a live run cannot."""
+    for name in ("route", "reset"):
+        if getattr(config, name) != "none":
+            raise SpecmdError(f"a live run has no {name}={getattr(config, name)}: simulate it")
+    if config.sequential:
+        raise SpecmdError("a live run is not sequential: simulate that")
+    if config.warmup:
+        raise SpecmdError("a live run warms up by whole plays (warmup_runs), not by steps")
+
+
+def label(measurement: Measurement) -> str:
+    """Caption measured numbers: link and device."""
+    link = f"{measurement.link} link"
+    if measurement.throttle_bytes_per_s is not None:
+        link += f" at {measurement.throttle_bytes_per_s / 1e9:.3g} GB/s"
+    return f"measured ({measurement.device}, {link})"
+
+
+def _enter(
+    workload: Workload,
+    config: RunConfig,
+    settings: LiveSettings,
+    training: Trace | None,
+    timeline: Any,
+) -> Offload:
+    return offload(
+        workload.model,
+        config.evict,
+        config.prefetch,
+        config.schedule,
+        config.miss,
+        config.capacity_slots,
+        device=settings.device,
+        link=settings.link,
+        throttle=settings.throttle,
+        deterministic=settings.deterministic,
+        scope=config.scope,
+        allocate=config.allocate,
+        admission=config.admission,
+        training=training,
+        checkpoint=settings.checkpoint,
+        pinned_budget=settings.pinned_budget,
+        chunk_bytes=settings.chunk_bytes,
+        seed=config.seed,
+        log_routing=True,
+        prefill=settings.prefill,
+        compute_threads=settings.compute_threads,
+        timeline=timeline,
+        **workload.offload_options(),
+    )
+
+
+def _played(cache: Offload, start: Report, *, keep_trace: bool) -> _Play:
+    end = cache.report()
+    play = _Play(
+        counters=cache.final_counters,
+        step_seconds=cache.step_seconds,
+        digest=cache.decision_digest,
+        moved_bytes=end.moved_bytes - start.moved_bytes,
+        busy_s=end.busy_s - start.busy_s,
+        routing_s=end.routing_s,
+        trace=cache.trace if keep_trace else None,
+    )
+    check(play.counters)
+    return play
+
+
+def _metrics(
+    trace: Trace, plays: Sequence[_Play], middle: _Play
+) -> tuple[Metrics, list[str], dict[str, list[float]]]:
+    """Return the metrics of the middle play, warnings, and time metrics of all plays."""
+    if len(middle.step_seconds) != trace.num_steps:
+        raise SpecmdError(
+            f"{len(middle.step_seconds)} passes were timed, but {trace.num_steps} were logged: "
+            "this way of running the model cannot be measured"
+        )
+    metrics: Metrics = dict.fromkeys(METRICS)
+    metrics |= tally(middle.counters.sum(axis=(0, 1)), trace.header.expert_bytes, trace.num_tokens)
+    timed: dict[str, list[float]] = {}
+    warnings: list[str] = []
+    for play in plays:
+        found = latency(trace, play.step_seconds, 0, play.busy_s)
+        for name, value in found.metrics.items():
+            if value is not None:
+                timed.setdefault(name, []).append(float(value))
+        if play is middle:
+            metrics |= found.metrics
+            warnings = found.warnings
+    return metrics, warnings, timed
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    return Spread(
+        values=list(values),
+        mean=statistics.fmean(values),
+        median=statistics.median(values),
+        stdev=statistics.stdev(values) if len(values) > 1 else 0.0,
+        low=min(values),
+        high=max(values),
+    )
+
+
+def _cautions(
+    plays: Sequence[_Play], report: Report, paced: tuple[float, float] | None
+) -> list[str]:
+    """List what a reader must know before trusting the clock."""
+    found = []
+    totals = [play.total_s for play in plays]
+    if len(totals) == 1:
+        found.append("measured once: no spread; raise --repetitions")
+    else:
+        mean = statistics.fmean(totals)
+        if statistics.stdev(totals) > _UNEVEN * mean:
+            share = statistics.stdev(totals) / mean
+            found.append(f"repetitions differ by {share:.0%} (standard deviation): a busy machine?")
+        if totals[0] > _SLOW_FIRST * max(totals[1:]):
+            found.append("the first repetition was the slowest by far: raise --warmup-runs")
+    if report.link == "accelerator" and report.pinned_share < 1:
+        why = f" ({report.pin_failure})" if report.pin_failure else ""
+        found.append(
+            f"{1 - report.pinned_share:.0%} of the experts are in pageable memory{why}: their "
+            "copies pass through a staging buffer"
+        )
+    if paced is not None and report.link_bytes_per_s is not None:
+        achieved = report.link_bytes_per_s
+        if achieved < 0.7 * paced[0]:
+            found.append(
+                f"the link carried {achieved / 1e9:.3g} GB/s while busy, of the "
+                f"{paced[0] / 1e9:.3g} GB/s it was paced to: latency, or a slow machine"
+            )
+    return found
+
+
+def _device_facts(device: torch.device) -> dict[str, Any]:
+    """Name and facts of the device: by NVML where it is NVIDIA's, else what torch says."""
+    host = {"processor": machine.processor(), "cores": machine.cores()}
+    if device.type == "cpu":
+        return {"name": host["processor"], **host}
+    facts: dict[str, Any] = {"name": str(device), "type": device.type}
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        facts |= {"name": properties.name}
+        facts |= machine.gpu_of_uuid(str(getattr(properties, "uuid", "")))
+    return facts | host

@@ -1,0 +1,68 @@
+"""What a live run is made to do: prompts to continue, or a trace to follow.
+
+A workload owns a model and can be *played*: run once from its beginning, the same way every time,
+so that repetitions can be compared and a warm-up means something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import nn
+
+from specmd.recorder.generation import Generation
+
+
+class Workload(Protocol):
+    """Anything that can be played through a model.
+
+    Attributes:
+        model: on the host.
+        name: what results call it.
+        facts: what else identifies it, as JSON.
+
+    """
+
+    model: nn.Module
+    name: str
+    facts: Mapping[str, Any]
+
+    def offload_options(self) -> dict[str, Any]:
+        """Arguments of `specmd.offload` that belong to the workload; asked for once a run."""
+        ...
+
+    def play(self) -> None:
+        """Run once, from the beginning, inside the offload block."""
+        ...
+
+
+class PromptWorkload:
+    """Generate from prompts in batches, as `specmd record` does. See `Workload`.
+
+    Args:
+        model: a transformers causal MoE model.
+        tokenizer: its tokenizer.
+        generation: texts and how to continue them.
+        name: of the model, for results; by default what its configuration says.
+
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, generation: Generation, name: str = "") -> None:
+        self.model: nn.Module = model
+        self.name = name
+        self._tokenizer, self._generation = tokenizer, generation
+        self.facts: Mapping[str, Any] = {"kind": "prompts", **generation.facts()}
+        self.texts: Sequence[str] = ()
+
+    def offload_options(self) -> dict[str, Any]:
+        """Nothing beyond the defaults."""
+        return {}
+
+    def play(self) -> None:
+        """Generate from all prompts; `texts` are the continuations."""
+        self.texts = [
+            text
+            for tokens in self._generation.batches(self.model, self._tokenizer)
+            for text in self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        ]
