@@ -37,7 +37,7 @@ def load_without_experts(folder: str | PathLike[str]) -> Any:
     auto: Any = AutoModelForCausalLM
     experts = next((n for name in _COUNTS if (n := getattr(config, name, None))), 0)
     kind = getattr(torch, files.dtype(files.names()[0]))
-    with _ExpertsOnMeta(experts):
+    with ExpertsOnMeta(experts):
         model = auto.from_config(config, dtype=kind)
     missing = _fill(model, files)
     if getattr(config, "tie_word_embeddings", False):
@@ -95,7 +95,7 @@ def _stored_name(name: str, stored: list[str]) -> str:
     return alike[0] if len(alike) == 1 else ""
 
 
-class _ExpertsOnMeta(TorchFunctionMode):
+class ExpertsOnMeta(TorchFunctionMode):
     """Makes tensors with a first axis over experts on `meta` while a model is built."""
 
     def __init__(self, experts: int) -> None:

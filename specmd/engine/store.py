@@ -40,15 +40,13 @@ class ExpertStore(Protocol):
         ...
 
 
-class HostStore:
-    """All blobs in host memory: pinned up to a budget, pageable beyond it.
-
-    Layers are taken one after the other (`take_layer`), so that a model is never in memory twice.
+class ArenaStore:
+    """All blobs in host memory, an arena a layer: pinned up to a budget, pageable beyond it.
 
     Args:
         layout: of an expert.
         experts: E, experts of a layer.
-        num_layers: MoE layers that will be taken.
+        num_layers: MoE layers there will be.
         pinned_budget_bytes: how much may be pinned; None is no limit, 0 nothing.
         pin: pins a host tensor; `Tensor.pin_memory` if None.
 
@@ -73,25 +71,12 @@ class HostStore:
         self._pin = pin
         self._left = pinned_budget_bytes
 
-    def take_layer(self, experts: nn.Module) -> None:
-        """Copy the experts of the next layer in."""
-        layout = self.layout
-        tensors = expert_tensors(experts)
-        if any(tensor.is_meta for tensor in tensors.values()):
-            raise SpecmdError(
-                "the model's experts hold no values (they are on meta): give the folder they are "
-                "in, offload(..., checkpoint=folder)"
-            )
-        blobs, pinned = self._allocate(self._experts * layout.blob_bytes)
-        blobs = blobs.view(self._experts, layout.blob_bytes)
-        with torch.no_grad():
-            for piece in layout.pieces:
-                # (experts, bytes) of this tensor, viewed as its elements.
-                part = blobs[:, piece.start : piece.start + piece.num_bytes]
-                flat = tensors[piece.name].detach().reshape(self._experts, -1).contiguous()
-                part.copy_(flat.view(torch.uint8))
-        self._arenas.append(blobs)
+    def add_layer(self) -> Tensor:
+        """Make the arena of the next layer, (experts, blob_bytes) zeros, and return it."""
+        blobs, pinned = self._allocate(self._experts * self.layout.blob_bytes)
+        self._arenas.append(blobs.view(self._experts, self.layout.blob_bytes))
         self._pinned.append(pinned)
+        return self._arenas[-1]
 
     def _allocate(self, size: int) -> tuple[Tensor, bool]:
         arena = torch.zeros(size, dtype=torch.uint8)
@@ -117,6 +102,33 @@ class HostStore:
         """Whether a device can read the blob by itself."""
         return self._pinned[key // self._experts]
 
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._arenas = []
+
+
+class HostStore(ArenaStore):
+    """The experts of a model that is in memory, taken from it.
+
+    Layers are taken one after the other (`take_layer`), so that a model is never in memory twice.
+    """
+
+    def take_layer(self, experts: nn.Module) -> None:
+        """Copy the experts of the next layer in."""
+        tensors = expert_tensors(experts)
+        if any(tensor.is_meta for tensor in tensors.values()):
+            raise SpecmdError(
+                "the model's experts hold no values (they are on meta): give the folder they are "
+                "in, offload(..., checkpoint=folder)"
+            )
+        blobs = self.add_layer()
+        with torch.no_grad():
+            for piece in self.layout.pieces:
+                # (experts, bytes) of this tensor, viewed as its elements.
+                part = blobs[:, piece.start : piece.start + piece.num_bytes]
+                flat = tensors[piece.name].detach().reshape(self._experts, -1).contiguous()
+                part.copy_(flat.view(torch.uint8))
+
     def fused(self, layer: int, name: str, out: Tensor) -> None:
         """Write a parameter of a layer back as the model had it, (experts, ...)."""
         piece = next(p for p in self.layout.pieces if p.name == name)
@@ -127,7 +139,3 @@ class HostStore:
     def release_layer(self, layer: int) -> None:
         """Free one layer's arena (while the model is restored)."""
         self._arenas[layer] = torch.empty(0, dtype=torch.uint8)
-
-    def close(self) -> None:
-        """Let go of the memory."""
-        self._arenas = []
