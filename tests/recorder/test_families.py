@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import FAMILIES, build
+from recorded_families import FAMILIES, build
 
 from specmd.recorder import Recorder
 from specmd.recorder.gates import find_moe

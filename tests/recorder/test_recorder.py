@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SIZES, build
+from recorded_families import SIZES, build
 from torch import nn
 
 from specmd.errors import SpecmdError

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import build
+from recorded_families import build
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from specmd.errors import SpecmdError

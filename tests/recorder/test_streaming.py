@@ -23,7 +23,7 @@ ENDLESS = """
 import sys, torch
 sys.path.insert(0, sys.argv[2])
 import specmd.recorder.capture as capture
-from conftest import build
+from recorded_families import build
 from specmd.recorder import Recorder
 torch.set_num_threads(1)
 capture.PENDING_STEPS = 4
