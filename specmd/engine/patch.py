@@ -69,7 +69,7 @@ class Patch:
         for tensor in tensors:
             if not tensor.is_meta and tensor.device != self._device:
                 self._moved.append((tensor, tensor.device))
-                tensor.data = tensor.data.to(self._device)
+                _move(tensor, tensor.detach().to(self._device))
 
     def plug_in(self, forward: ExpertsForward) -> None:
         """Let the model's experts be computed by `forward(experts, hidden, ids, weights)`."""
@@ -113,7 +113,7 @@ class Patch:
             self._registered = False
         while self._moved:
             tensor, device = self._moved.pop()
-            tensor.data = tensor.data.to(device)
+            _move(tensor, tensor.detach().to(device))
         while self._emptied:
             number, name, parameter, device = self._emptied[-1]
             assert store is not None
@@ -135,5 +135,19 @@ class Patch:
             full = torch.empty((experts, *piece.shape), dtype=piece.dtype)
             for expert in range(experts):
                 full[expert].copy_(piece.view(store.blob(number * experts + expert)))
-            parameter.data = full.to(device)
+            _move(parameter, full.to(device))
         layer.experts._parameters[name] = parameter
+
+
+def _move(tensor: Tensor, values: Tensor) -> None:
+    """Let a parameter or buffer have other values, elsewhere, and stay the object it is.
+
+    `tensor.data = values` is refused between the host and devices that joined PyTorch from outside
+    its own source; what the two objects hold is then swapped, as `nn.Module.to` can do too.
+    """
+    if torch._has_compatible_shallow_copy_type(tensor, values):
+        tensor.data = values
+        return
+    if isinstance(tensor, nn.Parameter):
+        values = nn.Parameter(values, requires_grad=tensor.requires_grad)
+    torch.utils.swap_tensors(tensor, values)
