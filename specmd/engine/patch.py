@@ -150,4 +150,5 @@ def _move(tensor: Tensor, values: Tensor) -> None:
         return
     if isinstance(tensor, nn.Parameter):
         values = nn.Parameter(values, requires_grad=tensor.requires_grad)
-    torch.utils.swap_tensors(tensor, values)
+    swap: Any = torch.utils.swap_tensors
+    swap(tensor, values)
