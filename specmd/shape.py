@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -26,13 +26,37 @@ SCHEMA = 1
 _PACKAGE = "specmd.shapes"
 
 
+class TransformersModel(BaseModel):
+    """How to build a model of a shape with transformers.
+
+    The names that all families share (`hidden_size`, `num_attention_heads`, ...) are not repeated.
+
+    Attributes:
+        model_type: the family, as in `config.json`.
+        sizes: names in its configuration, and the fields of the shape that they stand for.
+        config: what the shape does not say.
+        unset: names that are None.
+
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model_type: str = Field(min_length=1)
+    sizes: dict[str, str] = {}
+    config: dict[str, Any] = {}
+    unset: tuple[str, ...] = ()
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
+
+
 class ModelShape(BaseModel):
     """Sizes of one Mixture-of-Experts model; parameters are counts, sizes are bytes.
 
     Per-layer parameter counts are those of one layer. `kv_bytes_per_token` is that of one layer.
     `qk_head_dim` and `v_head_dim` differ only in latent attention. `expert_bytes` is what one
     transfer moves, in the dtype the checkpoint ships: `expert_weight_bits` for the matrices and 16
-    bits for the biases.
+    bits for the biases. `transformers` is None where no model of the shape can be built.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,6 +95,7 @@ class ModelShape(BaseModel):
     expert_bytes: int = Field(gt=0)
     published_parameters: float = Field(gt=0)
     published_source: str = Field(min_length=10)
+    transformers: TransformersModel | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelShape:
@@ -82,6 +107,9 @@ class ModelShape(BaseModel):
             raise ValueError("shared_experts and shared_intermediate go together")
         if self.dense_layers and not self.dense_intermediate:
             raise ValueError("layers without experts need dense_intermediate")
+        named = self.transformers.sizes.values() if self.transformers else ()
+        if strange := [name for name in named if name not in type(self).model_fields]:
+            raise ValueError(f"transformers.sizes: there is no size '{strange[0]}'")
         weights = self.expert_matrix_parameters * self.expert_weight_bits / 8
         computed = weights + self.expert_bias_parameters * 2
         if abs(computed - self.expert_bytes) >= 1:

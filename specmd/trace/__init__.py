@@ -6,6 +6,7 @@ from specmd.trace.slicing import (
     concatenate,
     interleave,
     select_requests,
+    slice_layers,
     slice_steps,
     slice_tokens,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "locality",
     "save",
     "select_requests",
+    "slice_layers",
     "slice_steps",
     "slice_tokens",
     "synthetic",

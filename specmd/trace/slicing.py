@@ -80,6 +80,33 @@ def select_requests(trace: Trace, requests: Iterable[int] | slice) -> Trace:
     return _renumbered(trace, rows, trace.step, note)
 
 
+def slice_layers(trace: Trace, count: int) -> Trace:
+    """Return only the first `count` layers, as a shallower model would have routed.
+
+    Lookahead scores of layers that are no longer there become NaN; shares memory where it can.
+
+    Raises:
+        SpecmdError: the trace has no so many layers.
+
+    """
+    layers = trace.header.num_layers
+    if not 1 <= count <= layers:
+        raise SpecmdError(f"{count} layers: the trace has 1 to {layers}")
+    if count == layers:
+        return trace
+    arrays: dict[str, Any] = {}
+    for name in ("expert_ids", "weights", "logits", "lookahead", "lookahead_renormalised"):
+        array = getattr(trace, name)
+        arrays[name] = None if array is None else array[:, :count]
+        if array is not None and name.startswith("lookahead"):
+            depth = np.arange(1, array.shape[2] + 1)
+            gone = np.arange(count)[:, None] + depth >= count
+            arrays[name] = np.where(gone[None, :, :, None], np.float16(np.nan), array[:, :count])
+    notes = _joined((trace.header.notes, f"first {count} of {layers} layers"))
+    header = trace.header.model_copy(update={"digest": "", "notes": notes, "num_layers": count})
+    return replace(trace, header=header, **arrays)
+
+
 def concatenate(traces: Sequence[Trace]) -> Trace:
     """Return the traces one after another, as one trace.
 

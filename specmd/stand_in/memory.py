@@ -1,0 +1,74 @@
+"""Whether something fits into memory, asked before it is allocated.
+
+A process that outgrows its memory is not told: it is killed, or the machine swaps. So the amount is
+compared with what the system says is available, and with what the container (cgroup) still allows.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from specmd.errors import SpecmdError
+
+HEADROOM = 0.05  # of what is available, left to everybody else
+_GROUP = Path("/sys/fs/cgroup")
+
+
+def available_bytes() -> int | None:
+    """Bytes of host memory that can still be allocated; None where the system does not say."""
+    found = [size for size in (_meminfo(), _group()) if size is not None]
+    return min(found, default=None)
+
+
+def require_memory(layer_bytes: int, layers: int, other_bytes: int, what: str) -> None:
+    """Raise SpecmdError unless `layers` layers and something else fit, saying how many would.
+
+    Args:
+        layer_bytes: of one layer.
+        layers: how many are wanted.
+        other_bytes: wanted besides, however many layers.
+        what: is to be allocated, for the message.
+
+    """
+    free = available_bytes()
+    if free is None:
+        return
+    usable = int(free * (1 - HEADROOM))
+    wanted = layer_bytes * layers + other_bytes
+    if wanted <= usable:
+        return
+    fits = max(0, (usable - other_bytes) // layer_bytes)
+    advice = f"take fewer layers: {fits} would fit (--layers {fits})"
+    if not fits:
+        advice = "not even one layer would fit: take a machine with more memory"
+    raise SpecmdError(
+        f"{what} takes {wanted / 1e9:.1f} GB in {layers} layers, and {usable / 1e9:.1f} GB of host "
+        f"memory are free: {advice}"
+    )
+
+
+def _meminfo() -> int | None:
+    text = _read(Path("/proc/meminfo"))
+    for line in text.splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _group() -> int | None:
+    """Return what the container still allows: cgroup 2, its file cache counted as free."""
+    limit, used = _read(_GROUP / "memory.max").strip(), _read(_GROUP / "memory.current").strip()
+    if not (limit.isdigit() and used.isdigit()):
+        return None
+    cached = 0
+    for line in _read(_GROUP / "memory.stat").splitlines():
+        if line.startswith("inactive_file "):
+            cached = int(line.split()[1])
+    return max(0, int(limit) - int(used) + cached)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
