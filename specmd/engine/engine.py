@@ -68,7 +68,6 @@ class Engine:
         self.routing_s = self.deciding_s = 0.0
         self.events = 0
 
-    @torch.no_grad()
     def forward(self, experts: nn.Module, hidden: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
         """Compute the routed experts of a layer, as the `experts` module would.
 
@@ -85,6 +84,12 @@ class Engine:
             SpecmdError: called outside a forward pass, or a copy failed.
 
         """
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                return self._forward(experts, hidden, ids, weights)
+        return self._forward(experts, hidden, ids, weights)
+
+    def _forward(self, experts: nn.Module, hidden: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
         number = self._layer_of[id(experts)]
         name = self._moe.layers[number].name
         passes, count = self._passes, self._moe.num_experts
@@ -95,16 +100,11 @@ class Engine:
             ids, weights = self._routing.choose(number, ids, weights)
         chosen = ids.cpu().numpy()
         live = chosen if passes.all_live else chosen[passes.live]
-        if live.size and not 0 <= live.min() <= live.max() < count:
-            raise SpecmdError(
-                f"{name}: the router chose an expert outside 0..{count - 1}: expert-parallel "
-                "models cannot be offloaded"
-            )
-        uses = np.bincount(live.reshape(-1), minlength=count)
+        uses = _count(live.reshape(-1), count, name)
         self.routing_s += time.perf_counter() - began_s
         if not len(live):
             return torch.zeros_like(hidden)
-        wanted = np.flatnonzero(uses)
+        wanted = uses.nonzero()[0]
         keys = wanted + number * count
         self._propose(number, hidden, live, weights, uses, wanted, keys)
         mask = None if passes.all_live else torch.from_numpy(passes.live)
@@ -174,3 +174,17 @@ class Engine:
 
     def _live(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return array if self._passes.all_live else array[self._passes.live]
+
+
+def _count(choices: npt.NDArray[np.int64], experts: int, name: str) -> npt.NDArray[np.int64]:
+    """Return how often each expert was chosen, (experts,)."""
+    try:
+        uses = np.bincount(choices, minlength=experts)
+    except ValueError:  # a negative number
+        uses = np.zeros(0, np.int64)
+    if len(uses) != experts:
+        raise SpecmdError(
+            f"{name}: the router chose an expert outside 0..{experts - 1}: expert-parallel "
+            "models cannot be offloaded"
+        )
+    return uses

@@ -77,13 +77,17 @@ class Residence:
         self._interrupted = True
         if self.deterministic:
             self.mover.drain()
-        with self.mover.lock:
-            self.mover.raise_failure()
-            self._look_at_arrivals()
-            began_s = time.perf_counter()
-            commands = self.decisions.decide()
-            self.deciding_s += time.perf_counter() - began_s
-            unblocks = self._carry_out(commands, keys)
+        self.mover.raise_failure()
+        if self._under_way:
+            with self.mover.lock:  # no copy may start between the look and the commands
+                self._look_at_arrivals()
+                unblocks = self._carry_out(self._decide(), keys)
+        else:
+            unblocks = {}
+            commands = self._decide()
+            if commands or self.buffers is not None:
+                with self.mover.lock:
+                    unblocks = self._carry_out(commands, keys)
         yield from self._in_order(keys, unblocks)
         self._interrupted = False
 
@@ -91,6 +95,12 @@ class Residence:
     def stall_s(self) -> dict[str, float]:
         """Seconds so far that kernels waited for copies, by cause; see `specmd.engine.stalls`."""
         return self._stalls.seconds()
+
+    def _decide(self) -> list[tuple[int, int]]:
+        began_s = time.perf_counter()
+        commands = self.decisions.decide()
+        self.deciding_s += time.perf_counter() - began_s
+        return commands
 
     def _look_at_arrivals(self) -> None:
         link = self.decisions.link
@@ -177,33 +187,38 @@ class Residence:
     def _in_order(
         self, keys: Sequence[int], unblocks: dict[int, Transfer]
     ) -> Iterator[tuple[int, int]]:
-        waiting = {key: self._under_way[key] for key in keys if key in self._under_way}
+        under_way = self._under_way
+        waiting = {key: under_way[key] for key in keys if key in under_way} if under_way else {}
         if self.blocks:
             for transfer in list(waiting.values()):
                 if not transfer.blocked:
                     self._wait([transfer])
         for key in keys:
             if key not in waiting:
-                yield from self._compute(key, unblocks)
+                slot = self._slot_of(key)
+                self.mover.before_use(slot)
+                yield key, slot
+                self._leave(key, slot, unblocks)
         while waiting:
             done = self._wait(waiting.values())
             del waiting[done.key]
-            self._under_way.pop(done.key, None)
-            yield from self._compute(done.key, unblocks, waited=True)
+            under_way.pop(done.key, None)
+            slot = self._slot_of(done.key)
+            yield done.key, slot
+            self._leave(done.key, slot, unblocks)
 
-    def _compute(
-        self, key: int, unblocks: dict[int, Transfer], *, waited: bool = False
-    ) -> Iterator[tuple[int, int]]:
+    def _leave(self, key: int, slot: int, unblocks: dict[int, Transfer]) -> None:
+        """Note that a key's kernels are issued; let the copy go that was blocked by it."""
+        self.mover.after_use(slot)
+        if key in unblocks:
+            transfer = unblocks.pop(key)
+            with self.mover.lock:
+                self.mover.unblock(transfer, self._settle_in(transfer.key, slot))
+
+    def _slot_of(self, key: int) -> int:
         home = self._locate(key)
         self.slots.check(key, home)
-        if not waited:
-            self.mover.before_use(home.slot)
-        yield key, home.slot
-        self.mover.after_use(home.slot)
-        transfer = unblocks.pop(key, None)
-        if transfer is not None:
-            with self.mover.lock:
-                self.mover.unblock(transfer, self._settle_in(transfer.key, home.slot))
+        return home.slot
 
     def _locate(self, key: int) -> Home:
         home = self._home.get(key)

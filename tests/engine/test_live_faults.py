@@ -161,7 +161,7 @@ def test_ctrl_c_in_mid_generation(model: Any, monkeypatch: pytest.MonkeyPatch, p
         resident = generate(model)
         with monkeypatch.context() as patched:
             if place == "compute":
-                patched.setattr(Residence, "_compute", on_call(20, stop)(Residence._compute))
+                patched.setattr(Residence, "_locate", on_call(20, stop)(Residence._locate))
             elif place == "decide":
                 patched.setattr(Residence, "_carry_out", on_call(9, stop)(Residence._carry_out))
             else:
@@ -170,7 +170,7 @@ def test_ctrl_c_in_mid_generation(model: Any, monkeypatch: pytest.MonkeyPatch, p
                 generate(model)
         again = generate(model)
         assert torch.equal(resident[1], again[1])
-    monkeypatch.setattr(Residence, "_compute", on_call(20, stop)(Residence._compute))
+    monkeypatch.setattr(Residence, "_locate", on_call(20, stop)(Residence._locate))
     with pytest.raises(KeyboardInterrupt), live(model):
         generate(model)
     monkeypatch.undo()

@@ -24,7 +24,7 @@ def same(a: tuple[torch.Tensor, ...], b: tuple[torch.Tensor, ...]) -> bool:
 def random_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both threads pause now and then."""
     chance = random.Random(3)
-    move, compute = Mover._move, Residence._compute
+    move, compute = Mover._move, Residence._locate
 
     def slow_move(self: Mover, *args: Any) -> int:
         if chance.random() < 0.3:
@@ -37,7 +37,7 @@ def random_delays(monkeypatch: pytest.MonkeyPatch) -> None:
         return compute(self, *args)
 
     monkeypatch.setattr(Mover, "_move", slow_move)
-    monkeypatch.setattr(Residence, "_compute", slow_compute)
+    monkeypatch.setattr(Residence, "_locate", slow_compute)
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
