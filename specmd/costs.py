@@ -48,6 +48,7 @@ class CostCoefficients(NamedTuple):
     latency_s: float  # per transfer over the host link
     bytes_per_s: float  # host link, achievable
     chunk_bytes: float  # a transfer yields to a more urgent one at multiples of this
+    wake_s: float = 0.0  # on top, for the first transfer after a pause of the link
 
 
 def expert_s(c: CostCoefficients, tokens: float) -> float:
@@ -109,23 +110,27 @@ def coefficients(
     latency_s = profile.host_link.latency_s.value
     bytes_per_s = profile.host_link.bytes_per_s.value
     chunk_bytes = profile.host_link.chunk_bytes.value
+    wake_s = profile.host_link.wake_s.value if profile.host_link.wake_s else 0.0
+    stack = profile.stack
+    expert_launch_s = stack.expert_s.value if stack else EXPERT_KERNELS * launch_s
     if shape is None:
         expert_flop_s = FLOPS_PER_WEIGHT * (expert_bytes / BF16_BYTES) / flops_per_s
         return CostCoefficients(
             expert_flop_s=expert_flop_s,
             expert_read_s=expert_read_s,
-            launch_s=EXPERT_KERNELS * launch_s,
+            launch_s=expert_launch_s,
             layer_flop_s_per_token=0.0,
             attn_flop_s=0.0,
             layer_read_s=0.0,
             kv_read_s=0.0,
-            layer_launch_s=0.0,
+            layer_launch_s=stack.layer_s.value if stack else 0.0,
             head_flop_s=0.0,
             head_read_s=0.0,
-            step_launch_s=0.0,
+            step_launch_s=stack.step_s.value if stack else 0.0,
             latency_s=latency_s,
             bytes_per_s=bytes_per_s,
             chunk_bytes=chunk_bytes,
+            wake_s=wake_s,
         )
     share = shape.layers / shape.moe_layers  # layers without experts, charged evenly
     dense_bytes_per_weight = shape.dense_weight_bits / 8
@@ -134,18 +139,19 @@ def coefficients(
     return CostCoefficients(
         expert_flop_s=FLOPS_PER_WEIGHT * shape.expert_matrix_parameters / flops_per_s,
         expert_read_s=expert_read_s,
-        launch_s=EXPERT_KERNELS * launch_s,
+        launch_s=expert_launch_s,
         layer_flop_s_per_token=FLOPS_PER_WEIGHT * shape.dense_parameters / flops_per_s,
         attn_flop_s=FLOPS_PER_WEIGHT * attn_weights * share / flops_per_s,
         layer_read_s=shape.dense_parameters * dense_bytes_per_weight / memory_bytes_per_s,
         kv_read_s=shape.kv_bytes_per_token * share / memory_bytes_per_s,
-        layer_launch_s=LAYER_KERNELS * share * launch_s,
+        layer_launch_s=stack.layer_s.value if stack else LAYER_KERNELS * share * launch_s,
         head_flop_s=FLOPS_PER_WEIGHT * shape.head_parameters / flops_per_s,
         head_read_s=shape.head_parameters * dense_bytes_per_weight / memory_bytes_per_s,
-        step_launch_s=STEP_KERNELS * launch_s,
+        step_launch_s=stack.step_s.value if stack else STEP_KERNELS * launch_s,
         latency_s=latency_s,
         bytes_per_s=bytes_per_s,
         chunk_bytes=chunk_bytes,
+        wake_s=wake_s,
     )
 
 

@@ -105,6 +105,7 @@ class HostLink(_Figures):
     theoretical_bytes_per_s: Figure
     latency_s: Figure
     chunk_bytes: Figure
+    wake_s: Figure | None = None
 
     @model_validator(mode="after")
     def _shape(self) -> HostLink:
@@ -120,8 +121,26 @@ class HostLink(_Figures):
         """Name the link for a report, e.g. 'PCIe 4.0 x16'."""
         if self.type == "pcie":
             return f"PCIe {self.generation}.0 x{self.width}"
-        names = {"nvlink-c2c": "NVLink-C2C", "unified": "unified memory"}
+        names = {
+            "nvlink-c2c": "NVLink-C2C",
+            "unified": "unified memory",
+            "memory": "host memory to host memory",
+        }
         return names.get(self.type, self.type)
+
+
+class Stack(_Figures):
+    """What software adds to the roofline: seconds on top of it, whatever the number of tokens.
+
+    Only a calibrated profile knows them: they are those of the framework, the engine and the model
+    it was calibrated with. Without them, kernels are counted and charged `launch_s` each.
+    `expert_s` is a call of one expert, `layer_s` the rest of one MoE layer (attention, router,
+    deciding, summing), `step_s` what happens once a forward pass.
+    """
+
+    expert_s: Figure
+    layer_s: Figure
+    step_s: Figure
 
 
 class Ssd(_Figures):
@@ -146,11 +165,12 @@ class HardwareProfile(_Figures):
     notes: str = ""
     memory_bytes: Figure
     memory_bytes_per_s: Figure
-    flops_dtype: Literal["bf16", "fp16"]
+    flops_dtype: Literal["bf16", "fp16", "fp32"]
     flops_per_s: Figure
     launch_s: Figure
     host_memory_bytes_per_s: Figure
     host_link: HostLink
+    stack: Stack | None = None
     ssd: Ssd | None = None
 
     def figures(self) -> dict[str, Figure]:
@@ -159,6 +179,7 @@ class HardwareProfile(_Figures):
         groups: list[tuple[str, _Figures | None]] = [
             ("", self),
             ("host_link.", self.host_link),
+            ("stack.", self.stack),
             ("ssd.", self.ssd),
         ]
         for prefix, group in groups:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
@@ -179,31 +179,39 @@ class Options:
     ] = None
 
 
-def takes_options(command: Callable[..., int]) -> Callable[..., int]:
-    """Append the shared options to a command; it gets them as its argument `options`."""
-    own = inspect.signature(command, eval_str=True)
-    hints = typing.get_type_hints(Options, include_extras=True)
-    shared = [
-        inspect.Parameter(
-            each.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=each.default,
-            annotation=hints[each.name],
-        )
-        for each in fields(Options)
-    ]
-    kept = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in own.parameters.values()
-        if parameter.name != "options"
-    ]
+Command = Callable[..., int]
 
-    @wraps(command)
-    def wrapper(**given: Any) -> int:
-        options = Options(**{each.name: given.pop(each.name) for each in fields(Options)})
-        return command(**given, options=options)
 
-    merged = kept[:1] + shared + kept[1:]
-    wrapper.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in merged}
-    return wrapper
+def takes_options(*, without: Sequence[str] = ()) -> Callable[[Command], Command]:
+    """Append the shared options to a command, but for some; it gets them as its `options`."""
+
+    def append(command: Command) -> Command:
+        own = inspect.signature(command, eval_str=True)
+        hints = typing.get_type_hints(Options, include_extras=True)
+        taken = [each for each in fields(Options) if each.name not in without]
+        shared = [
+            inspect.Parameter(
+                each.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=each.default,
+                annotation=hints[each.name],
+            )
+            for each in taken
+        ]
+        kept = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in own.parameters.values()
+            if parameter.name != "options"
+        ]
+
+        @wraps(command)
+        def wrapper(**given: Any) -> int:
+            options = Options(**{each.name: given.pop(each.name) for each in taken})
+            return command(**given, options=options)
+
+        merged = kept[:1] + shared + kept[1:]
+        wrapper.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in merged}
+        return wrapper
+
+    return append

@@ -12,6 +12,7 @@ from specmd.cli.import_ import import_
 from specmd.cli.inspect_ import inspect_
 from specmd.cli.list_ import list_
 from specmd.cli.record import record
+from specmd.cli.run import run
 from specmd.cli.simulate import simulate
 from specmd.cli.sweep import sweep
 from specmd.cli.validate import validate
@@ -50,6 +51,7 @@ app.command("import")(import_)
 app.command("inspect")(inspect_)
 app.command("simulate")(simulate)
 app.command("sweep")(sweep)
+app.command("run")(run)
 app.command("list")(list_)
 app.command("validate")(validate)
 app.command("env")(env)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -65,13 +65,17 @@ def record(
     if target.is_dir():
         raise SpecmdError(f"{target} is a folder: give --out a file")
     _refuse_partial(target)
-    _refuse_missing(model)
+
+    import sys
 
     from specmd.cli.progress import progress
     from specmd.recorder import load_model, read_prompts, record_model
+    from specmd.recorder.loading import quiet_hub, refuse_missing
+
+    refuse_missing(model)
 
     texts = read_prompts(prompts, domain)
-    _quiet()
+    quiet_hub(bars=sys.stderr.isatty())
     loaded, tokenizer = load_model(model)
     with progress("recording") as report:
         try:
@@ -107,37 +111,6 @@ def _refuse_partial(target: Path) -> None:
             f"{folder}: an interrupted recording is there: rescue it with "
             f"`specmd record --recover --out {target}`, or delete the folder"
         )
-
-
-def _refuse_missing(model: str) -> None:
-    """Fail at once on what can only be a folder and is not there, instead of asking the hub."""
-    from specmd.errors import SpecmdError
-
-    path = Path(model)
-    looks_like_a_path = path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1
-    if looks_like_a_path and not path.is_dir():
-        raise SpecmdError(
-            f"{model}: no such folder: give a folder with a model, a hub name or tiny"
-        )
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise SpecmdError(
-            f"{model}: no config.json there: give a folder that save_pretrained wrote"
-        )
-
-
-def _quiet() -> None:
-    """Keep retries of the hub, and bars where nobody watches, off stderr."""
-    import logging
-    import sys
-
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    if not sys.stderr.isatty():
-        try:
-            from transformers.utils import logging as bars
-        except ImportError:
-            return  # load_model says how to install it
-        disable: Any = bars.disable_progress_bar
-        disable()
 
 
 def _say(target: Path, trace: Trace) -> None:

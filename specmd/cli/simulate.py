@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from specmd.results import Run
 
 
-@takes_options
+@takes_options()
 def simulate(
     traces: Annotated[list[Path], typer.Argument(metavar="TRACE", help="Trace files.")],
     *,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from specmd.sweep import Job, Tally
 
 
-@takes_options
+@takes_options()
 def sweep(
     traces: Annotated[
         list[Path] | None, typer.Argument(metavar="TRACE", help="Trace files.")

@@ -203,7 +203,7 @@ class Clock(NamedTuple):
         streamed = 0
         for i in range(self.count[DEMANDED]):
             key = self.demand[i]
-            start = max(self.time[LINK_FREE], self.time[ROUTED])
+            start = begin_s(self, self.time[ROUTED])
             if core.slot[key] == NOBODY and core.admission == FORCED:
                 # Streams through: it needs the slot of a key of this event that is computed.
                 if streamed < computed:
@@ -242,6 +242,12 @@ def spend(clock: Clock, row: int, seconds: float, launch_s: float) -> None:
         clock.time[NOW] += seconds
 
 
+def begin_s(clock: Clock, asked_s: float) -> float:
+    """When a transfer asked for at a time begins: at once on a busy link, an idle one must wake."""
+    free_s = clock.time[LINK_FREE]
+    return free_s if free_s >= asked_s else asked_s + clock.costs.wake_s
+
+
 def unqueue(clock: Clock, position: int) -> None:
     """Remove the entry at a position of the prefetch queue."""
     clock.count[QUEUED] -= 1
@@ -260,7 +266,7 @@ def start_next(clock: Clock) -> None:
     unqueue(clock, best)
     clock.count[UNDER_WAY] = key + 1
     clock.started[key] = 1
-    clock.time[STARTED] = max(clock.time[LINK_FREE], clock.issued[key])
+    clock.time[STARTED] = begin_s(clock, clock.issued[key])
 
 
 def finish_under_way(clock: Clock, core: Core, finish: float) -> None:

@@ -62,3 +62,11 @@ def parse_throttle(text: str) -> tuple[float, float] | None:
     if rate <= 0:
         raise SpecmdError(f"throttle '{text}': give a bandwidth above 0")
     return rate, latency_s
+
+
+def parse_bytes(text: str) -> int:
+    """Read `8GB`, `512MiB` or a plain number of bytes; raises SpecmdError for anything else."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMG]?i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise SpecmdError(f"'{text}' is not understood as a size: write 8GB, 512MiB, or bytes")
+    return int(float(match[1]) * _RATES[(match[2] or "B").upper()])

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from specmd.recorder.generation import Generation
+from specmd.stand_in import TraceWorkload
 
 
 class Workload(Protocol):
@@ -45,14 +46,22 @@ class PromptWorkload:
         tokenizer: its tokenizer.
         generation: texts and how to continue them.
         name: of the model, for results; by default what its configuration says.
+        facts: what else identifies it, as JSON.
 
     """
 
-    def __init__(self, model: Any, tokenizer: Any, generation: Generation, name: str = "") -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        generation: Generation,
+        name: str = "",
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
         self.model: nn.Module = model
         self.name = name
         self._tokenizer, self._generation = tokenizer, generation
-        self.facts: Mapping[str, Any] = {"kind": "prompts", **generation.facts()}
+        self.facts: Mapping[str, Any] = {"kind": "prompts", **generation.facts(), **(facts or {})}
         self.texts: Sequence[str] = ()
 
     def offload_options(self) -> dict[str, Any]:
@@ -66,3 +75,28 @@ class PromptWorkload:
             for tokens in self._generation.batches(self.model, self._tokenizer)
             for text in self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
         ]
+
+
+class FollowedTrace:
+    """A trace played by random weights of its model's shape. See `Workload`, `specmd.stand_in`.
+
+    Args:
+        played: the trace and its stand-in model.
+        name: of the trace, for results.
+        facts: what else identifies it, as JSON.
+
+    """
+
+    def __init__(self, played: TraceWorkload, name: str, facts: Mapping[str, Any]) -> None:
+        self.model: nn.Module = played.model
+        self.name = name
+        self._played = played
+        self.facts: Mapping[str, Any] = {"kind": "trace", **facts}
+
+    def offload_options(self) -> dict[str, Any]:
+        """Return experts of random bytes, and the trace's routing."""
+        return {"store": self._played.store(), "routing": self._played.routing}
+
+    def play(self) -> None:
+        """Run every step of the trace."""
+        self._played.play()

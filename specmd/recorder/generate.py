@@ -12,39 +12,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from specmd.errors import SpecmdError
 from specmd.recorder.generation import Generation
 from specmd.recorder.prompts import Prompt, as_prompts
 from specmd.recorder.recorder import Logits, Recorder
 from specmd.trace import Trace
-
-TINY_NAMES = ("tiny", "builtin")
-
-
-def load_model(name: str | PathLike[str]) -> tuple[Any, Any]:
-    """Load `(model, tokenizer)`: `tiny` for the shipped one, else a folder or a hub name.
-
-    Raises:
-        SpecmdError: transformers is not installed, or nothing loadable is found under the name.
-
-    """
-    try:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-    except ImportError:
-        raise SpecmdError(
-            "recording needs transformers: pip install 'specmd-bench[record]'"
-        ) from None
-    if str(name) in TINY_NAMES:
-        from specmd.tiny import load_tiny
-
-        return load_tiny()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
-        model: Any = AutoModelForCausalLM.from_pretrained(name)
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SpecmdError(f"model '{name}' cannot be loaded: {reason}") from None
-    return model.eval(), tokenizer
 
 
 def record_model(

@@ -141,7 +141,7 @@ def test_a_killed_recording_is_in_the_way_until_it_is_rescued(record, tmp_path, 
 
 
 def test_ctrl_c_keeps_what_there_is(record, tmp_path, monkeypatch):
-    import specmd.recorder.generate as generate
+    import specmd.recorder.generation as generate
 
     def interrupted(*args):
         if encoded:

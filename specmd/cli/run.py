@@ -1,0 +1,212 @@
+"""`specmd run`: play prompts or a trace through a live cache and measure it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from specmd.cli.options import AGAIN, Options, takes_options
+from specmd.errors import Exit, SpecmdError
+
+if TYPE_CHECKING:
+    from specmd.measurement.jobs import Job
+    from specmd.measurement.sources import Source
+
+_PROMPTS = "Of prompts: "
+_TRACE = "With --trace: "
+
+
+@takes_options(without=("route", "profile", "reset", "sequential", "warmup", "shape", "tokens"))
+def run(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]", help="tiny (the embedded model), a folder, or a name on the hub."
+        ),
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Follow a trace instead: random weights of true shapes (--shape)."
+        ),
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help=f"{_TRACE}model shape, or a .toml file; default its model's."
+        ),
+    ] = None,
+    layers: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help=f"{_TRACE}only the first N MoE layers.")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help=f"{_TRACE}only the first N tokens.")
+    ] = None,
+    prompts: Annotated[
+        str, typer.Option(metavar="FILE", help="Prompts as JSON Lines, or builtin.")
+    ] = "builtin",
+    domain: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only the prompts of this domain.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Tokens generated for a prompt.")
+    ] = 64,
+    batch: Annotated[int, typer.Option(metavar="B", min=1, help="Prompts that run together.")] = 1,
+    temperature: Annotated[
+        float, typer.Option(metavar="T", min=0, help="Of sampling; 0 decodes greedily.")
+    ] = 0.8,
+    prefill_chunk: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Tokens of a prefill chunk; default all at once."),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of the weights: float32, bfloat16, float16."),
+    ] = None,
+    experts: Annotated[
+        Literal["host", "disk"],
+        typer.Option(help="Where experts wait: host memory, or their checkpoint's files."),
+    ] = "host",
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of slots and dense weights, as torch names it."),
+    ] = None,
+    link: Annotated[
+        Literal["auto", "cpu", "accelerator"],
+        typer.Option(help="cpu keeps all in host memory, accelerator copies to the device."),
+    ] = "auto",
+    throttle: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RATE",
+            help=f"Pace the link: 2GB/s, 2GB/s,20us, or that of a hardware profile.{AGAIN}",
+        ),
+    ] = None,
+    prefill: Annotated[
+        Literal["waves", "bypass", "double_buffer"],
+        typer.Option(help="What steps wider than the cache do; see `specmd.offload`."),
+    ] = "waves",
+    deterministic: Annotated[
+        bool,
+        typer.Option("--deterministic", help="Complete all transfers before each layer decides."),
+    ] = False,
+    pinned_budget: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="Host memory that may be pinned, as 8GB.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Torch threads that compute.")
+    ] = None,
+    repetitions: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Plays of the workload that count.")
+    ] = 3,
+    warmup_runs: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Plays before them that do not.")
+    ] = 1,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the last play as a timeline for ui.perfetto.dev."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the results: a run file and its trace each."),
+    ] = None,
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="Run again what has a result in --out.")
+    ] = False,
+    *,
+    options: Options,
+) -> int:
+    """Run a model behind a live expert cache and measure it: TTFT, TPOT, and where time went.
+
+    The model generates from prompts, or, with --trace, random weights of a model's true shapes
+    follow recorded routing. Several values of an option make a grid, each run of it in a process of
+    its own. With --out, `specmd simulate --validate DIR` compares a simulation with it.
+    """
+    from specmd.cli.progress import progress
+    from specmd.cli.requests import deliver, grid_of, prepare
+    from specmd.measurement.jobs import Job, run_jobs
+    from specmd.measurement.settings import LiveSettings, parse_bytes, parse_throttle
+    from specmd.recorder.generation import Generation
+    from specmd.recorder.loading import quiet_hub
+    from specmd.recorder.prompts import read_prompts
+    from specmd.run_names import policy_name
+
+    prepare(options)
+    source: Source
+    if trace is not None:
+        if model is not None:
+            raise SpecmdError("give a MODEL or --trace, not both")
+        from specmd.measurement.sources import TraceSource
+
+        source = TraceSource(str(trace), shape, layers=layers, tokens=tokens, dtype=dtype)
+    else:
+        from specmd.measurement.sources import PromptSource
+
+        given = {"shape": shape, "layers": layers, "tokens": tokens}
+        unfit = next((name for name, value in given.items() if value is not None), None)
+        if unfit:
+            raise SpecmdError(f"--{unfit} goes with --trace")
+        generation = Generation(
+            tuple(read_prompts(prompts, domain)),
+            max_new_tokens=max_new_tokens,
+            batch=batch,
+            temperature=temperature,
+            seed=(options.seed or [0])[0],
+            prefill_chunk=prefill_chunk,
+        )
+        source = PromptSource(model or "tiny", generation, dtype, from_disk=experts == "disk")
+        quiet_hub(bars=sys.stderr.isatty())
+    jobs = [
+        Job(
+            source,
+            config,
+            LiveSettings(
+                device=device,
+                link=link,
+                throttle=parse_throttle(pace),
+                prefill=prefill,
+                deterministic=deterministic,
+                pinned_budget=None if pinned_budget is None else parse_bytes(pinned_budget),
+                compute_threads=threads,
+                checkpoint=model if experts == "disk" else None,
+                warmup_runs=warmup_runs,
+                repetitions=repetitions,
+            ),
+            training=None if options.training is None else str(options.training),
+            bounds=not options.no_bounds,
+            plugins=tuple(str(path) for path in options.plugin or ()),
+            out=None if out is None else str(out),
+            rerun=rerun,
+            timeline=None if timeline is None else str(timeline),
+            argv=tuple(sys.argv),
+        )
+        for pace in throttle or ["none"]
+        for config in grid_of(options).expand(source.header())
+    ]
+    _refuse(jobs, timeline)
+    runs = []
+    with progress("running") as report:
+        report(0, len(jobs), "")
+        for result in run_jobs(jobs, lambda done, total: report(done, total, "")):
+            runs.append(result)
+            report(len(runs), len(jobs), policy_name(result))
+    deliver(runs, options)
+    failed = [result for result in runs if result.status == "failed"]
+    for result in failed:
+        typer.echo(f"specmd: {policy_name(result)} failed: {result.reason}", err=True)
+    if out is not None:
+        typer.echo(f"specmd: {out}: {len(runs) - len(failed)} runs with their traces", err=True)
+    return Exit.RUN_FAILED if failed else Exit.OK
+
+
+def _refuse(jobs: list[Job], timeline: Path | None) -> None:
+    """Fail on what can be seen to be wrong before a model is loaded."""
+    from specmd.measurement.measuring import refuse
+
+    if timeline is not None and len(jobs) > 1:
+        raise SpecmdError(f"--timeline is of one run, and these are {len(jobs)}")
+    for job in jobs:
+        refuse(job.config)

@@ -1,0 +1,147 @@
+"""Live runs, one after another: a single one here, several in a fresh process each.
+
+What an allocator, a page cache or a compiled kernel remembers of one run must not help the next, so
+a grid of live runs starts a new process for every one of them. They never overlap: two runs at once
+would measure each other.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from specmd.config import RunConfig
+from specmd.description import contract
+from specmd.errors import SpecmdError
+from specmd.measurement.settings import LiveSettings
+from specmd.measurement.sources import Source
+from specmd.policy.registry import add_plugin
+from specmd.provenance import digest, provenance
+from specmd.results import Run, TraceFacts, read_run, write_run
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One live run, as it travels to its process; paths are text."""
+
+    source: Source
+    config: RunConfig
+    settings: LiveSettings
+    training: str | None = None
+    bounds: bool = True
+    plugins: tuple[str, ...] = ()
+    out: str | None = None
+    rerun: bool = False
+    timeline: str | None = None
+    argv: tuple[str, ...] = ()
+
+
+def run_jobs(jobs: Sequence[Job], progress: Progress | None = None) -> Iterator[Run]:
+    """Run everything in order; yield each run, failed ones too.
+
+    Raises:
+        SpecmdError: the only job of a list of one cannot be run.
+
+    """
+    if len(jobs) == 1:
+        yield run_job(jobs[0], progress)
+        return
+    for job in jobs:
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(1, mp_context=context)
+        try:
+            yield pool.submit(_run_or_fail, job).result()
+        except BrokenExecutor:
+            yield _failed(job, "its process died: killed, or out of memory")
+        finally:
+            with suppress(KeyboardInterrupt):
+                pool.shutdown(wait=True, cancel_futures=True)
+
+
+def run_job(job: Job, progress: Progress | None = None) -> Run:
+    """Run one job here, or read its result if there is one and it may be kept."""
+    from specmd.measurement.identity import measured_id
+    from specmd.measurement.measuring import measure
+    from specmd.trace import load, save
+
+    for path in job.plugins:
+        add_plugin(Path(path))
+    training = None if job.training is None else load(job.training)
+    workload = job.source.workload()
+    folder = None if job.out is None else Path(job.out)
+    if folder is not None and not job.rerun:
+        name = measured_id(workload, job.config, job.settings, training=training, bounds=job.bounds)
+        written = folder / f"{name}.json"
+        if written.is_file() and written.with_suffix(".npz").is_file():
+            return read_run(written)
+    timeline = None
+    if job.timeline is not None:
+        from specmd.engine.timeline import Timeline
+
+        timeline = Timeline()
+    measured = measure(
+        workload,
+        job.config,
+        job.settings,
+        training=training,
+        bounds=job.bounds,
+        timeline=timeline,
+        argv=job.argv,
+        progress=progress,
+    )
+    if timeline is not None and job.timeline is not None:
+        timeline.write(Path(job.timeline))
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        save(measured.trace, folder / f"{measured.run.id}.npz")
+        write_run(measured.run, folder)
+    return measured.run
+
+
+def _run_or_fail(job: Job) -> Run:
+    """Run a job in a process of its own: whatever goes wrong is a failed run."""
+    try:
+        return run_job(job)
+    except SpecmdError as error:
+        return _failed(job, str(error))
+    except Exception as error:
+        return _failed(job, f"{type(error).__name__}: {error}")
+
+
+def _failed(job: Job, reason: str) -> Run:
+    """Record a run that came to no numbers."""
+    header = job.source.header()
+    facts = TraceFacts(
+        name=header.model,
+        digest="",
+        model=header.model,
+        kind="recorded",
+        num_layers=header.num_layers,
+        num_experts=header.num_experts,
+        top_k=header.top_k,
+        expert_bytes=header.expert_bytes,
+        tokens=0,
+        steps=0,
+        requests=0,
+        counted_tokens=0,
+        counted_steps=0,
+        complete=False,
+    )
+    inputs = replace(job, argv=(), out=None)
+    return Run(
+        id=digest({"job": repr(inputs)}),
+        source="measured",
+        label="measured",
+        status="failed",
+        reason=reason,
+        config=job.config,
+        trace=facts,
+        contract=contract(job.config),
+        provenance=provenance(job.config, "", job.argv),
+    )

@@ -1,0 +1,150 @@
+"""Where a workload comes from: a model and prompts, or a trace and a shape; as it is asked for.
+
+A source is small and can be sent to another process, which loads what it names. `header` says what
+a grid has to know of the model (layers, experts, size of an expert) without loading its weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from specmd.errors import SpecmdError
+from specmd.measurement.workload import PromptWorkload, Workload
+from specmd.recorder.generation import Generation
+from specmd.recorder.loading import model_name
+from specmd.shape import ModelShape, load_shape, shape_for_model
+from specmd.trace import Trace, TraceHeader, load
+
+
+class Source(Protocol):
+    """Makes a workload."""
+
+    def header(self) -> TraceHeader:
+        """Return what a grid must know of the model."""
+        ...
+
+    def workload(self) -> Workload:
+        """Load everything."""
+        ...
+
+
+@dataclass(frozen=True)
+class PromptSource:
+    """A model that continues prompts.
+
+    Args:
+        model: `tiny`, a folder, or a name on the hub.
+        generation: what it generates.
+        dtype: of the weights, a name torch knows; by default the checkpoint's.
+        from_disk: read experts from the checkpoint as they are needed.
+
+    """
+
+    model: str
+    generation: Generation
+    dtype: str | None = None
+    from_disk: bool = False
+
+    def __post_init__(self) -> None:
+        if self.from_disk and not Path(self.model).is_dir():
+            raise SpecmdError(f"{self.model}: experts can only be read from a folder on disk")
+
+    def header(self) -> TraceHeader:
+        """Build the model on the meta device and count."""
+        from specmd.recorder.facts import model_facts
+        from specmd.recorder.gates import find_moe
+        from specmd.recorder.loading import outline_model
+
+        model = outline_model(self.model, self.dtype)
+        moe = find_moe(model)
+        facts = model_facts(model, moe)
+        return TraceHeader(
+            model=self.name,
+            num_layers=len(moe.layers),
+            num_experts=moe.num_experts,
+            top_k=facts.get("top_k") or 1,
+            expert_bytes=facts.get("expert_bytes"),
+        )
+
+    def workload(self) -> Workload:
+        """Load model and tokenizer."""
+        from specmd.recorder.loading import load_model
+
+        model, tokenizer = load_model(self.model, dtype=self.dtype, without_experts=self.from_disk)
+        return PromptWorkload(model, tokenizer, self.generation, self.name, self._facts())
+
+    @property
+    def name(self) -> str:
+        """What results call the model."""
+        return model_name(self.model)
+
+    def _facts(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "from_disk": self.from_disk}
+
+
+@dataclass(frozen=True)
+class TraceSource:
+    """A trace that is followed by random weights of a model's true shapes.
+
+    Args:
+        trace: path of the trace.
+        shape: name or file of the shape; by default that of the trace's model.
+        layers: only the first so many MoE layers.
+        tokens: only the first so many tokens.
+        dtype: of the weights, a name torch knows; by default the shape's.
+
+    """
+
+    trace: str
+    shape: str | None = None
+    layers: int | None = None
+    tokens: int | None = None
+    dtype: str | None = None
+
+    def header(self) -> TraceHeader:
+        """Return the trace's header as it will be run: layers cut, experts as large as here."""
+        import torch
+
+        from specmd.engine.layout import read_layout
+        from specmd.recorder.gates import find_moe
+        from specmd.stand_in.model import build_model
+
+        trace, shape = self._inputs()
+        count = self.layers or trace.header.num_layers
+        with torch.device("meta"):
+            outline = build_model(
+                shape, layers=count, dtype=self.dtype or "bfloat16", device="meta"
+            )
+        layout = read_layout(find_moe(outline))
+        sizes = {"num_layers": count, "expert_bytes": layout.expert_bytes}
+        return trace.header.model_copy(update=sizes)
+
+    def workload(self) -> Workload:
+        """Load the trace and build the model."""
+        from specmd.measurement.workload import FollowedTrace
+        from specmd.stand_in import TraceWorkload
+
+        trace, shape = self._inputs()
+        made = TraceWorkload(trace, shape, layers=self.layers, tokens=self.tokens, dtype=self.dtype)
+        facts = {
+            "trace": trace.digest,
+            "shape": shape.name,
+            "layers": self.layers,
+            "tokens": self.tokens,
+            "dtype": self.dtype,
+        }
+        return FollowedTrace(made, Path(self.trace).stem, facts)
+
+    def _inputs(self) -> tuple[Trace, ModelShape]:
+        trace = load(self.trace)
+        if self.shape is not None:
+            return trace, load_shape(self.shape)
+        known = shape_for_model(trace.header.model)
+        if known is None:
+            raise SpecmdError(
+                f"{self.trace}: no shape is known for model '{trace.header.model}': name one "
+                "(--shape, see `specmd list shapes`)"
+            )
+        return trace, known
