@@ -48,21 +48,32 @@ def bind_replay(
     policy: type, link: type, *, sequential: bool, compiled: bool
 ) -> Callable[..., None]:
     """Return `residency.run` (or `run_sequential`) for a policy class and a link class."""
-    bindings = {hook: getattr(link, hook.__name__, hook) for hook in LINK_HOOKS}
+    entry = residency.run_sequential if sequential else residency.run
+    return specialise(entry, bind_hooks(policy, link), compiled)
+
+
+def bind_hooks(policy: type, link: type) -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Return what the names stand for by which the core calls a policy and a link."""
+    bindings: dict[Callable[..., Any], Callable[..., Any]] = {
+        hook: getattr(link, hook.__name__, hook) for hook in LINK_HOOKS
+    }
     for hook in POLICY_HOOKS:
         bindings[hook] = getattr(policy, hook.__name__, hook)
     if not hasattr(policy, "victim"):
         bindings[policy_hooks.victim] = _least_ranked(policy)
     elif not is_compiled(policy):
         bindings[policy_hooks.victim] = _ask_with_candidates
-    entry = residency.run_sequential if sequential else residency.run
-    return specialise(entry, bindings, compiled)
+    return bindings
 
 
 def bind_plan(prefetcher: type, *, compiled: bool) -> Callable[..., int]:
     """Return `prefetching.plan` for a prefetcher class."""
-    predict = prefetcher.predict  # type: ignore[attr-defined]
-    return specialise(prefetching.plan, {prefetching.predict: predict}, compiled)
+    return specialise(prefetching.plan, bind_predict(prefetcher), compiled)
+
+
+def bind_predict(prefetcher: type) -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Return what the name stands for by which a prefetcher is asked."""
+    return {prefetching.predict: prefetcher.predict}  # type: ignore[attr-defined]
 
 
 class Candidates:

@@ -15,7 +15,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -41,6 +41,31 @@ def specialise(
     Specialisations are kept: asking again for the same one costs nothing.
     """
     return _specialise(entry, tuple(bindings.items()), compiled)
+
+
+def specialise_held(
+    entry: Function, bindings: Mapping[Function, Function], held: tuple[Any, ...]
+) -> Function:
+    """Compile `entry` with its leading arguments read once (see `specmd.held`).
+
+    Returns a function of the other arguments. The held arrays may change, be replaced they may not.
+    """
+    numba: Any = importlib.import_module("numba")
+    holding: Any = importlib.import_module("specmd.held")
+    call, keep = _specialise_held(entry, tuple(bindings.items()), numba.typeof(held))
+    bound = partial(call, holding.hold(keep, held))
+    vars(bound)["held"] = held  # alive as long as what was made of it
+    return bound
+
+
+@cache
+def _specialise_held(
+    entry: Function, bindings: tuple[tuple[Function, Function], ...], kind: Any
+) -> tuple[Function, Function]:
+    holding: Any = importlib.import_module("specmd.held")
+    graph = _Graph({**dict(bindings), holding.entry: entry})
+    call = _compile(graph, holding.call_held, str(kind), thaw=holding.make_thaw(kind))
+    return call, _compile(_Graph({}), holding.keep)
 
 
 @cache
@@ -121,13 +146,16 @@ def _with_plain_numbers(function: FunctionType) -> FunctionType:
     return function
 
 
-def _compile(graph: _Graph, entry: Function) -> Function:
+def _compile(graph: _Graph, entry: Function, *extra: str, **names: Any) -> Function:
+    """Compile `entry`; `names` are globals it is given, told apart in the cache by `extra`."""
     numba: Any = importlib.import_module("numba")  # slow to import, and its options are untyped
     config = numba.core.config
 
-    folder = cache_home() / f"kernels-{_digest(graph.reachable(entry), numba.__version__)}"
+    folder = cache_home() / f"kernels-{_digest(graph.reachable(entry), numba.__version__, *extra)}"
 
     def finish(function: FunctionType, is_entry: bool) -> Function:
+        if is_entry:
+            function.__globals__.update(names)
         jitted: Function = numba.njit(
             error_model="numpy",
             nogil=True,

@@ -1,26 +1,30 @@
 """Decisions: the residency core of the simulator, asked event by event.
 
 Nothing is decided here. An event that has just been routed becomes a chunk of one event; the
-prefetcher proposes keys for it exactly as it does over a trace; `specmd.residency.run`, bound to
+prefetcher proposes keys for it exactly as it does over a trace; `specmd.residency.serve`, bound to
 the policy and to the link `Commands`, serves it and leaves its commands behind. The decision
 digest and the counters are therefore those a simulation of the same routing would give.
+
+Compiled code is given the state once, and an event is then one call with its clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from specmd import residency
-from specmd.binding import as_lists, bind_plan, bind_replay, is_compiled
+from specmd.binding import as_lists, bind_hooks, bind_predict, is_compiled
+from specmd.engine.one_event import plan_event, serve_event
 from specmd.errors import SpecmdError
-from specmd.links.commands import PENDING, WRITTEN, Commands
+from specmd.kernel import specialise, specialise_held
+from specmd.links.commands import PENDING, Commands
 from specmd.policy.event import NOBODY, World
 from specmd.policy.registry import Choice
-from specmd.prefetching import Outlook, Proposals
+from specmd.prefetching import Proposals
 from specmd.schedule import Schedule
 
 NOWHERE = int(NOBODY)
@@ -71,18 +75,13 @@ class Decisions:
         self.predicts = hasattr(prefetch.entry.cls, "predict")
         self.needs = {*evict.entry.needs, *prefetch.entry.needs}
         self.depth = int(prefetch.values.get("depth", 0)) if "lookahead" in self.needs else 0
-        self._run = bind_replay(evict.entry.cls, Commands, sequential=False, compiled=self.compiled)
-        self._plan = (
-            bind_plan(prefetch.entry.cls, compiled=self._plan_compiled) if self.predicts else None
-        )
         self._prefetcher: Any = prefetch.create(world)
         keys = world.num_keys
         self._proposals = Proposals(
             np.zeros(keys, np.uint32), np.zeros(keys, np.int64), np.zeros(keys), np.zeros(2, int)
         )
-        self._starts = np.zeros(2, np.int64)
+        self._token_start = np.zeros(2, np.int64)
         none = np.zeros(0, np.int64)
-        self._future: Any = none if self.compiled else []
         self._chunk = residency.Chunk(
             first_clock=0,
             step=np.zeros(1, np.uint32),
@@ -93,13 +92,16 @@ class Decisions:
             tokens=np.ones(keys, np.uint32),
             gates=np.zeros(keys if "weights" in self.needs else 0),
             next_use=none,
-            prefetch_start=self._starts if self.predicts else none,
+            prefetch_start=np.zeros(2, np.int64) if self.predicts else none,
             prefetch_keys=self._proposals.key if self.predicts else np.zeros(0, np.uint32),
             prefetch_due=self._proposals.due if self.predicts else none,
             prefetch_score=self._proposals.score if self.predicts else np.zeros(0),
         )
         self._no_scores = np.zeros((0, 0, 0, 0), np.float32)
         self._scores = self._no_scores
+        self._clock = 0
+        self._plan: Callable[[int, npt.NDArray[np.float32]], None] | None = None
+        self._serve: dict[int, Callable[[int], int]] = {}  # by admission
         self.core: Any = None
         self.reset()
 
@@ -116,6 +118,56 @@ class Decisions:
                 core.mark[key] = mark & residency.FETCHED_EVER
             core = core._replace(counters=old.counters, digest=old.digest)
         self.core, self.link, self.policy = core, link, policy
+        self._plan, self._serve = None, {}
+
+    def _bind_serve(self, admission: int) -> Callable[[int], int]:
+        """Return a function that serves the present event, given its clock."""
+        world, core = self.world, self.core._replace(admission=admission)
+        hooks = bind_hooks(self.evict.entry.cls, Commands)
+        sizes = world.num_layers, world.num_experts
+        if self.compiled:
+            state = (core, self.policy, self.link, self._chunk, *sizes)
+            return specialise_held(serve_event, hooks, state)
+        run = specialise(serve_event, hooks, compiled=False)
+
+        def serve(clock: int) -> int:
+            event = as_lists(self._used_part())
+            return int(run(core, self.policy, self.link, event, *sizes, clock))
+
+        return serve
+
+    def _bind_plan(self) -> Callable[[int, npt.NDArray[np.float32]], None]:
+        """Return a function that asks the prefetcher, given the event's clock and scores."""
+        world, chunk, made = self.world, self._chunk, self._proposals
+        hooks = bind_predict(self.prefetch.entry.cls)
+        sizes = world.num_layers, world.num_experts
+        if self._plan_compiled:
+            state = (self._prefetcher, chunk, self._token_start, made, *sizes)
+            return specialise_held(plan_event, hooks, state)
+        run = specialise(plan_event, hooks, compiled=False)
+
+        def plan(clock: int, scores: npt.NDArray[np.float32]) -> None:
+            listed = as_lists((chunk, self._token_start, made))
+            run(self._prefetcher, *listed, *sizes, clock, scores)
+            for array, values in zip(made, listed[2], strict=True):
+                array[:] = values
+            chunk.prefetch_start[1] = made.count[0]
+
+        return plan
+
+    def _used_part(self) -> residency.Chunk:
+        """Return the chunk without what is left of wider events."""
+        chunk = self._chunk
+        keys = int(chunk.start[1])
+        proposals = int(chunk.prefetch_start[1]) if self.predicts else 0
+        return chunk._replace(
+            keys=chunk.keys[:keys],
+            tokens=chunk.tokens[:keys],
+            gates=chunk.gates[:keys],
+            prefetch_keys=chunk.prefetch_keys[:proposals],
+            prefetch_due=chunk.prefetch_due[:proposals],
+            prefetch_score=chunk.prefetch_score[:proposals],
+        )
 
     def restart(self) -> None:
         """Forget everything: cache, counts, digest, and what policies have seen."""
@@ -151,39 +203,22 @@ class Decisions:
         count = len(keys)
         pool = layer if self.world.pools > 1 else 0
         self.passes_by = self.bypass_wide and count > int(self.world.capacity[pool])
-        chunk = self._chunk._replace(first_clock=1 + step * self.world.num_layers + layer)
+        self._clock = 1 + step * self.world.num_layers + layer
+        chunk = self._chunk
         chunk.step[0], chunk.layer[0], chunk.phase[0] = step, layer, phase
         chunk.start[1] = count
         chunk.keys[:count] = keys
         chunk.tokens[:count] = tokens
         if len(chunk.gates) and gates is not None:
             chunk.gates[:count] = gates
-        self._chunk = chunk
-        if self._plan is None:
+        if not self.predicts:
             return
         if scores is not None:
             self._show(layer, scores)
-        ends = np.array([0, live_tokens], np.int64)
-        outlook = Outlook(0, chunk.start, chunk.keys, ends, step, self._scores)
-        self._proposals.count[:] = 0
-        world = self.world
-        args: Any = (
-            chunk,
-            outlook,
-            world.num_layers,
-            world.num_experts,
-            0,
-            self._starts,
-            self._proposals,
-        )
-        if self._plan_compiled:
-            self._plan(self._prefetcher, *args)
-            return
-        listed = as_lists(args)
-        self._plan(self._prefetcher, *listed)
-        for array, values in zip(self._proposals, listed[-1], strict=True):
-            array[:] = values
-        self._starts[:] = listed[-2]
+        self._token_start[1] = live_tokens
+        if self._plan is None:
+            self._plan = self._bind_plan()
+        self._plan(self._clock, self._scores)
 
     def _show(self, layer: int, scores: npt.NDArray[np.float32]) -> None:
         """Put scores where a prefetcher looks for them: (T, layers, depth, experts)."""
@@ -195,14 +230,15 @@ class Decisions:
 
     def decide(self) -> list[tuple[int, int]]:
         """Serve the event; return its commands, each (command, key), in order."""
-        chunk = self._chunk if self.compiled else as_lists(self._chunk)
-        core = self.core
-        if self.passes_by:
-            core = core._replace(admission=residency.NEVER_ADMIT)
-        self._run(core, self.policy, self.link, self._future, chunk, self.world.num_experts)
-        link = self.link
-        written = int(link.count[WRITTEN])
-        return [(int(link.command[i]), int(link.key[i])) for i in range(written)]
+        admission = residency.NEVER_ADMIT if self.passes_by else self.admission
+        serve = self._serve.get(admission)
+        if serve is None:
+            serve = self._serve[admission] = self._bind_serve(admission)
+        written = serve(self._clock)
+        if not written:
+            return []
+        commands, keys = self.link.command[:written], self.link.key[:written]
+        return [(int(command), int(key)) for command, key in zip(commands, keys, strict=True)]
 
     def pending(self) -> Iterator[int]:
         """Keys of the prefetches that the core holds to be under way."""

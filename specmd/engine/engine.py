@@ -63,6 +63,7 @@ class Engine:
         self._timeline = timeline
         self._decisions, self._residence, self._log = decisions, residence, log
         self._layer_of = {id(layer.experts): n for n, layer in enumerate(moe.layers)}
+        self._keys = np.arange(len(moe.layers) * moe.num_experts).reshape(-1, moe.num_experts)
         self._lookahead = Lookahead(moe.layers, decisions.depth)
         self._lookahead.has_norms = False  # only the raw scores are used
         self.routing_s = self.deciding_s = 0.0
@@ -91,24 +92,28 @@ class Engine:
 
     def _forward(self, experts: nn.Module, hidden: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
         number = self._layer_of[id(experts)]
-        name = self._moe.layers[number].name
         passes, count = self._passes, self._moe.num_experts
-        passes.require_pass(len(hidden), name)
+        if not passes.is_pass_of(hidden.shape[0]):
+            raise SpecmdError(
+                f"{self._moe.layers[number].name}: experts were called outside a forward pass of "
+                "the model, or with other tokens: call the model itself while it is offloaded"
+            )
         began_s = time.perf_counter()
-        kind = weights.dtype
+        own = weights  # what kernels weigh with
         if self._routing is not None:
             ids, weights = self._routing.choose(number, ids, weights)
+            own = weights.to(own.dtype)
         chosen = ids.cpu().numpy()
         live = chosen if passes.all_live else chosen[passes.live]
-        uses = _count(live.reshape(-1), count, name)
+        uses = _count(live.reshape(-1), count, self._moe.layers[number].name)
         self.routing_s += time.perf_counter() - began_s
         if not len(live):
             return torch.zeros_like(hidden)
         wanted = uses.nonzero()[0]
-        keys = wanted + number * count
+        keys = self._keys[number][wanted]
         self._propose(number, hidden, live, weights, uses, wanted, keys)
         mask = None if passes.all_live else torch.from_numpy(passes.live)
-        group = Grouping(ids, weights.to(kind), uses.tolist(), mask)
+        group = Grouping(ids, own, uses.tolist(), mask)
         products: dict[int, Tensor] = {}
         timeline = self._timeline
         views = self._residence.slots.views

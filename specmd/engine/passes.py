@@ -16,10 +16,10 @@ from torch import nn
 
 from specmd.engine.routing import PassTokens, Routing
 from specmd.engine.step_times import StepTimes
-from specmd.errors import SpecmdError
 from specmd.recorder.capture import Capture, Step
 from specmd.recorder.gates import MoeModel
 from specmd.recorder.lookahead import Lookahead
+from specmd.recorder.requests import Batch
 from specmd.trace import DECODE, PREFILL
 
 
@@ -58,6 +58,9 @@ class Passes(Capture):
         self.token_ids: npt.NDArray[np.int32] = np.zeros(0, np.int32)
         self.all_live = True
         self.running = False
+        self._read_last: Batch | None = None  # the batch and kind of the last pass,
+        self._read_kind = (0, 0)
+        self._columns = (self.request, self.phases)  # and what all such passes have alike
 
     def install(self) -> None:
         """Put the hooks on the decoder."""
@@ -80,13 +83,9 @@ class Passes(Capture):
         if self.times is not None:
             self.times.end()
 
-    def require_pass(self, tokens: int, name: str) -> None:
-        """Raise SpecmdError unless a pass of so many tokens is running."""
-        if not self.running or len(self.live) != tokens:
-            raise SpecmdError(
-                f"{name}: experts were called outside a forward pass of the model, or with other "
-                "tokens: call the model itself while it is offloaded"
-            )
+    def is_pass_of(self, tokens: int) -> bool:
+        """Whether a pass of so many tokens is running."""
+        return self.running and len(self.live) == tokens
 
     def _enter(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.times is not None:
@@ -97,11 +96,13 @@ class Passes(Capture):
     def _take(self, tokens: PassTokens) -> None:
         self.live, self.phases = tokens.live, tokens.phase
         self.request, self.token_ids = tokens.request, tokens.token_ids
-        self.all_live = bool(self.live.all())
-        self.phase = PREFILL if (self.phases[self.live] == PREFILL).any() else DECODE
-        self.number += bool(self.live.any())
+        count = int(np.count_nonzero(self.live))
+        self.all_live = count == len(self.live)
+        phases = self.phases if self.all_live else self.phases[self.live]
+        self.phase = DECODE if np.count_nonzero(phases) == count else PREFILL  # which is 0
+        self.number += count > 0
         self.running = True
-        if self.times is not None and not self.live.any():
+        if self.times is not None and not count:
             self.times.drop()
 
     def _read(
@@ -111,15 +112,22 @@ class Passes(Capture):
         self._begin(decoder, args, kwargs)
         step = self._step
         assert step is not None
-        rows, width = step.batch.rows, step.columns
+        batch, width = step.batch, step.columns
+        rows, kind = batch.rows, (step.phase, width)
+        if self._read_last is not batch or self._read_kind != kind:
+            self._read_last, self._read_kind = batch, kind
+            requests = np.arange(rows, dtype=np.int32) + batch.first_request
+            self._columns = (
+                np.repeat(requests, width),
+                np.full(rows * width, step.phase, np.uint8),
+            )
         fed = None if step.token_ids is None else step.token_ids.cpu().numpy()
         mask = None if step.mask is None else step.mask.cpu().numpy().astype(np.bool_)
-        first = step.batch.first_request
         ids = np.full((rows, width), -1) if fed is None else fed
         return PassTokens(
-            live=step.batch.real_tokens(step.phase, fed, mask, width).reshape(-1),
-            request=np.repeat(np.arange(first, first + rows, dtype=np.int32), width),
-            phase=np.full(rows * width, step.phase, np.uint8),
+            live=batch.real_tokens(step.phase, fed, mask, width).reshape(-1),
+            request=self._columns[0],
+            phase=self._columns[1],
             token_ids=ids.reshape(-1).astype(np.int32),
         )
 

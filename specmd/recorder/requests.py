@@ -72,8 +72,9 @@ class Batch:
         real = np.ones((self.rows, width), dtype=np.bool_) if mask is None else mask
         if phase == PREFILL or tokens is None:
             return real
-        if self.stop_ids.size:
-            self.finished |= (tokens[:, :, None] == self.stop_ids).any(axis=(1, 2))
+        if not self.stop_ids.size:
+            return real
+        self.finished |= (tokens[:, :, None] == self.stop_ids).any(axis=(1, 2))
         return real & ~self.finished[:, None]
 
 
