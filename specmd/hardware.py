@@ -98,7 +98,7 @@ class HostLink(_Figures):
     waits for at most one of them.
     """
 
-    type: Literal["pcie", "nvlink-c2c", "unified", "simulated"]
+    type: Literal["pcie", "nvlink-c2c", "unified", "memory", "simulated"]
     generation: int | None = Field(default=None, ge=1, le=7)
     width: int | None = Field(default=None, ge=1, le=16)
     bytes_per_s: Figure

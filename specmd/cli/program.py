@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from specmd import __version__
+from specmd.cli.calibrate import calibrate
 from specmd.cli.env import env
 from specmd.cli.import_ import import_
 from specmd.cli.inspect_ import inspect_
@@ -52,6 +53,7 @@ app.command("inspect")(inspect_)
 app.command("simulate")(simulate)
 app.command("sweep")(sweep)
 app.command("run")(run)
+app.command("calibrate")(calibrate)
 app.command("list")(list_)
 app.command("validate")(validate)
 app.command("env")(env)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specmd.cli.options import Options, takes_options
-from specmd.errors import Exit
+from specmd.cli.options import AGAIN, Options, takes_options
+from specmd.errors import Exit, SpecmdError
 
 if TYPE_CHECKING:
     from specmd.results import Run
@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
 @takes_options()
 def simulate(
-    traces: Annotated[list[Path], typer.Argument(metavar="TRACE", help="Trace files.")],
+    traces: Annotated[
+        list[Path] | None, typer.Argument(metavar="TRACE", help="Trace files.")
+    ] = None,
+    validate: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="RUN",
+            help="Compare with runs that `specmd run --out` measured: files or folders; takes "
+            f"their traces and options, and the --profile of their machine.{AGAIN}",
+        ),
+    ] = None,
     *,
     options: Options,
 ) -> int:
@@ -31,6 +41,14 @@ def simulate(
     from specmd.simulation import try_config
     from specmd.trace import load
 
+    if validate:
+        from specmd.cli.predictions import validate_runs
+
+        if traces:
+            raise SpecmdError("--validate brings its own traces: leave TRACE out")
+        return validate_runs(validate, options)
+    if not traces:
+        raise SpecmdError("name a trace, or runs to --validate")
     prepare(options)
     grid = grid_of(options)
     training = load(options.training) if options.training else None

@@ -16,7 +16,7 @@ from weakref import WeakSet
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from specmd import residency
 from specmd.engine.checkpoint import CheckpointStore
@@ -156,6 +156,14 @@ class Offload:
         self._passes.restart()
         self._log = self._new_log()
         self._engine.restart(self._log)
+
+    @property
+    def views(self) -> list[dict[str, Tensor]]:
+        """Tensors of the experts in the slots, by the names of the `experts` module's parameters.
+
+        For measurements: what lies in a slot changes as the model runs.
+        """
+        return [] if self._slots is None else self._slots.views[: self.capacity_slots]
 
     # The block.
 

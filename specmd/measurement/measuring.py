@@ -255,7 +255,9 @@ def _metrics(
     warnings: list[str] = []
     for play in plays:
         found = latency(trace, play.step_seconds, 0, play.busy_s)
-        for name, value in found.metrics.items():
+        counted = tally(play.counters.sum(axis=(0, 1)), trace.header.expert_bytes)
+        several = found.metrics | {name: counted[name] for name in ("hit_rate", "late_rate")}
+        for name, value in several.items():
             if value is not None:
                 timed.setdefault(name, []).append(float(value))
         if play is middle:

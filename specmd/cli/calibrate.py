@@ -1,0 +1,135 @@
+"""`specmd calibrate`: measure this machine and write a hardware profile."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from specmd.errors import SpecmdError
+
+if TYPE_CHECKING:
+    from specmd.calibration import Calibration
+    from specmd.measurement.sources import Source
+
+_TRACE = "With --trace: "
+
+
+def calibrate(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]", help="tiny (the embedded model), a folder, or a name on the hub."
+        ),
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Random weights of true shapes instead (--shape)."),
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Model shape, or a .toml file; default the model's."),
+    ] = None,
+    layers: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help=f"{_TRACE}only the first N MoE layers.")
+    ] = None,
+    tokens: Annotated[
+        int, typer.Option(metavar="N", min=1, help=f"{_TRACE}only the first N tokens.")
+    ] = 256,
+    dtype: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of the weights: float32, bfloat16, float16."),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of slots and dense weights, as torch names it."),
+    ] = None,
+    link: Annotated[
+        Literal["auto", "cpu", "accelerator"],
+        typer.Option(help="cpu keeps all in host memory, accelerator copies to the device."),
+    ] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Torch threads that compute.")
+    ] = None,
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="Of the profile: lower case, as in results.")
+    ] = "this-machine",
+    out: Annotated[Path, typer.Option(metavar="FILE.toml", help="Profile to write.")] = Path(
+        "this-machine.toml"
+    ),
+) -> None:
+    """Measure this machine and write a hardware profile: its link, memory, arithmetic, software.
+
+    Rates of arithmetic and costs of software are those of the model: calibrate with the one to be
+    simulated. All its experts must fit on the device beside their originals on the host; of larger
+    models, --trace with --layers runs a part.
+    """
+    from specmd.calibration import calibrate as measure
+    from specmd.calibration.profile import profile_text
+    from specmd.cli.progress import progress
+    from specmd.measurement.settings import LiveSettings
+    from specmd.results import write_text
+    from specmd.shape import load_shape, shape_for_model
+
+    if out.suffix != ".toml":
+        raise SpecmdError(f"{out}: a profile is a .toml file")
+    source = _source(model, trace, shape, layers, tokens, dtype)
+    known = load_shape(shape) if shape else shape_for_model(source.header().model)
+    settings = LiveSettings(device=device, link=link, compute_threads=threads)
+    with progress("calibrating") as report:
+        found = measure(source.workload(), known, settings, name=name, progress=report)
+    write_text(out, profile_text(found.profile))
+    _say(out, found, known is None)
+
+
+def _source(
+    model: str | None,
+    trace: Path | None,
+    shape: str | None,
+    layers: int | None,
+    tokens: int,
+    dtype: str | None,
+) -> Source:
+    if trace is not None:
+        if model is not None:
+            raise SpecmdError("give a MODEL or --trace, not both")
+        from specmd.measurement.sources import TraceSource
+
+        return TraceSource(str(trace), shape, layers=layers, tokens=tokens, dtype=dtype)
+    if layers is not None:
+        raise SpecmdError("--layers goes with --trace")
+    from specmd.measurement.sources import PromptSource
+    from specmd.recorder.generation import Generation
+    from specmd.recorder.loading import quiet_hub
+    from specmd.recorder.prompts import read_prompts
+
+    quiet_hub(bars=sys.stderr.isatty())
+    generation = Generation(tuple(read_prompts()[:4]), max_new_tokens=24)
+    return PromptSource(model or "tiny", generation, dtype)
+
+
+def _say(out: Path, found: Calibration, shapeless: bool) -> None:
+    profile, link = found.profile, found.link
+    stack = profile.stack
+    assert stack is not None
+    typer.echo(f"{out}: {profile.title}", err=True)
+    lines = [
+        f"link      {link.bytes_per_s / 1e9:.2f} GB/s, {link.latency_s * 1e6:.0f} us a transfer, "
+        f"{link.wake_s * 1e6:.0f} us to wake (fit within {link.misfit:.1%})",
+        f"memory    {profile.memory_bytes_per_s.value / 1e9:.2f} GB/s read",
+        f"experts   {profile.flops_per_s.value / 1e9:.1f} GFLOP/s",
+        f"software  {stack.expert_s.value * 1e6:.0f} us an expert, {stack.layer_s.value * 1e6:.0f} "
+        f"us a layer, {stack.step_s.value * 1e6:.0f} us a step",
+    ]
+    misfits = [
+        f"{label} steps {misfit:+.1%}"
+        for label, misfit in (("decode", found.decode_misfit), ("prefill", found.prefill_misfit))
+        if misfit is not None
+    ]
+    lines.append(f"fit       simulated over measured, all experts resident: {', '.join(misfits)}")
+    if shapeless:
+        lines.append("warning: no shape is known for the model: attention counts as software")
+    for line in lines:
+        typer.echo(line, err=True)
