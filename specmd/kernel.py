@@ -64,8 +64,10 @@ def _specialise_held(
 ) -> tuple[Function, Function]:
     holding: Any = importlib.import_module("specmd.held")
     graph = _Graph({**dict(bindings), holding.entry: entry})
-    call = _compile(graph, holding.call_held, str(kind), thaw=holding.make_thaw(kind))
-    return call, _compile(_Graph({}), holding.keep)
+    # What numba keeps of `keep` names the types, too: one folder for each, like `call`'s own.
+    own = str(kind), _digest(graph.reachable(holding.call_held))
+    call = _compile(graph, holding.call_held, *own, thaw=holding.make_thaw(kind))
+    return call, _compile(_Graph({}), holding.keep, *own)
 
 
 @cache

@@ -77,4 +77,5 @@ def test_types_have_files_of_their_own(tmp_path: Path, monkeypatch: pytest.Monke
     for state in (make(), other):
         assert kernel.specialise_held(weigh, {}, (state, (0, 0.0)))(0, np.zeros(1)) > 0
     kernel._specialise_held.cache_clear()
-    assert len({file.parent for file in tmp_path.rglob("held.call_held*.nbc")}) == 2
+    for name in ("call_held", "keep"):
+        assert len({file.parent for file in tmp_path.rglob(f"held.{name}*.nbc")}) == 2
