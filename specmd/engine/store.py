@@ -72,14 +72,14 @@ class ArenaStore:
         self._left = pinned_budget_bytes
 
     def add_layer(self) -> Tensor:
-        """Make the arena of the next layer, (experts, blob_bytes) zeros, and return it."""
+        """Make the arena of the next layer, (experts, blob_bytes) of anything, and return it."""
         blobs, pinned = self._allocate(self._experts * self.layout.blob_bytes)
         self._arenas.append(blobs.view(self._experts, self.layout.blob_bytes))
         self._pinned.append(pinned)
         return self._arenas[-1]
 
     def _allocate(self, size: int) -> tuple[Tensor, bool]:
-        arena = torch.zeros(size, dtype=torch.uint8)
+        arena = torch.empty(size, dtype=torch.uint8)
         if self.pin_failure or (self._left is not None and self._left < size):
             return arena, False
         try:

@@ -28,7 +28,7 @@ def build_model(
     shape: ModelShape,
     *,
     layers: int | None = None,
-    dtype: str = "bfloat16",
+    dtype: str | None = None,
     device: Literal["cpu", "meta"] = "cpu",
     seed: int = 0,
 ) -> Any:
@@ -37,7 +37,7 @@ def build_model(
     Args:
         shape: what it is to be.
         layers: only the first so many MoE layers, and the dense ones before them; None is all.
-        dtype: of all weights: bfloat16, float16 or float32.
+        dtype: of all weights: bfloat16, float16 or float32; None is `default_dtype`.
         device: of the dense weights; on "meta" they hold nothing either.
         seed: of the dense weights.
 
@@ -46,6 +46,7 @@ def build_model(
             unknown dtype, or the shape's `[transformers]` table makes another model.
 
     """
+    dtype = dtype or default_dtype(shape)
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     wanted = shape.moe_layers if layers is None else layers
@@ -57,6 +58,11 @@ def build_model(
     if device == "cpu":
         _fill_dense(model, moe, Noise(seed, DTYPES[dtype]))
     return model.requires_grad_(False).eval()
+
+
+def default_dtype(shape: ModelShape) -> str:
+    """Return float32 for checkpoints in float32, else bfloat16: nothing narrower runs here."""
+    return "float32" if shape.expert_weight_bits == 32 else "bfloat16"
 
 
 def can_build(shape: ModelShape) -> bool:
@@ -96,7 +102,9 @@ def _empty_model(shape: ModelShape, layers: int, dtype: torch.dtype, device: str
     try:
         config = for_model(table.model_type, **sizes, **table.config, **dict.fromkeys(table.unset))
         with torch.device(device), ExpertsOnMeta(shape.experts), no_init_weights():
-            return auto.from_config(config, dtype=dtype)
+            model = auto.from_config(config, dtype=dtype)
+        model.tie_weights()
+        return model
     except (ValueError, TypeError, AttributeError) as error:
         raise SpecmdError(f"shape '{shape.name}', transformers: {error}") from error
 

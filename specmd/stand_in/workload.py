@@ -27,7 +27,7 @@ from specmd.shape import ModelShape
 from specmd.stand_in.batches import StepBatch, batches, in_rows
 from specmd.stand_in.context import Context
 from specmd.stand_in.memory import require_memory
-from specmd.stand_in.model import build_model, dense_parameters
+from specmd.stand_in.model import build_model, default_dtype, dense_parameters
 from specmd.stand_in.routing import ForcedRouting
 from specmd.stand_in.store import RandomStore
 from specmd.trace import Trace, slice_layers, slice_tokens
@@ -61,7 +61,8 @@ class TraceWorkload:
         shape: of the model that it was recorded from.
         layers: only the first so many MoE layers; None is all of them.
         tokens: only the first so many tokens.
-        dtype: of all weights; None is bfloat16. Also float16 and float32.
+        dtype: of all weights: bfloat16, float16 or float32; None is that of the checkpoint, or
+            bfloat16 where that is narrower.
         seed: of all random weights.
 
     Raises:
@@ -89,7 +90,7 @@ class TraceWorkload:
         seed: int = 0,
     ) -> None:
         count = _require_match(trace, shape, layers)
-        dtype = dtype or "bfloat16"
+        dtype = dtype or default_dtype(shape)
         hollow = build_model(shape, layers=count, dtype=dtype, device="meta")
         self.layout: Layout = read_layout(find_moe(hollow))
         kind = next(iter(hollow.parameters())).dtype
@@ -152,19 +153,22 @@ class TraceWorkload:
         played: list[PlayedStep] = []
         try:
             for batch in self.steps:
-                inputs = self._inputs(batch, device)
-                self.routing.show(batch, device)
-                began_s = time.perf_counter()
-                logits: Tensor = self.model(**inputs, use_cache=True, logits_to_keep=1).logits
-                logits[:, -1].argmax(-1).cpu()  # what a server waits for
-                took_s = time.perf_counter() - began_s
-                step = PlayedStep(batch.number, batch.phase, batch.tokens, batch.rows, took_s)
+                step = self._step(batch, device)
                 played.append(step)
                 if each is not None:
                     each(step)
         finally:
             self.routing.hide()
         return played
+
+    def _step(self, batch: StepBatch, device: torch.device) -> PlayedStep:
+        inputs = self._inputs(batch, device)
+        self.routing.show(batch, device)
+        began_s = time.perf_counter()
+        logits: Tensor = self.model(**inputs, use_cache=True, logits_to_keep=1).logits
+        logits[:, -1].argmax(-1).cpu()  # what a server waits for
+        took_s = time.perf_counter() - began_s
+        return PlayedStep(batch.number, batch.phase, batch.tokens, batch.rows, took_s)
 
     def _inputs(self, batch: StepBatch, device: torch.device) -> dict[str, Any]:
         flat = np.zeros(batch.rows * batch.columns, np.int64)
