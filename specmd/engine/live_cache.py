@@ -213,6 +213,7 @@ class Offload:
             by_score=self._schedule.by_score,
             timeout_s=options["timeout_s"],
             throttle=self._throttle,
+            timeline=options["timeline"],
         )
         self._residence = Residence(
             self._decisions,

@@ -22,6 +22,7 @@ from specmd.engine.link import COMPUTE, COPY, Link, Mark
 from specmd.engine.slots import Home, Slots
 from specmd.engine.store import ExpertStore
 from specmd.engine.throttle import Throttle
+from specmd.engine.timeline import Timeline
 from specmd.engine.transfer import Transfer
 from specmd.errors import SpecmdError
 
@@ -41,6 +42,7 @@ class Mover:
         by_score: the best prefetch first, else the oldest.
         timeout_s: a wait longer than this is an error.
         throttle: paces the copies, or None.
+        timeline: takes down the chunks, or None.
 
     """
 
@@ -54,11 +56,12 @@ class Mover:
         by_score: bool = True,
         timeout_s: float = 60.0,
         throttle: Throttle | None = None,
+        timeline: Timeline | None = None,
     ) -> None:
         self.lock = threading.Condition()
         self.link, self.store, self.slots = link, store, slots
         self.chunk_bytes, self.by_score = max(1, chunk_bytes), by_score
-        self.timeout_s, self.throttle = timeout_s, throttle
+        self.timeout_s, self.throttle, self.timeline = timeout_s, throttle, timeline
         self.demand: list[Transfer] = []
         self.ahead: list[Transfer] = []
         self.moved_bytes = 0
@@ -235,7 +238,12 @@ class Mover:
             link.synchronise(self._issued.popleft(), self.timeout_s)
         if self.throttle:
             self.throttle.pace(begin_s, stop - start)
-        self.busy_s += time.perf_counter() - began_s
+        ended_s = time.perf_counter()
+        self.busy_s += ended_s - began_s
+        if self.timeline is not None:
+            cause = "prefetch" if transfer.prefetched else "demand"
+            name = f"{self.timeline.key_name(key)} {cause}"
+            self.timeline.span("link", name, began_s, ended_s, slot=slot, bytes=stop - start)
         return stop
 
     def _wait_for_last_use(self, slot: int) -> None:

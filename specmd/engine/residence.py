@@ -228,10 +228,16 @@ class Residence:
 
     def _wait(self, transfers: Iterable[Transfer]) -> Transfer:
         """Let the host wait until one of the copies is issued, and kernels until it is there."""
+        timeline = self.mover.timeline
+        began_s = time.perf_counter() if timeline is not None else 0.0
         began = self._stalls.begin()
         done = self.mover.wait_for_any(transfers)
         self.mover.before_use(done.home.slot)
-        self._stalls.end(began, LATE_STALL if done.prefetched else DEMAND_STALL)
+        cause = LATE_STALL if done.prefetched else DEMAND_STALL
+        self._stalls.end(began, cause)
+        if timeline is not None:
+            name = f"{timeline.key_name(done.key)} {cause.replace('_', ' ')}"
+            timeline.span("stall", name, began_s, time.perf_counter())
         return done
 
     def restart(self) -> None:

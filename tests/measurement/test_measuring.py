@@ -1,0 +1,112 @@
+"""A measured run: its identities, its record, and what ties it to a simulation."""
+
+import json
+
+import numpy as np
+import pytest
+
+import specmd
+from specmd.engine.timeline import TRACKS, Timeline
+from specmd.errors import SpecmdError
+from specmd.grid import grid
+from specmd.measurement import LiveSettings
+from specmd.measurement.identity import measured_id
+from specmd.metrics import PARTS
+from specmd.results import parse_run
+from specmd.tables import run_table
+from specmd.text_table import plain
+
+
+@pytest.fixture(scope="module")
+def twice(measured):
+    return measured(bounds=True, repetitions=2, evict="lfu")
+
+
+def test_parts_add_up_to_ttft_tpot_and_the_total(twice):
+    metrics = twice.run.metrics
+    for short in ("ttft", "tpot", "total"):
+        parts = sum(metrics[f"{short}_{part}_s"] for part in PARTS)
+        assert parts == pytest.approx(metrics[f"{short}_s"])
+        assert metrics[f"{short}_s"] > 0
+    assert metrics["accesses"] == metrics["hits"] + metrics["late_hits"] + metrics["misses"]
+    steps = twice.trace.num_steps
+    assert steps == 2 * 5  # a prefill and four decode steps, twice
+    assert metrics["total_s"] == pytest.approx(2 * metrics["ttft_s"] + 8 * metrics["tpot_s"])
+
+
+def test_the_record_says_measured_and_on_what(twice):
+    run, measurement = twice.run, twice.run.measurement
+    assert run.source == "measured"
+    assert run.label.startswith(f"measured ({measurement.device}, cpu link")
+    assert measurement.spread["tpot_s"].values[0] != measurement.spread["tpot_s"].values[1]
+    assert len(measurement.spread["tpot_s"].values) == 2
+    assert run.metrics["tpot_s"] in measurement.spread["tpot_s"].values
+    assert measurement.slot_bytes == (51 + 2) * 98_304
+    assert measurement.store_bytes == 128 * 98_304
+    assert measurement.moved_bytes == run.metrics["misses"] * 98_304
+    assert measurement.pinned_share == 0
+    assert run.bounds.belady.misses <= run.metrics["misses"]
+    assert parse_run(run.to_json(), "here") == run
+    assert "measured (" in plain(run_table([run]))
+
+
+@pytest.mark.parametrize("prefetch", ["none", "next_gate"])
+def test_a_deterministic_run_decides_as_its_simulation(measured, prefetch):
+    found = measured(
+        evict="least_stale", prefetch=prefetch, schedule="guard", deterministic=True, repetitions=2
+    )
+    assert found.run.measurement.decision_digests == [found.run.decision_digest]
+    simulated = specmd.simulate(
+        found.trace, "least_stale", 51, prefetch=prefetch, schedule="guard", bounds=False
+    )
+    assert simulated.decision_digest == found.run.decision_digest
+    counted = ("hits", "misses", "prefetch_issued", "prefetch_wasted", "evictions")
+    assert {n: simulated.metrics[n] for n in counted} == {n: found.run.metrics[n] for n in counted}
+
+
+def test_text_and_routing_do_not_depend_on_the_cache(measured, workload):
+    small = measured(capacity=4)
+    text = workload.texts
+    large = measured(capacity="100%", prefetch="next_gate")
+    assert workload.texts == text
+    assert len(text) == 2
+    np.testing.assert_array_equal(small.trace.expert_ids, large.trace.expert_ids)
+
+
+def test_a_timeline_has_every_layer_and_expert(measured, tmp_path):
+    timeline = Timeline()
+    found = measured(timeline=timeline, warmup_runs=1)
+    timeline.write(tmp_path / "t.json")
+    events = json.loads((tmp_path / "t.json").read_text())
+    spans = [event for event in events if event["ph"] == "X"]
+    assert {event["tid"] for event in spans} == set(TRACKS.values())
+    assert all(event["ts"] >= 0 and event["dur"] >= 0 for event in spans)
+    layers = [event for event in spans if event["name"].startswith("layer ")]
+    assert len(layers) == found.trace.num_steps * 8  # of the last play only
+    experts = [event for event in spans if event["cat"] == "compute" and " E" in event["name"]]
+    assert len(experts) == found.run.metrics["accesses"]
+    moved = [event for event in spans if event["cat"] == "link"]
+    assert len(moved) == found.run.metrics["misses"]
+
+
+def test_measured_once_is_a_warning(measured):
+    assert any("measured once" in text for text in measured().run.warnings)
+
+
+@pytest.mark.parametrize(
+    "option", [{"reset": "request"}, {"sequential": True}, {"warmup": 3}], ids=str
+)
+def test_what_only_a_simulation_can_do_is_refused(measured, option):
+    with pytest.raises(SpecmdError, match="live run"):
+        measured(**option)
+
+
+def test_the_identity_is_that_of_the_inputs(workload, header):
+    (lru,), (lfu,) = (grid(header, evict=name) for name in ("lru", "lfu"))
+
+    def name(config=lru, **settings):
+        live = LiveSettings(**settings)
+        return measured_id(workload, config, live, training=None, bounds=True)
+
+    assert name() == name()
+    assert len({name(), name(lfu), name(deterministic=True), name(throttle=(1e9, 0.0))}) == 4
