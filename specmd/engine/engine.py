@@ -92,6 +92,14 @@ class Engine:
 
     def _forward(self, experts: nn.Module, hidden: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
         number = self._layer_of[id(experts)]
+        if not hidden.is_cuda:
+            return self._serve(number, experts, hidden, ids, weights)
+        with torch.cuda.nvtx.range(f"specmd layer {number}"):
+            return self._serve(number, experts, hidden, ids, weights)
+
+    def _serve(
+        self, number: int, experts: nn.Module, hidden: Tensor, ids: Tensor, weights: Tensor
+    ) -> Tensor:
         passes, count = self._passes, self._moe.num_experts
         if not passes.is_pass_of(hidden.shape[0]):
             raise SpecmdError(

@@ -1,0 +1,60 @@
+"""A calibration of the tiny model: a valid profile, whose file says the same."""
+
+import pytest
+
+from specmd.calibration import calibrating, kernels
+from specmd.calibration import link as link_module
+from specmd.calibration.calibrating import calibrate
+from specmd.calibration.profile import profile_text
+from specmd.hardware import read_profile
+from specmd.measurement import LiveSettings, PromptWorkload
+from specmd.recorder.gates import find_moe
+from specmd.recorder.generation import Generation
+from specmd.recorder.prompts import Prompt
+from specmd.shape import load_shape
+from specmd.tiny import MODEL_NAME, load_tiny
+
+
+@pytest.fixture(scope="module")
+def found(request):
+    """One quick calibration: less time for every measurement, and fewer of them."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(kernels, "_SPAN_S", 0.005)
+    patch.setattr(link_module, "_BUDGET_S", 0.05)
+    patch.setattr(calibrating, "TOKENS", (1, 64))
+    model, tokenizer = load_tiny()
+    weights = [p.clone() for p in find_moe(model).layers[3].experts.parameters()]
+    generation = Generation((Prompt("def add(a, b):"),), max_new_tokens=4)
+    workload = PromptWorkload(model, tokenizer, generation, MODEL_NAME)
+    said = []
+    settings = LiveSettings(link="cpu", throttle=(1.0, 9.0))  # a throttle would never end
+    calibration = calibrate(
+        workload, load_shape(MODEL_NAME), settings, name="here", progress=lambda *s: said.append(s)
+    )
+    patch.undo()
+    restored = find_moe(model).layers[3].experts.parameters()
+    assert all(a.equal(b) for a, b in zip(weights, restored, strict=True))
+    assert [each[:2] for each in said] == [(0, 4), (1, 4), (2, 4), (3, 4)]
+    return calibration
+
+
+def test_the_profile_is_calibrated_and_complete(found):
+    profile = found.profile
+    assert profile.calibrated
+    assert profile.warnings() == []
+    assert profile.stack is not None
+    assert profile.host_link.wake_s is not None
+    assert profile.host_link.type == "memory"
+    assert all(f.kind in ("measured", "derived", "design") for f in profile.figures().values())
+    assert set(found.expert_s) == {1, 64}
+
+
+def test_its_file_says_the_same(found, tmp_path):
+    path = tmp_path / "here.toml"
+    path.write_text(profile_text(found.profile))
+    read = read_profile(path)
+    for name, figure in read.figures().items():
+        mine = found.profile.figures()[name]
+        assert figure.value == pytest.approx(mine.value, rel=1e-5)
+        assert (figure.unit, figure.kind, figure.source) == (mine.unit, mine.kind, mine.source)
+    assert (read.name, read.title, read.notes) == ("here", found.profile.title, found.profile.notes)
