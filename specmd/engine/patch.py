@@ -150,5 +150,6 @@ def _move(tensor: Tensor, values: Tensor) -> None:
         return
     if isinstance(tensor, nn.Parameter):
         values = nn.Parameter(values, requires_grad=tensor.requires_grad)
+    values.__dict__.update(tensor.__dict__)  # what others noted on it stays
     swap: Any = torch.utils.swap_tensors
     swap(tensor, values)
