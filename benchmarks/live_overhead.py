@@ -4,11 +4,11 @@
 
 The loop makes the same products, grouped and summed the same way, from the model's own weights, but
 without slots, policies, leases or routing log: what is left is the price of deciding. Two copies of
-one model run the same decode steps in one process and alternate, so that load from elsewhere falls
-on both alike; the figure is the median over pairs of the ratio of their median step times. Of
-OLMoE's true expert shape (hidden 2048, expert 1024, top-8) two layers of 16 experts stand for 16 of
-64: cost is per layer and chosen expert. The tiny model is the hardest case there is: an expert of
-it takes microseconds. The budget is 10 %. Prints a card and one JSON line.
+one model run the same decode steps in one process and alternate step by step, so that load from
+elsewhere falls on both alike; the figure is the median over runs of the ratio of the two median
+step times. Of OLMoE's true expert shape (hidden 2048, expert 1024, top-8) two layers of 16 experts
+stand for 16 of 64: cost is per layer and chosen expert. The tiny model is the hardest case there
+is: an expert of it takes microseconds. The budget is 10 %. Prints a card and one JSON line.
 """
 
 from __future__ import annotations
@@ -85,25 +85,28 @@ def bare_loop(model: Any) -> Iterator[None]:
         ALL_EXPERTS_FUNCTIONS.pop("bare_loop")
 
 
-def step_s(model: Any, batch: int, steps: int) -> float:
-    """Median seconds of one decode step; every call feeds the same tokens."""
+def step_s(models: tuple[Any, ...], batch: int, steps: int) -> list[float]:
+    """Median seconds of one decode step of each model; every call feeds the same tokens."""
     seeded = torch.Generator().manual_seed(1)
-    vocab = model.config.vocab_size
+    vocab = models[0].config.vocab_size
     prompt = torch.randint(3, vocab, (batch, 8), generator=seeded)
     fed = torch.randint(3, vocab, (steps, batch, 1), generator=seeded)
-    past = model(prompt, use_cache=True).past_key_values
-    times = []
+    pasts = [model(prompt, use_cache=True).past_key_values for model in models]
+    times: list[list[float]] = [[] for _ in models]
+    order = list(range(len(models)))
     for tokens in fed:
-        start = time.perf_counter()
-        model(tokens, past_key_values=past, use_cache=True)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        for which in order:
+            start = time.perf_counter()
+            models[which](tokens, past_key_values=pasts[which], use_cache=True)
+            times[which].append(time.perf_counter() - start)
+        order.reverse()  # who comes first finds other things in the processor's caches
+    return [statistics.median(each) for each in times]
 
 
 def measure(
     name: str, build: Callable[[], Any], batches: tuple[int, ...], pairs: int, steps: int
 ) -> list[dict[str, Any]]:
-    """Pairs of bare loop and engine, in alternating order, on two copies of one model."""
+    """Run bare loop and engine side by side, on two copies of one model."""
     rows = []
     plain, cached = build(), build()
     threads = torch.get_num_threads()
@@ -112,13 +115,9 @@ def measure(
         offload(cached, "lru", capacity="100%", link="cpu", compute_threads=threads),
     ):
         for batch in batches:
-            for model in (plain, cached, cached):  # bring the experts in, compile the policy
-                step_s(model, batch, steps)
-            found = []
-            for pair in range(pairs):
-                order = (cached, plain) if pair % 2 else (plain, cached)
-                times = [step_s(model, batch, steps) for model in order]
-                found.append(times[::-1] if pair % 2 else times)
+            for _ in range(2):  # bring the experts in, compile the policy
+                step_s((plain, cached), batch, steps)
+            found = [step_s((plain, cached), batch, steps) for _ in range(pairs)]
             ratios = sorted(engine_s / bare_s for bare_s, engine_s in found)
             row = {
                 "model": name,
@@ -135,7 +134,7 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=5, help="pairs of runs for each setting")
+    parser.add_argument("--pairs", type=int, default=9, help="runs of both for each setting")
     parser.add_argument("--steps", type=int, default=40, help="decode steps of a run")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
