@@ -14,17 +14,19 @@ GPU := $(shell nvidia-smi -L 2>/dev/null | head -n 1)
 # Named by the content of pyproject.toml: a checkout that only touches the file installs nothing.
 STAMP := $(VENV)/.installed-$(shell cksum < pyproject.toml | tr ' ' '-')
 
-TRACE ?= traces/tiny-prose-b1.npz
+RESULTS ?= results/quickstart
 POLICIES ?= lru fifo lfu sieve slru least_stale belady
 CAPACITIES ?= 10% 20% 40% 60%
 PROFILES ?= t4 rtx4090
-FIGURE ?= results/quickstart.png
+LIVE_POLICIES ?= lru lfu least_stale
+LIVE_CAPACITIES ?= 20% 60%
+THROTTLE ?= 0.1GB/s,20us
 PYTEST_ARGS ?=
 
 .PHONY: help install quickstart test lint types check format clean
 
 help:
-	@echo 'make quickstart  simulate $(words $(POLICIES)) policies, print a table, draw $(FIGURE)'
+	@echo 'make quickstart  record, simulate, calibrate, run live, and compare, into $(RESULTS)'
 	@echo 'make test        run the tests (PYTEST_ARGS="-k name" for some of them)'
 	@echo 'make lint        ruff: rules and format'
 	@echo 'make types       mypy, strict'
@@ -48,10 +50,21 @@ $(STAMP):
 	@touch $@
 
 quickstart: $(STAMP)
-	$(BIN)/specmd simulate $(TRACE) $(POLICIES:%=-e %) $(CAPACITIES:%=-c %) \
-		$(PROFILES:%=--profile %) --figure $(FIGURE)
-	@echo
-	@echo 'figure: $(FIGURE)'
+	@mkdir -p $(RESULTS)
+	@rm -rf $(RESULTS)/tiny.npz.partial $(RESULTS)/runs
+	@echo '== record: which experts the embedded model chooses'
+	$(BIN)/specmd record tiny --domain prose --out $(RESULTS)/tiny.npz
+	@echo; echo '== simulate: what caches would make of that, on two GPUs'
+	$(BIN)/specmd simulate $(RESULTS)/tiny.npz $(POLICIES:%=-e %) $(CAPACITIES:%=-c %) \
+		$(PROFILES:%=--profile %) --figure $(RESULTS)/figure.png
+	@echo; echo '== calibrate: what this machine can do'
+	$(BIN)/specmd calibrate tiny --out $(RESULTS)/this-machine.toml
+	@echo; echo '== run: live caches on this machine, measured'
+	$(BIN)/specmd run tiny --domain code --max-new-tokens 32 --throttle $(THROTTLE) \
+		$(LIVE_POLICIES:%=-e %) $(LIVE_CAPACITIES:%=-c %) --out $(RESULTS)/runs
+	@echo; echo '== validate: the same runs, simulated beside measured'
+	$(BIN)/specmd simulate --validate $(RESULTS)/runs --profile $(RESULTS)/this-machine.toml
+	@echo; echo 'figure: $(RESULTS)/figure.png'
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

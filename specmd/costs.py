@@ -49,6 +49,9 @@ class CostCoefficients(NamedTuple):
     bytes_per_s: float  # host link, achievable
     chunk_bytes: float  # a transfer yields to a more urgent one at multiples of this
     wake_s: float = 0.0  # on top, for the first transfer after a pause of the link
+    resume_s: float = 0.0  # lost by computing each time it waited
+    transfer_s: float = 0.0  # lost by computing for each transfer
+    predict_s: float = 0.0  # a layer in which a prefetcher looks ahead
 
 
 def expert_s(c: CostCoefficients, tokens: float) -> float:
@@ -112,6 +115,10 @@ def coefficients(
     chunk_bytes = profile.host_link.chunk_bytes.value
     wake_s = profile.host_link.wake_s.value if profile.host_link.wake_s else 0.0
     stack = profile.stack
+    lost = {
+        name: figure.value if stack and (figure := getattr(stack, name)) else 0.0
+        for name in ("resume_s", "transfer_s", "predict_s")
+    }
     expert_launch_s = stack.expert_s.value if stack else EXPERT_KERNELS * launch_s
     if shape is None:
         expert_flop_s = FLOPS_PER_WEIGHT * (expert_bytes / BF16_BYTES) / flops_per_s
@@ -131,6 +138,7 @@ def coefficients(
             bytes_per_s=bytes_per_s,
             chunk_bytes=chunk_bytes,
             wake_s=wake_s,
+            **lost,
         )
     share = shape.layers / shape.moe_layers  # layers without experts, charged evenly
     dense_bytes_per_weight = shape.dense_weight_bits / 8
@@ -152,6 +160,7 @@ def coefficients(
         bytes_per_s=bytes_per_s,
         chunk_bytes=chunk_bytes,
         wake_s=wake_s,
+        **lost,
     )
 
 

@@ -135,12 +135,17 @@ class Stack(_Figures):
     Only a calibrated profile knows them: they are those of the framework, the engine and the model
     it was calibrated with. Without them, kernels are counted and charged `launch_s` each.
     `expert_s` is a call of one expert, `layer_s` the rest of one MoE layer (attention, router,
-    deciding, summing), `step_s` what happens once a forward pass.
+    deciding, summing), `step_s` what happens once a forward pass. What goes on beside computing
+    costs, too: `resume_s` every wait for a copy, where the host computes (its caches go cold),
+    `transfer_s` every transfer, `predict_s` every layer in which a prefetcher looks ahead.
     """
 
     expert_s: Figure
     layer_s: Figure
     step_s: Figure
+    resume_s: Figure | None = None
+    transfer_s: Figure | None = None
+    predict_s: Figure | None = None
 
 
 class Ssd(_Figures):

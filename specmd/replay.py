@@ -196,9 +196,13 @@ class _Replay:
             raise SpecmdError(
                 "a timed simulation needs the bytes of an expert: import with --expert-bytes"
             )
+        costs = self.costs
+        if "lookahead" in choose("prefetch", self.config.prefetch).entry.needs:
+            layer_s = costs.layer_launch_s + costs.predict_s
+            costs = costs._replace(layer_launch_s=layer_s)
         return Clock.create(
             self.world.num_keys,
-            self.costs,
+            costs,
             float(self.trace.header.expert_bytes),
             step_loads(self.trace, self.events),
             by_score=self.schedule.by_score,

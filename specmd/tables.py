@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from specmd.config import RunConfig
-from specmd.metrics import Metric, metric
+from specmd.metrics import PARTS, Metric, metric
 from specmd.policy.registry import AXES
 from specmd.results import Bounds, Run
 from specmd.run_names import caption, is_clairvoyant, policy_name, varied_axes
@@ -71,6 +71,10 @@ def default_metrics(runs: Sequence[Run]) -> list[str]:
         for name in ("ttft_s", "tpot_s", "stall_share")
         if any(run.metrics.get(name) is not None for run in runs)
     ]
+    if runs and all(run.source == "measured" for run in runs):
+        names.remove("stall_share")
+        parts = [name for name in PARTS if any(run.metrics.get(f"tpot_{name}_s") for run in runs)]
+        names += [f"tpot_{name}_s" for name in parts]
     return names
 
 
@@ -221,7 +225,39 @@ def _notes(runs: Sequence[Run], relative: bool) -> list[str]:
         )
     if ok:
         notes.append(_contract(ok))
-    return notes + _warnings(runs)
+    return notes + _circumstances(ok) + _warnings(runs)
+
+
+def _circumstances(runs: Sequence[Run]) -> list[str]:
+    """Say of measured runs how evenly they ran and what they took; ranges where they differ."""
+    found = [run.measurement for run in runs if run.measurement is not None]
+    if not found:
+        return []
+
+    def span(values: Iterable[float], form: str) -> str:
+        texts = [form.format(value) for value in sorted(values)]
+        return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
+
+    spreads = [each.spread["tpot_s"] for each in found if "tpot_s" in each.spread]
+    counts = span((each.repetitions for each in found), "{:.0f}")
+    warm = span((each.warmup_runs for each in found), "{:.0f}")
+    text = f"measured: {counts} repetitions after {warm} of warm-up, each from an empty cache"
+    if spreads:
+        text += f"; TPOT ± {span((s.stdev / s.mean * 100 for s in spreads), '{:.1f}')} %"
+    threads = span((each.compute_threads for each in found), "{:.0f}")
+    rates = [each.link_bytes_per_s for each in found if each.link_bytes_per_s]
+    parts = [f"compute threads {threads}"]
+    if rates:
+        parts.append(f"link {span((rate / 1e9 for rate in rates), '{:.3g}')} GB/s while busy")
+    parts.append(f"{span((each.pinned_share * 100 for each in found), '{:.0f}')} % pinned")
+    parts.append(
+        f"on the device: slots {span((each.slot_bytes / 1e6 for each in found), '{:,.1f}')} MB, "
+        f"all but experts {span((each.dense_bytes / 1e6 for each in found), '{:,.1f}')} MB"
+    )
+    peaks = [each.peak_device_bytes for each in found if each.peak_device_bytes]
+    if peaks:
+        parts.append(f"peak {span((peak / 1e6 for peak in peaks), '{:,.1f}')} MB")
+    return [text, ", ".join(parts)]
 
 
 def _warnings(runs: Sequence[Run]) -> list[str]:

@@ -1,11 +1,12 @@
 """Calibrate: from measurements on this machine to a profile that predicts it.
 
-Three things are measured. The link, by the mover that a live run uses. Computing, as one expert of
-the model takes it for 1 to 512 tokens, from which follow the rate of arithmetic, and what a call
-costs beside reading its weights. And the software around the experts: the model runs with every
-expert resident, a simulation of the same trace says how long its kernels take by roofline, and what
-it really took beyond that is charged to every layer and step. Policies, capacities and copies play
-no part in it, so what a calibrated profile says of them is a prediction.
+Four things are measured. The link, by the mover that a live run uses. Computing, as one expert of
+the model takes it for 1 to 512 tokens, from which follows the rate of arithmetic. The software
+around the experts: the model runs with every expert resident, a simulation of the same trace says
+how long its kernels take by roofline, and what it really took beyond that is charged to every
+expert, layer and step. And what computing loses beside copies (`specmd.calibration.losses`), from
+one play in which every expert is waited for and one in which experts are prefetched. What a profile
+then says of other policies, capacities and links is a prediction.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import torch
 
 from specmd.calibration.kernels import expert_seconds, launch_s, memory_bytes_per_s
 from specmd.calibration.link import LinkFigures, measure_link
+from specmd.calibration.losses import enter, measure_losses
 from specmd.calibration.profile import Circumstances, MeasuredFigures, make_profile
 from specmd.calibration.software import split_software
 from specmd.config import RunConfig
 from specmd.costs import FLOPS_PER_WEIGHT, coefficients
-from specmd.engine import Offload, offload
+from specmd.engine import Offload
 from specmd.events import EventStream
 from specmd.hardware import HardwareProfile
 from specmd.measurement.settings import LiveSettings
@@ -83,32 +85,20 @@ def calibrate(
 
     """
     say = progress or (lambda done, total, what: None)
-    say(0, 4, "all experts resident")
+    say(0, 5, "all experts resident")
     options = settings.model_copy(update={"throttle": None, "deterministic": False})
-    with offload(
-        workload.model,
-        "lru",
-        capacity="100%",
-        device=options.device,
-        link=options.link,
-        checkpoint=options.checkpoint,
-        pinned_budget=options.pinned_budget,
-        chunk_bytes=options.chunk_bytes,
-        compute_threads=options.compute_threads,
-        log_routing=True,
-        **workload.offload_options(),
-    ) as cache:
+    with enter(workload, options) as cache:
         trace, seconds, between_s = _play(workload, cache)
         device, threads = cache.device, torch.get_num_threads()
-        say(1, 4, "experts by number of tokens")
+        say(1, 5, "experts by number of tokens")
         some = find_moe(workload.model).layers[0].experts
         hidden = int(workload.model.config.get_text_config().hidden_size)  # type: ignore[union-attr, operator]
         expert_s = expert_seconds(some, cache.views, hidden, TOKENS)
         weights = sum(tensor.numel() for tensor in cache.views[0].values())
         kind = next(iter(cache.views[0].values())).dtype
-        say(2, 4, "memory and launches")
+        say(2, 5, "memory and launches")
         read_rate, small_s = memory_bytes_per_s(device), launch_s(device)
-    say(3, 4, "the link")
+    say(3, 5, "the link")
     expert_bytes = trace.header.expert_bytes
     assert expert_bytes is not None, "a live run knows how large its experts are"
     link = measure_link(device, expert_bytes, settings.chunk_bytes)
@@ -121,6 +111,9 @@ def calibrate(
         expert_s=0.0,
         layer_s=0.0,
         step_s=0.0,
+        resume_s=0.0,
+        transfer_s=0.0,
+        predict_s=0.0,
         link=link,
     )
     about = Circumstances(name, device, threads, kind, workload.name, settings.chunk_bytes)
@@ -131,7 +124,15 @@ def calibrate(
     software = split_software(left_s, _demands(trace), alone_s, taken)
     step_s = min(max(0.0, between_s), software.base_s)
     layer_s = (software.base_s - step_s) / trace.header.num_layers
-    measured = replace(measured, expert_s=software.expert_s)
+    say(4, 5, "computing beside copies")
+    lost = measure_losses(workload, options, seconds, expert_bytes)
+    measured = replace(
+        measured,
+        expert_s=software.expert_s,
+        resume_s=lost.resume_s,
+        transfer_s=lost.transfer_s,
+        predict_s=lost.predict_s,
+    )
     profile = make_profile(replace(measured, layer_s=layer_s, step_s=step_s), about)
     fitted = _predicted(trace, shape, profile)
     return Calibration(

@@ -15,6 +15,12 @@ from specmd.hardware import HardwareProfile
 
 _DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
+_LOSSES = {
+    "resume_s": "with no expert resident, beside one with all, a wait",
+    "transfer_s": "with half of the experts resident, beside one with all, a transfer",
+    "predict_s": "with a prefetcher and nothing to fetch, beside one without, a layer",
+}
+
 
 @dataclass(frozen=True)
 class MeasuredFigures:
@@ -26,6 +32,9 @@ class MeasuredFigures:
     expert_s: float
     layer_s: float
     step_s: float
+    resume_s: float
+    transfer_s: float
+    predict_s: float
     link: LinkFigures
 
 
@@ -97,6 +106,10 @@ def make_profile(measured: MeasuredFigures, about: Circumstances) -> HardwarePro
                     measured.layer_s, "s", f"what the roofline leaves of a step of {model}, a layer"
                 ),
                 "step_s": figure(measured.step_s, "s", f"between two passes of {model}"),
+                **{
+                    name: figure(getattr(measured, name), "s", f"{about.model} {how}")
+                    for name, how in _LOSSES.items()
+                },
             },
         }
     )

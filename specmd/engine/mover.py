@@ -183,24 +183,35 @@ class Mover:
     def step(self) -> bool:
         """Move one chunk; False if there is nothing that may move."""
         with self.lock:
-            transfer = self._pick()
-            if transfer is None:
-                return False
+            transfer = self._start_next()
+        if transfer is None:
+            return False
+        stop = self._move_or_fail(transfer)
+        with self.lock:
+            self._arrive(transfer, stop)
+        return True
+
+    def _start_next(self) -> Transfer | None:
+        transfer = self._pick()
+        if transfer is not None:
             transfer.started = True
-            start = transfer.moved_bytes
+        return transfer
+
+    def _move_or_fail(self, transfer: Transfer) -> int:
+        """Move a chunk; what goes wrong is kept for whoever waits."""
         try:
-            stop = self._move(transfer, start)
+            return self._move(transfer, transfer.moved_bytes)
         except BaseException as error:
             with self.lock:
                 transfer.error, self.failure, self._failed_key = error, error, transfer.key
                 self.lock.notify_all()
             raise
-        with self.lock:
-            transfer.moved_bytes = stop
-            self.moved_bytes += stop - start
-            if stop == self.slots.layout.blob_bytes:
-                self._finish(transfer)
-        return True
+
+    def _arrive(self, transfer: Transfer, stop: int) -> None:
+        self.moved_bytes += stop - transfer.moved_bytes
+        transfer.moved_bytes = stop
+        if stop == self.slots.layout.blob_bytes:
+            self._finish(transfer)
 
     def _pick(self) -> Transfer | None:
         for transfer in self.demand:
@@ -306,13 +317,26 @@ class Mover:
             self.link.close()
 
     def _work(self) -> None:
+        """Move chunk after chunk, with one hold of the lock between two of them.
+
+        Every time this thread wants the lock or the interpreter, the thread that computes may have
+        to wait for it, and then to be woken up.
+        """
         try:
             self.link.attach()
-            while not self._stopping:
-                if not self.step():
-                    with self.lock:
-                        if self._pick() is None and not self._stopping:
-                            self.lock.wait(_LOOK_S)
+            transfer: Transfer | None = None
+            stop = 0
+            while True:
+                with self.lock:
+                    if transfer is not None:
+                        self._arrive(transfer, stop)
+                    transfer = None if self._stopping else self._start_next()
+                    while transfer is None and not self._stopping:
+                        self.lock.wait(_LOOK_S)
+                        transfer = None if self._stopping else self._start_next()
+                if transfer is None:
+                    return
+                stop = self._move_or_fail(transfer)
         except BaseException as error:  # whoever waits for us gets it
             with self.lock:
                 self.failure = self.failure or error

@@ -38,6 +38,7 @@ class Report:
         link_bytes_per_s: `moved_bytes / busy_s`; None before the first copy.
         demand_stall_s: time the host waited for demanded experts.
         late_stall_s: time the host waited for prefetches that came late.
+        waits: how often the host found nothing there to compute, and waited.
         routing_s: time for bringing the router's choice to the host.
         deciding_s: time for scores, proposals and decisions.
         slot_bytes: device memory of slots, staging included.
@@ -66,6 +67,7 @@ class Report:
     link_bytes_per_s: float | None
     demand_stall_s: float
     late_stall_s: float
+    waits: int
     routing_s: float
     deciding_s: float
     slot_bytes: int
@@ -114,6 +116,7 @@ def make_report(
         link_bytes_per_s=mover.moved_bytes / mover.busy_s if mover.busy_s > 0 else None,
         demand_stall_s=residence.stall_s["demand_stall"],
         late_stall_s=residence.stall_s["late_prefetch_stall"],
+        waits=residence.waits,
         routing_s=engine.routing_s,
         deciding_s=engine.deciding_s + residence.deciding_s,
         slot_bytes=residence.slots.num_bytes,

@@ -58,6 +58,7 @@ class Residence:
         self.blocks, self.deterministic, self.buffers = blocks, deterministic, buffers
         self.deciding_s = 0.0
         self._stalls = Stalls(mover.link)
+        self.waits = 0  # times that the host found nothing there to compute
         self._home: dict[int, Home] = {}  # key -> where it lies, or will
         self._under_way: dict[int, Transfer] = {}  # key -> its copy, until seen to be done
         self._interrupted = False
@@ -230,8 +231,10 @@ class Residence:
         """Let the host wait until one of the copies is issued, and kernels until it is there."""
         timeline = self.mover.timeline
         began_s = time.perf_counter() if timeline is not None else 0.0
+        wanted = list(transfers)
+        self.waits += not any(transfer.done for transfer in wanted)
         began = self._stalls.begin()
-        done = self.mover.wait_for_any(transfers)
+        done = self.mover.wait_for_any(wanted)
         self.mover.before_use(done.home.slot)
         cause = LATE_STALL if done.prefetched else DEMAND_STALL
         self._stalls.end(began, cause)
@@ -245,6 +248,7 @@ class Residence:
         self._start_over()
         self.decisions.restart()
         self.deciding_s = 0.0
+        self.waits = 0
         self._stalls.restart()
 
     def _start_over(self) -> None:

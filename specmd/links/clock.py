@@ -177,6 +177,7 @@ class Clock(NamedTuple):
         self.remaining[key] = transfer_s(self.costs, self.expert_bytes)
         self.demand[self.count[DEMANDED]] = key
         self.count[DEMANDED] += 1
+        spend(self, event.step * NUM_PARTS, self.costs.transfer_s, self.costs.transfer_s)
 
     def prefetch(self, core: Core, key: int, score: float, event: Event) -> None:
         """Queue a transfer at the moment the routing was known."""
@@ -186,6 +187,7 @@ class Clock(NamedTuple):
         self.started[key] = 0
         self.queue[self.count[QUEUED]] = key
         self.count[QUEUED] += 1
+        spend(self, event.step * NUM_PARTS, self.costs.transfer_s, self.costs.transfer_s)
 
     def execute(self, core: Core, event: Event) -> None:
         """Transfer the demanded keys, compute all of U, advance the clock to the event's end."""
@@ -201,6 +203,7 @@ class Clock(NamedTuple):
         if self.count[DEMANDED] > 0:
             yield_link(self, core)
         streamed = 0
+        waited = 0
         for i in range(self.count[DEMANDED]):
             key = self.demand[i]
             start = begin_s(self, self.time[ROUTED])
@@ -221,6 +224,9 @@ class Clock(NamedTuple):
                 part = LATE_STALL if self.wanted[key] == LATE_KEY else DEMAND_STALL
                 self.parts[row + part] += finish - self.time[NOW]
                 self.time[NOW] = finish
+                waited = 1
+                if not self.blocks:
+                    spend(self, row, self.costs.resume_s, self.costs.resume_s)
             if self.wanted[key] == LATE_KEY:
                 land(core, key)
             if not self.blocks:
@@ -230,6 +236,8 @@ class Clock(NamedTuple):
             self.wanted[key] = READY_KEY
         self.count[DEMANDED] = 0
         if self.blocks:
+            if waited:
+                spend(self, row, self.costs.resume_s, self.costs.resume_s)
             for i in range(event.start, event.stop):
                 spend(self, row, expert_s(self.costs, event.tokens[i]), self.costs.launch_s)
 

@@ -1,0 +1,144 @@
+"""What computing loses to what goes on beside it: waits, copies, predictions.
+
+A processor that had to wait goes on slower than it stopped: its caches have gone cold. A copy
+thread takes the interpreter from the thread that computes, for every transfer. A prefetcher that
+looks ahead runs another gate in every layer. With small experts all that is not small. Three plays
+tell them apart: every expert resident but with a prefetcher (predicting alone), every expert waited
+for (as many waits as copies), and half of them resident with a prefetcher (many copies, few waits).
+On an accelerator kernels wait and not the host, so nothing is charged for waiting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from specmd.engine import Offload, offload
+from specmd.errors import SpecmdError
+from specmd.measurement.settings import LiveSettings
+from specmd.measurement.workload import Workload
+from specmd.metrics import PARTS
+
+Seconds = npt.NDArray[np.float64]
+
+WAIT_S = 1e-3  # at least this long an expert is under way when waits are measured
+PREFETCH = "next_gate"
+_OWN = [list(PARTS).index(name) for name in ("compute", "overhead")]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Seconds lost by computing: a wait, a transfer, a prediction for one layer."""
+
+    resume_s: float
+    transfer_s: float
+    predict_s: float
+
+
+@dataclass(frozen=True)
+class Play:
+    """One play: seconds that were neither stall nor the resident play's, and what went on."""
+
+    lost_s: float
+    waits: int
+    transfers: int
+    events: int
+
+
+def measure_losses(
+    workload: Workload, settings: LiveSettings, resident: Seconds, expert_bytes: int
+) -> Losses:
+    """Play a workload three ways and split what it lost.
+
+    Args:
+        workload: what is played.
+        settings: device, link, threads.
+        resident: (steps, PARTS) seconds with every expert resident and no prefetcher.
+        expert_bytes: size of an expert.
+
+    """
+    slow = (expert_bytes / WAIT_S, 0.0)
+    waited = _play(workload, settings, resident, expert_bytes, capacity=1, throttle=slow)
+    try:
+        predicted = _play(workload, settings, resident, expert_bytes, prefetch=PREFETCH)
+        fetched = _play(
+            workload, settings, resident, expert_bytes, "50%", prefetch=PREFETCH, throttle=slow
+        )
+    except SpecmdError:  # a trace without lookahead scores
+        return split_losses(waited, None, None)
+    return split_losses(waited, predicted, fetched)
+
+
+def split_losses(waited: Play, predicted: Play | None, fetched: Play | None) -> Losses:
+    """Solve three plays for three losses; none of them below 0.
+
+    Without the two plays with a prefetcher all is charged to the waits.
+    """
+    if predicted is None or fetched is None:
+        return Losses(max(0.0, waited.lost_s / max(1, waited.waits)), 0.0, 0.0)
+    predict_s = max(0.0, predicted.lost_s / max(1, predicted.events))
+    beside_s = fetched.lost_s - fetched.events * predict_s
+    table = np.array(
+        [[waited.waits, waited.transfers], [fetched.waits, fetched.transfers]], np.float64
+    )
+    resume_s, transfer_s = 0.0, 0.0
+    if abs(np.linalg.det(table)) > 0:
+        resume_s, transfer_s = np.linalg.solve(table, [waited.lost_s, beside_s]).tolist()
+    if transfer_s <= 0 or resume_s < 0:
+        transfer_s = max(0.0, min(transfer_s, waited.lost_s / max(1, waited.transfers)))
+        resume_s = (waited.lost_s - transfer_s * waited.transfers) / max(1, waited.waits)
+    return Losses(max(0.0, resume_s), max(0.0, transfer_s), predict_s)
+
+
+def enter(
+    workload: Workload,
+    settings: LiveSettings,
+    capacity: int | str = "100%",
+    prefetch: str = "none",
+    throttle: tuple[float, float] | None = None,
+) -> Offload:
+    """Make a live cache for a calibration: LRU, the settings' device and link, another pace."""
+    return offload(
+        workload.model,
+        "lru",
+        prefetch,
+        capacity=capacity,
+        device=settings.device,
+        link=settings.link,
+        throttle=throttle,
+        checkpoint=settings.checkpoint,
+        pinned_budget=settings.pinned_budget,
+        chunk_bytes=settings.chunk_bytes,
+        compute_threads=settings.compute_threads,
+        log_routing=True,
+        **workload.offload_options(),
+    )
+
+
+def _play(
+    workload: Workload,
+    settings: LiveSettings,
+    resident: Seconds,
+    expert_bytes: int,
+    capacity: int | str = "100%",
+    prefetch: str = "none",
+    throttle: tuple[float, float] | None = None,
+) -> Play:
+    """Play twice and take the second: what it needed for the first time is there."""
+    with enter(workload, settings, capacity, prefetch, throttle) as cache:
+        workload.play()
+        if capacity != "100%":
+            cache.restart()
+        before, steps = cache.report(), len(cache.step_seconds)
+        workload.play()
+        after = cache.report()
+        seconds = cache.step_seconds[steps:]
+    on_host = after.link == "cpu"
+    return Play(
+        lost_s=float((seconds - resident)[:, _OWN].sum()),
+        waits=after.waits - before.waits if on_host else 0,
+        transfers=(after.moved_bytes - before.moved_bytes) // expert_bytes,
+        events=after.events - before.events,
+    )
