@@ -125,7 +125,7 @@ def calibrate(
     step_s = min(max(0.0, between_s), software.base_s)
     layer_s = (software.base_s - step_s) / trace.header.num_layers
     say(4, 5, "computing beside copies")
-    lost = measure_losses(workload, options, seconds, expert_bytes)
+    lost = measure_losses(workload, options, expert_bytes)
     measured = replace(
         measured,
         expert_s=software.expert_s,

@@ -10,10 +10,10 @@ On an accelerator kernels wait and not the host, so nothing is charged for waiti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from specmd.engine import Offload, offload
 from specmd.errors import SpecmdError
@@ -21,8 +21,7 @@ from specmd.measurement.settings import LiveSettings
 from specmd.measurement.workload import Workload
 from specmd.metrics import PARTS
 
-Seconds = npt.NDArray[np.float64]
-
+ROUNDS = 2
 WAIT_S = 1e-3  # at least this long an expert is under way when waits are measured
 PREFETCH = "next_gate"
 _OWN = [list(PARTS).index(name) for name in ("compute", "overhead")]
@@ -39,7 +38,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Play:
-    """One play: seconds that were neither stall nor the resident play's, and what went on."""
+    """One play: seconds that were no stall (less those of the resident play), and what went on."""
 
     lost_s: float
     waits: int
@@ -47,28 +46,47 @@ class Play:
     events: int
 
 
-def measure_losses(
-    workload: Workload, settings: LiveSettings, resident: Seconds, expert_bytes: int
-) -> Losses:
-    """Play a workload three ways and split what it lost.
+def measure_losses(workload: Workload, settings: LiveSettings, expert_bytes: int) -> Losses:
+    """Play a workload several ways and split what it lost.
+
+    A machine's speed drifts within minutes, so each round plays it with every expert resident, too,
+    and what counts is the difference within a round.
 
     Args:
         workload: what is played.
         settings: device, link, threads.
-        resident: (steps, PARTS) seconds with every expert resident and no prefetcher.
         expert_bytes: size of an expert.
 
     """
     slow = (expert_bytes / WAIT_S, 0.0)
-    waited = _play(workload, settings, resident, expert_bytes, capacity=1, throttle=slow)
-    try:
-        predicted = _play(workload, settings, resident, expert_bytes, prefetch=PREFETCH)
-        fetched = _play(
-            workload, settings, resident, expert_bytes, "50%", prefetch=PREFETCH, throttle=slow
-        )
-    except SpecmdError:  # a trace without lookahead scores
-        return split_losses(waited, None, None)
+    ways: dict[str, dict[str, Any]] = {
+        "waited": {"capacity": 1, "throttle": slow},
+        "predicted": {"prefetch": PREFETCH},
+        "fetched": {"capacity": "50%", "prefetch": PREFETCH, "throttle": slow},
+    }
+    rounds: dict[str, list[Play]] = {}
+    for _ in range(ROUNDS):
+        resident = _play(workload, settings, expert_bytes)
+        for way, options in ways.items():
+            try:
+                play = _play(workload, settings, expert_bytes, **options)
+            except SpecmdError:  # a trace without lookahead scores
+                continue
+            rounds.setdefault(way, []).append(replace(play, lost_s=play.lost_s - resident.lost_s))
+    waited, predicted, fetched = (_sum(rounds.get(way, [])) for way in ways)
+    assert waited is not None
     return split_losses(waited, predicted, fetched)
+
+
+def _sum(plays: list[Play]) -> Play | None:
+    if not plays:
+        return None
+    return Play(
+        lost_s=sum(play.lost_s for play in plays),
+        waits=sum(play.waits for play in plays),
+        transfers=sum(play.transfers for play in plays),
+        events=sum(play.events for play in plays),
+    )
 
 
 def split_losses(waited: Play, predicted: Play | None, fetched: Play | None) -> Losses:
@@ -83,12 +101,16 @@ def split_losses(waited: Play, predicted: Play | None, fetched: Play | None) -> 
     table = np.array(
         [[waited.waits, waited.transfers], [fetched.waits, fetched.transfers]], np.float64
     )
+    if not waited.waits:
+        moved = waited.transfers + fetched.transfers
+        transfer_s = (waited.lost_s + beside_s) / max(1, moved)
+        return Losses(0.0, max(0.0, transfer_s), predict_s)
     resume_s, transfer_s = 0.0, 0.0
     if abs(np.linalg.det(table)) > 0:
         resume_s, transfer_s = np.linalg.solve(table, [waited.lost_s, beside_s]).tolist()
     if transfer_s <= 0 or resume_s < 0:
         transfer_s = max(0.0, min(transfer_s, waited.lost_s / max(1, waited.transfers)))
-        resume_s = (waited.lost_s - transfer_s * waited.transfers) / max(1, waited.waits)
+        resume_s = (waited.lost_s - transfer_s * waited.transfers) / waited.waits
     return Losses(max(0.0, resume_s), max(0.0, transfer_s), predict_s)
 
 
@@ -117,19 +139,11 @@ def enter(
     )
 
 
-def _play(
-    workload: Workload,
-    settings: LiveSettings,
-    resident: Seconds,
-    expert_bytes: int,
-    capacity: int | str = "100%",
-    prefetch: str = "none",
-    throttle: tuple[float, float] | None = None,
-) -> Play:
+def _play(workload: Workload, settings: LiveSettings, expert_bytes: int, **options: Any) -> Play:
     """Play twice and take the second: what it needed for the first time is there."""
-    with enter(workload, settings, capacity, prefetch, throttle) as cache:
+    with enter(workload, settings, **options) as cache:
         workload.play()
-        if capacity != "100%":
+        if "capacity" in options:
             cache.restart()
         before, steps = cache.report(), len(cache.step_seconds)
         workload.play()
@@ -137,7 +151,7 @@ def _play(
         seconds = cache.step_seconds[steps:]
     on_host = after.link == "cpu"
     return Play(
-        lost_s=float((seconds - resident)[:, _OWN].sum()),
+        lost_s=float(seconds[:, _OWN].sum()),
         waits=after.waits - before.waits if on_host else 0,
         transfers=(after.moved_bytes - before.moved_bytes) // expert_bytes,
         events=after.events - before.events,
