@@ -21,7 +21,7 @@ from specmd.measurement.settings import LiveSettings
 from specmd.measurement.workload import Workload
 from specmd.metrics import PARTS
 
-ROUNDS = 2
+ROUNDS = 3
 WAIT_S = 1e-3  # at least this long an expert is under way when waits are measured
 PREFETCH = "next_gate"
 _OWN = [list(PARTS).index(name) for name in ("compute", "overhead")]
@@ -65,11 +65,12 @@ def measure_losses(workload: Workload, settings: LiveSettings, expert_bytes: int
         "fetched": {"capacity": "50%", "prefetch": PREFETCH, "throttle": slow},
     }
     rounds: dict[str, list[Play]] = {}
-    for _ in range(ROUNDS):
-        resident = _play(workload, settings, expert_bytes)
+    for number in range(ROUNDS):
+        warm = number == 0  # what is compiled stays compiled
+        resident = _play(workload, settings, expert_bytes, warm=True)
         for way, options in ways.items():
             try:
-                play = _play(workload, settings, expert_bytes, **options)
+                play = _play(workload, settings, expert_bytes, warm=warm, **options)
             except SpecmdError:  # a trace without lookahead scores
                 continue
             rounds.setdefault(way, []).append(replace(play, lost_s=play.lost_s - resident.lost_s))
@@ -139,11 +140,20 @@ def enter(
     )
 
 
-def _play(workload: Workload, settings: LiveSettings, expert_bytes: int, **options: Any) -> Play:
-    """Play twice and take the second: what it needed for the first time is there."""
+def _play(
+    workload: Workload,
+    settings: LiveSettings,
+    expert_bytes: int,
+    *,
+    warm: bool,
+    **options: Any,
+) -> Play:
+    """Play once, or twice and take the second (`warm`); with all resident that is always needed."""
     with enter(workload, settings, **options) as cache:
-        workload.play()
-        if "capacity" in options:
+        resident = "capacity" not in options
+        if warm or resident:
+            workload.play()
+        if not resident:
             cache.restart()
         before, steps = cache.report(), len(cache.step_seconds)
         workload.play()

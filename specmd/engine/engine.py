@@ -106,6 +106,9 @@ class Engine:
                 f"{self._moe.layers[number].name}: experts were called outside a forward pass of "
                 "the model, or with other tokens: call the model itself while it is offloaded"
             )
+        if hidden.device.type != "cpu":
+            # Bringing the choice to the host waits for all kernels before it: that is computing.
+            torch.accelerator.current_stream(hidden.device).synchronize()
         began_s = time.perf_counter()
         own = weights  # what kernels weigh with
         if self._routing is not None:

@@ -31,9 +31,10 @@ from specmd.engine.passes import Passes
 from specmd.engine.patch import Patch
 from specmd.engine.planning import find_device, plan_world
 from specmd.engine.report import Report, make_report
-from specmd.engine.residence import DEMAND_STALL, LATE_STALL, Residence
+from specmd.engine.residence import Residence
 from specmd.engine.routing_log import RoutingLog
 from specmd.engine.slots import Slots
+from specmd.engine.stalls import DEMAND_STALL, LATE_STALL
 from specmd.engine.step_times import StepTimes
 from specmd.engine.store import ExpertStore, HostStore
 from specmd.engine.throttle import Throttle
@@ -234,7 +235,7 @@ class Offload:
         )
         if options["timeline"] is not None:
             options["timeline"].experts = moe.num_experts
-        self._passes.times = StepTimes(self._waits, options["timeline"])
+        self._passes.times = StepTimes(self._waits, options["timeline"], self._settle())
         moved_to = None if self.link_name == "cpu" else self.device
         self._patch = Patch(self._model, moe, self._layout, moved_to)
         self._patch.empty_experts(store)
@@ -272,6 +273,12 @@ class Offload:
         assert residence is not None
         deciding_s = engine.routing_s + engine.deciding_s + residence.deciding_s
         return deciding_s, residence.stall_s[DEMAND_STALL], residence.stall_s[LATE_STALL]
+
+    def _settle(self) -> Callable[[], None] | None:
+        """Return what waits for the device's kernels, None where the host computes."""
+        if self.link_name == "cpu":
+            return None
+        return lambda: torch.accelerator.current_stream(self.device).synchronize()
 
     def _dense_bytes(self) -> int:
         """Bytes of everything in the model that is not an expert."""

@@ -76,6 +76,7 @@ class Mover:
         self._issued: deque[Mark] = deque()
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._busy = False  # the chunk to be moved was waiting for the one before
 
     def queue(self, transfer: Transfer) -> Transfer:
         """Accept a transfer: behind the demands if it is one, else among the prefetches."""
@@ -231,7 +232,7 @@ class Mover:
         link, slot, key = self.link, transfer.home.slot, transfer.key
         stop = min(start + self.chunk_bytes, self.slots.layout.blob_bytes)
         began_s = time.perf_counter()
-        begin_s = self.throttle.begin(start == 0) if self.throttle else 0.0
+        begin_s = self.throttle.begin(start == 0, busy=self._busy) if self.throttle else 0.0
         if start == 0:
             self._wait_for_last_use(slot)
             if self.slots.canary:
@@ -331,6 +332,7 @@ class Mover:
                     if transfer is not None:
                         self._arrive(transfer, stop)
                     transfer = None if self._stopping else self._start_next()
+                    self._busy = transfer is not None
                     while transfer is None and not self._stopping:
                         self.lock.wait(_LOOK_S)
                         transfer = None if self._stopping else self._start_next()

@@ -23,9 +23,7 @@ from specmd.engine.decisions import Decisions
 from specmd.engine.layer_buffers import LayerBuffers
 from specmd.engine.mover import Mover
 from specmd.engine.slots import Home, Slots
-from specmd.engine.stalls import DEMAND_STALL as DEMAND_STALL
-from specmd.engine.stalls import LATE_STALL as LATE_STALL
-from specmd.engine.stalls import Stalls
+from specmd.engine.stalls import DEMAND_STALL, LATE_STALL, Stalls
 from specmd.engine.transfer import Transfer
 from specmd.errors import SpecmdError
 from specmd.links.commands import AWAIT, CANCEL, FETCH, PREFETCH, PROMOTE

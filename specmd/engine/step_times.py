@@ -31,13 +31,17 @@ class StepTimes:
     Args:
         totals: returns seconds so far of (deciding, demand stall, late-prefetch stall).
         timeline: takes down the steps, or None.
+        settle: waits until the device has computed what it was given; None where it always has.
 
     """
 
     def __init__(
-        self, totals: Callable[[], tuple[float, float, float]], timeline: Timeline | None = None
+        self,
+        totals: Callable[[], tuple[float, float, float]],
+        timeline: Timeline | None = None,
+        settle: Callable[[], None] | None = None,
     ) -> None:
-        self._totals, self._timeline = totals, timeline
+        self._totals, self._timeline, self._settle = totals, timeline, settle
         self._rows: list[list[float]] = []
         self._began_s = 0.0
         self._left_s = 0.0
@@ -56,6 +60,8 @@ class StepTimes:
 
     def end(self) -> None:
         """End the open step, if there is one."""
+        if self._settle is not None and self._before is not None:
+            self._settle()
         self._end(time.perf_counter())
 
     def drop(self) -> None:

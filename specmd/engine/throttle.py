@@ -1,8 +1,8 @@
 """A slower link than the machine has: copies paced to a bandwidth and a latency.
 
 A transfer of n bytes then takes `latency + n / bandwidth`, as in the simulator, whatever the memory
-of the machine can do. Sleeps are never exact; transfers that follow each other are paced from the
-moment the one before *should* have ended, so errors do not add up.
+of the machine can do. Sleeps are never exact; a chunk that was waiting when the one before ended is
+paced from the moment that one *should* have ended, so errors do not add up.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import time
 
 from specmd.errors import SpecmdError
-
-_SLACK_S = 0.002  # a pause shorter than this is the sleep's own inaccuracy, not an idle link
 
 
 class Throttle:
@@ -35,11 +33,16 @@ class Throttle:
         self.bytes_per_s, self.latency_s = float(bytes_per_s), float(latency_s)
         self._free_s = 0.0  # when the link is free again, on the clock of time.perf_counter
 
-    def begin(self, first: bool) -> float:
-        """Return when a chunk begins; call it before the copy. `first` adds the latency."""
-        now = time.perf_counter()
-        start = self._free_s if now - self._free_s < _SLACK_S else now
-        return max(start, 0.0) + (self.latency_s if first else 0.0)
+    def begin(self, first: bool, *, busy: bool = False) -> float:
+        """Return when a chunk begins; call it before the copy.
+
+        Args:
+            first: of its transfer: the latency is added.
+            busy: it was waiting for the chunk before.
+
+        """
+        start = self._free_s if busy else max(self._free_s, time.perf_counter())
+        return start + (self.latency_s if first else 0.0)
 
     def pace(self, begin_s: float, num_bytes: int) -> None:
         """Sleep until the chunk that began at `begin_s` should have arrived."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from specmd import engine
+
 torch.set_num_threads(1)
 
 SIZES: dict[str, Any] = {
@@ -109,3 +111,8 @@ def generate(model: Any, tokens: int = 8, **inputs: Any) -> tuple[torch.Tensor, 
 def weights_of(model: Any) -> dict[str, torch.Tensor]:
     """A copy of all parameters."""
     return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def offload(model: Any, *args: Any, **options: Any) -> engine.Offload:
+    """`specmd.offload` on the cpu link unless another is asked for, whatever this machine has."""
+    return engine.offload(model, *args, **({"link": "cpu"} | options))

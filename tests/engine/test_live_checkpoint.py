@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from live_models import FAMILIES, build, generate, tiny
+from live_models import FAMILIES, build, generate, offload, tiny
 
-from specmd.engine import offload
 from specmd.engine.checkpoint import CheckpointFiles
 from specmd.engine.hollow import load_without_experts
 from specmd.errors import SpecmdError

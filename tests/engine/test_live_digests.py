@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from live_models import build, generate, prompt, tiny
+from live_models import build, generate, offload, prompt, tiny
 
 from specmd import simulate
-from specmd.engine import offload
 from specmd.errors import SpecmdError
 from specmd.policy.registry import entries
 from specmd.recorder import Recorder

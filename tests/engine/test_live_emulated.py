@@ -45,6 +45,9 @@ class EmulatedStream:
         assert event.recorded is not None, "an event is waited for before it is recorded"
         EmulatedStream.waits += 1
 
+    def synchronize(self) -> None:
+        """Everything was done when it was given."""
+
     def __enter__(self) -> EmulatedStream:
         return self
 

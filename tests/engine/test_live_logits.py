@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from live_models import FAMILIES, build, generate, prompt, tiny, weights_of
+from live_models import FAMILIES, build, generate, offload, prompt, tiny, weights_of
 
-from specmd.engine import offload
 from specmd.engine.mover import Mover
 from specmd.engine.residence import Residence
 from specmd.recorder.gates import find_moe

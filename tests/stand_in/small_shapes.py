@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from specmd import engine
 from specmd.shape import ModelShape
 from specmd.trace import DECODE, PREFILL, Trace, build_trace, load
 
@@ -163,3 +164,8 @@ def mixed(
         prompt_lengths=prompts,
         header={"kind": "synthetic"},
     )
+
+
+def offload(model: Any, *args: Any, **options: Any) -> engine.Offload:
+    """`specmd.offload` on the cpu link unless another is asked for, whatever this machine has."""
+    return engine.offload(model, *args, **({"link": "cpu"} | options))

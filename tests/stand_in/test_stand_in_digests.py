@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from small_shapes import LAYERS, TABLES, mixed, shipped, small_shape
+from small_shapes import LAYERS, TABLES, mixed, offload, shipped, small_shape
 
 from specmd import residency, simulate
-from specmd.engine import offload
 from specmd.engine.live_cache import Offload
 from specmd.policy.registry import entries
 from specmd.stand_in import TraceWorkload

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_shapes import EXPERTS, LAYERS, TABLES, mixed, shipped, small_shape
+from small_shapes import EXPERTS, LAYERS, TABLES, mixed, offload, shipped, small_shape
 
-from specmd.engine import offload
 from specmd.errors import SpecmdError
 from specmd.shape import load_shape
 from specmd.stand_in import PlayedStep, RandomStore, TraceWorkload, memory
