@@ -18,9 +18,9 @@ RESULTS ?= results/quickstart
 POLICIES ?= lru fifo lfu sieve slru least_stale belady
 CAPACITIES ?= 10% 20% 40% 60%
 PROFILES ?= t4 rtx4090
-LIVE_POLICIES ?= lru lfu least_stale
+LIVE_POLICIES ?= lru lfu
 LIVE_CAPACITIES ?= 20% 60%
-THROTTLE ?= 0.1GB/s,20us
+THROTTLE ?= 0.05GB/s,20us
 PYTEST_ARGS ?=
 
 .PHONY: help install quickstart test lint types check format clean
@@ -60,7 +60,7 @@ quickstart: $(STAMP)
 	@echo; echo '== calibrate: what this machine can do'
 	$(BIN)/specmd calibrate tiny --out $(RESULTS)/this-machine.toml
 	@echo; echo '== run: live caches on this machine, measured'
-	$(BIN)/specmd run tiny --domain code --max-new-tokens 32 --throttle $(THROTTLE) \
+	$(BIN)/specmd run tiny --domain code --max-new-tokens 8 --throttle $(THROTTLE) \
 		$(LIVE_POLICIES:%=-e %) $(LIVE_CAPACITIES:%=-c %) --out $(RESULTS)/runs
 	@echo; echo '== validate: the same runs, simulated beside measured'
 	$(BIN)/specmd simulate --validate $(RESULTS)/runs --profile $(RESULTS)/this-machine.toml

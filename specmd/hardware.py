@@ -11,7 +11,7 @@ A profile is one TOML file. Each number is a `Figure`: value, SI unit, where it 
 what kind that source is, because a datasheet peak, someone's measurement and our own assumption
 deserve different trust. Shipped profiles are uncalibrated: device rates are datasheet peaks, so
 the compute times simulated from them are lower bounds. A profile whose numbers were measured on
-the machine itself says `calibrated = true`.
+the machine itself, as `specmd calibrate` does, says `calibrated = true`.
 """
 
 from __future__ import annotations
@@ -203,7 +203,8 @@ class HardwareProfile(_Figures):
         assumed = [path for path, figure in self.figures().items() if figure.kind == "assumption"]
         text = (
             f"profile '{self.name}' is not calibrated: device rates are datasheet peaks, times "
-            "are lower bounds: compare policies by them, promise nothing"
+            "are lower bounds: compare policies by them, promise nothing (`specmd calibrate` makes "
+            "one of this machine)"
         )
         return [text + (f"; assumed: {', '.join(assumed)}" if assumed else "")]
 

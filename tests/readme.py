@@ -4,7 +4,8 @@
     python tests/readme.py --write    put the present output into the documents
 
 In a block marked `console`, a line that starts with `$ ` is a command and the lines after it are
-its output, standard error included. A block under `<!-- file: NAME -->` is a file, which the
+its output, standard error included. One marked `console measured` holds times of some machine: its
+commands must succeed, its output is only rewritten. A block under `<!-- file: NAME -->` is a file, which the
 commands find in their working directory, beside `traces/`.
 """
 
@@ -20,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "docs/plugins.md")
-BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(console(?: measured)?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"<!-- file: (\S+) -->\n+```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -31,8 +32,8 @@ def commands(block: str) -> list[str]:
     return [line[2:] for line in lines if line.startswith("$ ")]
 
 
-def run(command: str, folder: Path) -> str:
-    """Print what a reader would see."""
+def run(command: str, folder: Path, *, must_succeed: bool) -> str:
+    """Return what a reader would see."""
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "COLUMNS": "100",
@@ -46,26 +47,34 @@ def run(command: str, folder: Path) -> str:
         text=True,
         check=False,
     )
+    if must_succeed and done.returncode:
+        sys.exit(f"{command}: exit code {done.returncode}\n{done.stdout}")
     return done.stdout.rstrip("\n")
 
 
-def replay(block: str, folder: Path) -> str:
+def replay(block: str, folder: Path, *, must_succeed: bool) -> str:
     """Return the block as it should read."""
     parts = []
     for command in commands(block):
-        output = run(command, folder)
+        output = run(command, folder, must_succeed=must_succeed)
         parts.append(f"$ {command}\n" + (f"{output}\n" if output else ""))
     return "\n".join(parts)
 
 
-def refresh(text: str) -> str:
-    """Return a document with the present output in every console block."""
+def refresh(text: str, *, measured: bool) -> str:
+    """Return a document with the present output in every console block, or in all but measured."""
+
+    def present(match: re.Match[str]) -> str:
+        timed = match[1] != "console"
+        block = replay(match[2], folder, must_succeed=timed)
+        return match[0] if timed and not measured else f"```{match[1]}\n{block}```"
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "traces").symlink_to(ROOT / "traces")
         for match in FILE.finditer(text):
             (folder / match[1]).write_text(match[2], encoding="utf-8")
-        return BLOCK.sub(lambda match: f"```console\n{replay(match[1], folder)}```", text)
+        return BLOCK.sub(present, text)
 
 
 def main() -> int:
@@ -75,7 +84,7 @@ def main() -> int:
     for name in DOCUMENTS:
         path = ROOT / name
         before = path.read_text(encoding="utf-8")
-        after = refresh(before)
+        after = refresh(before, measured=write)
         if before == after:
             sys.stdout.write(f"{name}: agrees with the program\n")
         elif write:

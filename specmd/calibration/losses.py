@@ -136,7 +136,7 @@ def enter(
         chunk_bytes=settings.chunk_bytes,
         compute_threads=settings.compute_threads,
         log_routing=True,
-        **workload.offload_options(),
+        **workload.offload_options(settings, capacity if isinstance(capacity, int) else None),
     )
 
 

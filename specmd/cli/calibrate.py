@@ -21,7 +21,7 @@ def calibrate(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL]", help="tiny (the embedded model), a folder, or a name on the hub."
+            metavar="MODEL", help="tiny (the embedded model), a folder, or a name on the hub."
         ),
     ] = None,
     trace: Annotated[
@@ -106,7 +106,7 @@ def _source(
     from specmd.recorder.prompts import read_prompts
 
     quiet_hub(bars=sys.stderr.isatty())
-    generation = Generation(tuple(read_prompts()[:4]), max_new_tokens=24)
+    generation = Generation(tuple(read_prompts()[:4]), max_new_tokens=12)
     return PromptSource(model or "tiny", generation, dtype)
 
 

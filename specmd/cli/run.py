@@ -24,7 +24,7 @@ def run(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL]", help="tiny (the embedded model), a folder, or a name on the hub."
+            metavar="MODEL", help="tiny (the embedded model), a folder, or a name on the hub."
         ),
     ] = None,
     trace: Annotated[
@@ -184,7 +184,7 @@ def run(
             argv=tuple(sys.argv),
         )
         for pace in throttle or ["none"]
-        for config in grid_of(options).expand(source.header())
+        for config in grid_of(options, {"shape": shape} if shape else None).expand(source.header())
     ]
     _refuse(jobs, timeline)
     runs = []

@@ -177,7 +177,6 @@ class Clock(NamedTuple):
         self.remaining[key] = transfer_s(self.costs, self.expert_bytes)
         self.demand[self.count[DEMANDED]] = key
         self.count[DEMANDED] += 1
-        spend(self, event.step * NUM_PARTS, self.costs.transfer_s, self.costs.transfer_s)
 
     def prefetch(self, core: Core, key: int, score: float, event: Event) -> None:
         """Queue a transfer at the moment the routing was known."""
@@ -229,6 +228,8 @@ class Clock(NamedTuple):
                     spend(self, row, self.costs.resume_s, self.costs.resume_s)
             if self.wanted[key] == LATE_KEY:
                 land(core, key)
+            else:
+                spend(self, row, self.costs.transfer_s, self.costs.transfer_s)
             if not self.blocks:
                 spend(self, row, expert_s(self.costs, self.tokens[key]), self.costs.launch_s)
                 self.done[computed] = self.time[NOW]

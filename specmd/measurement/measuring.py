@@ -21,7 +21,7 @@ import torch
 from specmd import machine
 from specmd.bounds import bounds as bounds_of
 from specmd.config import RunConfig
-from specmd.description import contract, trace_facts
+from specmd.description import contract, recorded_config, trace_facts, unmet_need
 from specmd.engine import Offload, Report, offload
 from specmd.errors import SpecmdError
 from specmd.latency import latency
@@ -92,6 +92,9 @@ def measure(
 
     """
     refuse(config)
+    unmet = "" if workload.trace is None else unmet_need(workload.trace, config, training)
+    if unmet:
+        raise SpecmdError(unmet)
     plays: list[_Play] = []
     total = settings.warmup_runs + settings.repetitions
     with _enter(workload, config, settings, training, timeline) as cache:
@@ -149,7 +152,7 @@ def measure(
         id=measured_id(workload, config, settings, training=training, bounds=bounds),
         source="measured",
         label=label(measurement),
-        config=config,
+        config=recorded_config(config, None),
         trace=facts,
         metrics=metrics,
         per_phase=by_phase(middle.counters, trace.header.expert_bytes),
@@ -221,7 +224,7 @@ def _enter(
         prefill=settings.prefill,
         compute_threads=settings.compute_threads,
         timeline=timeline,
-        **workload.offload_options(),
+        **workload.offload_options(settings, config.capacity_slots),
     )
 
 

@@ -11,8 +11,11 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from specmd.engine.planning import find_device
+from specmd.measurement.settings import LiveSettings
 from specmd.recorder.generation import Generation
 from specmd.stand_in import TraceWorkload
+from specmd.trace import Trace
 
 
 class Workload(Protocol):
@@ -22,15 +25,23 @@ class Workload(Protocol):
         model: on the host.
         name: what results call it.
         facts: what else identifies it, as JSON.
+        trace: its routing, where that is known beforehand, or None.
 
     """
 
     model: nn.Module
     name: str
     facts: Mapping[str, Any]
+    trace: Trace | None
 
-    def offload_options(self) -> dict[str, Any]:
-        """Arguments of `specmd.offload` that belong to the workload; asked for once a run."""
+    def offload_options(self, settings: LiveSettings, slots: int | None) -> dict[str, Any]:
+        """Arguments of `specmd.offload` that belong to the workload; asked for once a run.
+
+        Args:
+            settings: of the run.
+            slots: of its cache; None for all experts.
+
+        """
         ...
 
     def play(self) -> None:
@@ -63,8 +74,9 @@ class PromptWorkload:
         self._tokenizer, self._generation = tokenizer, generation
         self.facts: Mapping[str, Any] = {"kind": "prompts", **generation.facts(), **(facts or {})}
         self.texts: Sequence[str] = ()
+        self.trace: Trace | None = None
 
-    def offload_options(self) -> dict[str, Any]:
+    def offload_options(self, settings: LiveSettings, slots: int | None) -> dict[str, Any]:
         """Nothing beyond the defaults."""
         return {}
 
@@ -90,12 +102,19 @@ class FollowedTrace:
     def __init__(self, played: TraceWorkload, name: str, facts: Mapping[str, Any]) -> None:
         self.model: nn.Module = played.model
         self.name = name
+        self.trace: Trace | None = played.trace
         self._played = played
         self.facts: Mapping[str, Any] = {"kind": "trace", **facts}
 
-    def offload_options(self) -> dict[str, Any]:
+    def offload_options(self, settings: LiveSettings, slots: int | None) -> dict[str, Any]:
         """Return experts of random bytes, and the trace's routing."""
-        return {"store": self._played.store(), "routing": self._played.routing}
+        budget, other_bytes = settings.pinned_budget, 0
+        if find_device(settings.link, settings.device)[1] == "cpu":
+            header = self._played.trace.header
+            count = header.num_layers * header.num_experts if slots is None else slots
+            budget, other_bytes = 0, count * self._played.layout.blob_bytes
+        store = self._played.store(budget, other_bytes)
+        return {"store": store, "routing": self._played.routing}
 
     def play(self) -> None:
         """Run every step of the trace."""
