@@ -67,7 +67,7 @@ quickstart: $(STAMP)
 	@echo; echo 'figure: $(RESULTS)/figure.png'
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

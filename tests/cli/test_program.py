@@ -59,7 +59,7 @@ def test_version(specmd):
     ("argv", "said"),
     [
         (["simulat"], "Did you mean 'simulate'"),
-        (["simulate"], "TRACE"),
+        (["simulate"], "name a trace"),
         (["simulate", "x.npz", "--nonsense"], "--nonsense"),
         (["import", "a", "b"], "--experts"),
         (["list", "horses"], "horses"),

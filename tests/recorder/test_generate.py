@@ -127,6 +127,9 @@ def test_bad_prompts(tiny: tuple[Any, Any], tmp_path: Path) -> None:
 
 
 def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(SpecmdError, match=r"model '.*nowhere' cannot be loaded: ") as caught:
+    with pytest.raises(SpecmdError, match="nowhere: no such folder"):
         load_model(tmp_path / "nowhere")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(SpecmdError, match=r"model '.*' cannot be loaded: ") as caught:
+        load_model(tmp_path)
     assert "\n" not in str(caught.value)
