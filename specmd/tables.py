@@ -12,11 +12,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from specmd.circumstances import circumstances
 from specmd.config import RunConfig
 from specmd.metrics import PARTS, Metric, metric
 from specmd.policy.registry import AXES
 from specmd.results import Bounds, Run
 from specmd.run_names import caption, is_clairvoyant, policy_name, varied_axes
+from specmd.shape import shape_for_model
 from specmd.text_table import Cell, Column, Section, Table, cells
 
 RELATIVE = "vs belady"
@@ -98,11 +100,18 @@ def _words(run: Run, without: Sequence[str] = ()) -> list[str]:
     defaults = RunConfig.model_fields
     for name in ("scope", "admission", "reset", "tokens", "warmup", "shape"):
         value = getattr(config, name)
-        if value != defaults[name].default:
+        own = name == "shape" and _is_its_own(run)
+        if value != defaults[name].default and not own:
             words.append(f"{name} {value}")
     if config.sequential:
         words.append("sequential")
     return [word for word in words if word not in without]
+
+
+def _is_its_own(run: Run) -> bool:
+    """Whether a run's shape is the one its model has by name."""
+    known = shape_for_model(run.trace.model)
+    return known is not None and known.name == run.config.shape
 
 
 def _bytes(size: int) -> str:
@@ -225,39 +234,7 @@ def _notes(runs: Sequence[Run], relative: bool) -> list[str]:
         )
     if ok:
         notes.append(_contract(ok))
-    return notes + _circumstances(ok) + _warnings(runs)
-
-
-def _circumstances(runs: Sequence[Run]) -> list[str]:
-    """Say of measured runs how evenly they ran and what they took; ranges where they differ."""
-    found = [run.measurement for run in runs if run.measurement is not None]
-    if not found:
-        return []
-
-    def span(values: Iterable[float], form: str) -> str:
-        texts = [form.format(value) for value in sorted(values)]
-        return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
-
-    spreads = [each.spread["tpot_s"] for each in found if "tpot_s" in each.spread]
-    counts = span((each.repetitions for each in found), "{:.0f}")
-    warm = span((each.warmup_runs for each in found), "{:.0f}")
-    text = f"measured: {counts} repetitions after {warm} of warm-up, each from an empty cache"
-    if spreads:
-        text += f"; TPOT ± {span((s.stdev / s.mean * 100 for s in spreads), '{:.1f}')} %"
-    threads = span((each.compute_threads for each in found), "{:.0f}")
-    rates = [each.link_bytes_per_s for each in found if each.link_bytes_per_s]
-    parts = [f"compute threads {threads}"]
-    if rates:
-        parts.append(f"link {span((rate / 1e9 for rate in rates), '{:.3g}')} GB/s while busy")
-    parts.append(f"{span((each.pinned_share * 100 for each in found), '{:.0f}')} % pinned")
-    parts.append(
-        f"on the device: slots {span((each.slot_bytes / 1e6 for each in found), '{:,.1f}')} MB, "
-        f"all but experts {span((each.dense_bytes / 1e6 for each in found), '{:,.1f}')} MB"
-    )
-    peaks = [each.peak_device_bytes for each in found if each.peak_device_bytes]
-    if peaks:
-        parts.append(f"peak {span((peak / 1e6 for peak in peaks), '{:,.1f}')} MB")
-    return [text, ", ".join(parts)]
+    return notes + circumstances(ok) + _warnings(runs)
 
 
 def _warnings(runs: Sequence[Run]) -> list[str]:

@@ -60,11 +60,12 @@ def calibrate(
         "this-machine.toml"
     ),
 ) -> None:
-    """Measure this machine and write a hardware profile: its link, memory, arithmetic, software.
+    """Measure this machine and write a hardware profile.
 
-    Rates of arithmetic and costs of software are those of the model: calibrate with the one to be
-    simulated. All its experts must fit on the device beside their originals on the host; of larger
-    models, --trace with --layers runs a part.
+    It says what link, memory, arithmetic and software cost. Rates of arithmetic and costs of
+    software are those of the model: calibrate with the one to be simulated. All its experts must
+    fit on the device beside their originals on the host; of larger models, --trace with --layers
+    runs a part.
     """
     from specmd.calibration import calibrate as measure
     from specmd.calibration.profile import profile_text

@@ -21,7 +21,8 @@ from specmd.cli.validate import validate
 # Plain help: rich's panels cost 0.2 s of import, and plain text can be searched and checked.
 app = typer.Typer(
     name="specmd",
-    help="Which expert cache should I run? Simulate expert caches of Mixture-of-Experts models.",
+    help="Which expert cache should I run? Record, simulate and run expert caches of "
+    "Mixture-of-Experts models.",
     epilog="Exit codes: 0 ok, 1 a run failed, 2 usage or invalid input, 3 a threshold crossed, "
     "4 a sweep partly failed, 130 interrupted. SPECMD_DEBUG=1 shows tracebacks.",
     no_args_is_help=True,

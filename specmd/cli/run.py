@@ -119,7 +119,7 @@ def run(
     *,
     options: Options,
 ) -> int:
-    """Run a model behind a live expert cache and measure it: TTFT, TPOT, and where time went.
+    """Run a model behind a live expert cache and measure it.
 
     The model generates from prompts, or, with --trace, random weights of a model's true shapes
     follow recorded routing. Several values of an option make a grid, each run of it in a process of
