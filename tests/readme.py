@@ -5,8 +5,8 @@
 
 In a block marked `console`, a line that starts with `$ ` is a command and the lines after it are
 its output, standard error included. One marked `console measured` holds times of some machine: its
-commands must succeed, its output is only rewritten. A block under `<!-- file: NAME -->` is a file, which the
-commands find in their working directory, beside `traces/`.
+commands must succeed, its output is only rewritten. A block under `<!-- file: NAME -->` is a file,
+which the commands find in their working directory, beside `traces/`.
 """
 
 from __future__ import annotations
