@@ -49,8 +49,8 @@ class CostCoefficients(NamedTuple):
     bytes_per_s: float  # host link, achievable
     chunk_bytes: float  # a transfer yields to a more urgent one at multiples of this
     wake_s: float = 0.0  # on top, for the first transfer after a pause of the link
-    resume_s: float = 0.0  # lost by computing each time it waited
-    transfer_s: float = 0.0  # lost by computing for each transfer
+    resume_s: float = 0.0  # lost by computing in a layer that waited
+    transfer_s: float = 0.0  # lost by computing for each prefetch
     predict_s: float = 0.0  # a layer in which a prefetcher looks ahead
 
 

@@ -136,8 +136,9 @@ class Stack(_Figures):
     it was calibrated with. Without them, kernels are counted and charged `launch_s` each.
     `expert_s` is a call of one expert, `layer_s` the rest of one MoE layer (attention, router,
     deciding, summing), `step_s` what happens once a forward pass. What goes on beside computing
-    costs, too: `resume_s` every wait for a copy, where the host computes (its caches go cold),
-    `transfer_s` every transfer, `predict_s` every layer in which a prefetcher looks ahead.
+    costs, too: `resume_s` every layer that had to wait for a copy, where the host computes (its
+    caches go cold), `transfer_s` every prefetch, `predict_s` every layer in which a prefetcher
+    looks ahead.
     """
 
     expert_s: Figure

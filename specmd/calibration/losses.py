@@ -1,11 +1,11 @@
 """What computing loses to what goes on beside it: waits, copies, predictions.
 
-A processor that had to wait goes on slower than it stopped: its caches have gone cold. A copy
-thread takes the interpreter from the thread that computes, for every transfer. A prefetcher that
-looks ahead runs another gate in every layer. With small experts all that is not small. Three plays
-tell them apart: every expert resident but with a prefetcher (predicting alone), every expert waited
-for (as many waits as copies), and half of them resident with a prefetcher (many copies, few waits).
-On an accelerator kernels wait and not the host, so nothing is charged for waiting.
+A processor that had to wait goes on slower than it stopped: its caches have gone cold, and one wait
+in a layer is enough for that. A copy thread that works while another computes takes the interpreter
+from it, for every prefetch. A prefetcher that looks ahead runs another gate in every layer. With
+small experts all that is not small. Three plays tell them apart: every expert resident but with a
+prefetcher (predicting alone), every expert waited for (no prefetch), and half of them resident with
+a prefetcher (all three). On an accelerator kernels wait and not the host, which costs nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from specmd.engine import Offload, offload
+from specmd.engine import Offload, Report, offload
 from specmd.errors import SpecmdError
 from specmd.measurement.settings import LiveSettings
 from specmd.measurement.workload import Workload
@@ -29,7 +27,7 @@ _OWN = [list(PARTS).index(name) for name in ("compute", "overhead")]
 
 @dataclass(frozen=True)
 class Losses:
-    """Seconds lost by computing: a wait, a transfer, a prediction for one layer."""
+    """Seconds lost by computing: in a layer that waited, by a prefetch, by looking ahead once."""
 
     resume_s: float
     transfer_s: float
@@ -41,9 +39,9 @@ class Play:
     """One play: seconds that were no stall (less those of the resident play), and what went on."""
 
     lost_s: float
-    waits: int
-    transfers: int
-    events: int
+    waits: int  # layers that waited
+    prefetches: int
+    events: int  # layers
 
 
 def measure_losses(workload: Workload, settings: LiveSettings, expert_bytes: int) -> Losses:
@@ -67,10 +65,10 @@ def measure_losses(workload: Workload, settings: LiveSettings, expert_bytes: int
     rounds: dict[str, list[Play]] = {}
     for number in range(ROUNDS):
         warm = number == 0  # what is compiled stays compiled
-        resident = _play(workload, settings, expert_bytes, warm=True)
+        resident = _play(workload, settings, warm=True)
         for way, options in ways.items():
             try:
-                play = _play(workload, settings, expert_bytes, warm=warm, **options)
+                play = _play(workload, settings, warm=warm, **options)
             except SpecmdError:  # a trace without lookahead scores
                 continue
             rounds.setdefault(way, []).append(replace(play, lost_s=play.lost_s - resident.lost_s))
@@ -85,34 +83,22 @@ def _sum(plays: list[Play]) -> Play | None:
     return Play(
         lost_s=sum(play.lost_s for play in plays),
         waits=sum(play.waits for play in plays),
-        transfers=sum(play.transfers for play in plays),
+        prefetches=sum(play.prefetches for play in plays),
         events=sum(play.events for play in plays),
     )
 
 
 def split_losses(waited: Play, predicted: Play | None, fetched: Play | None) -> Losses:
-    """Solve three plays for three losses; none of them below 0.
+    """Charge each play's loss to what is new in it; none of the three below 0.
 
-    Without the two plays with a prefetcher all is charged to the waits.
+    Without the two plays with a prefetcher there is nothing to say of prefetching.
     """
+    resume_s = max(0.0, waited.lost_s / waited.waits) if waited.waits else 0.0
     if predicted is None or fetched is None:
-        return Losses(max(0.0, waited.lost_s / max(1, waited.waits)), 0.0, 0.0)
+        return Losses(resume_s, 0.0, 0.0)
     predict_s = max(0.0, predicted.lost_s / max(1, predicted.events))
-    beside_s = fetched.lost_s - fetched.events * predict_s
-    table = np.array(
-        [[waited.waits, waited.transfers], [fetched.waits, fetched.transfers]], np.float64
-    )
-    if not waited.waits:
-        moved = waited.transfers + fetched.transfers
-        transfer_s = (waited.lost_s + beside_s) / max(1, moved)
-        return Losses(0.0, max(0.0, transfer_s), predict_s)
-    resume_s, transfer_s = 0.0, 0.0
-    if abs(np.linalg.det(table)) > 0:
-        resume_s, transfer_s = np.linalg.solve(table, [waited.lost_s, beside_s]).tolist()
-    if transfer_s <= 0 or resume_s < 0:
-        transfer_s = max(0.0, min(transfer_s, waited.lost_s / max(1, waited.transfers)))
-        resume_s = (waited.lost_s - transfer_s * waited.transfers) / waited.waits
-    return Losses(max(0.0, resume_s), max(0.0, transfer_s), predict_s)
+    left_s = fetched.lost_s - fetched.events * predict_s - fetched.waits * resume_s
+    return Losses(resume_s, max(0.0, left_s / max(1, fetched.prefetches)), predict_s)
 
 
 def enter(
@@ -143,7 +129,6 @@ def enter(
 def _play(
     workload: Workload,
     settings: LiveSettings,
-    expert_bytes: int,
     *,
     warm: bool,
     **options: Any,
@@ -163,6 +148,10 @@ def _play(
     return Play(
         lost_s=float(seconds[:, _OWN].sum()),
         waits=after.waits - before.waits if on_host else 0,
-        transfers=(after.moved_bytes - before.moved_bytes) // expert_bytes,
+        prefetches=_prefetches(after) - _prefetches(before),
         events=after.events - before.events,
     )
+
+
+def _prefetches(report: Report) -> int:
+    return report.prefetches_issued - report.prefetches_cancelled

@@ -16,8 +16,8 @@ from specmd.hardware import HardwareProfile
 _DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 _LOSSES = {
-    "resume_s": "with no expert resident, beside one with all, a wait",
-    "transfer_s": "with half of the experts resident, beside one with all, a transfer",
+    "resume_s": "with no expert resident, beside one with all, a layer that waited",
+    "transfer_s": "with half of the experts resident, beside one with all, a prefetch",
     "predict_s": "with a prefetcher and nothing to fetch, beside one without, a layer",
 }
 

@@ -38,7 +38,7 @@ class Report:
         link_bytes_per_s: `moved_bytes / busy_s`; None before the first copy.
         demand_stall_s: time kernels waited for demanded experts.
         late_stall_s: time kernels waited for prefetches that came late.
-        waits: how often the host found nothing there to compute, and waited.
+        waits: layers in which the host found nothing there to compute, and waited.
         routing_s: time for bringing the router's choice to the host.
         deciding_s: time for scores, proposals and decisions.
         slot_bytes: device memory of slots, staging included.

@@ -56,7 +56,8 @@ class Residence:
         self.blocks, self.deterministic, self.buffers = blocks, deterministic, buffers
         self.deciding_s = 0.0
         self._stalls = Stalls(mover.link)
-        self.waits = 0  # times that the host found nothing there to compute
+        self.waits = 0  # events in which the host found nothing there to compute
+        self._waited = False  # whether the present event is one of them
         self._home: dict[int, Home] = {}  # key -> where it lies, or will
         self._under_way: dict[int, Transfer] = {}  # key -> its copy, until seen to be done
         self._interrupted = False
@@ -74,6 +75,7 @@ class Residence:
         if self._interrupted:
             self._start_over()
         self._interrupted = True
+        self._waited = False
         if self.deterministic:
             self.mover.drain()
         self.mover.raise_failure()
@@ -230,7 +232,9 @@ class Residence:
         timeline = self.mover.timeline
         began_s = time.perf_counter() if timeline is not None else 0.0
         wanted = list(transfers)
-        self.waits += not any(transfer.done for transfer in wanted)
+        if not self._waited and not any(transfer.done for transfer in wanted):
+            self._waited = True
+            self.waits += 1
         began = self._stalls.begin()
         done = self.mover.wait_for_any(wanted)
         self.mover.before_use(done.home.slot)

@@ -223,13 +223,11 @@ class Clock(NamedTuple):
                 part = LATE_STALL if self.wanted[key] == LATE_KEY else DEMAND_STALL
                 self.parts[row + part] += finish - self.time[NOW]
                 self.time[NOW] = finish
-                waited = 1
-                if not self.blocks:
+                if waited == 0 and not self.blocks:
                     spend(self, row, self.costs.resume_s, self.costs.resume_s)
+                waited = 1
             if self.wanted[key] == LATE_KEY:
                 land(core, key)
-            else:
-                spend(self, row, self.costs.transfer_s, self.costs.transfer_s)
             if not self.blocks:
                 spend(self, row, expert_s(self.costs, self.tokens[key]), self.costs.launch_s)
                 self.done[computed] = self.time[NOW]
