@@ -114,14 +114,9 @@ def enter(
         "lru",
         prefetch,
         capacity=capacity,
-        device=settings.device,
-        link=settings.link,
         throttle=throttle,
-        checkpoint=settings.checkpoint,
-        pinned_budget=settings.pinned_budget,
-        chunk_bytes=settings.chunk_bytes,
-        compute_threads=settings.compute_threads,
         log_routing=True,
+        **settings.placement(),
         **workload.offload_options(settings, capacity if isinstance(capacity, int) else None),
     )
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from specmd.cli.options import Device, Dtype, Layers, LinkKind, ModelName, Threads
 from specmd.errors import SpecmdError
 
 if TYPE_CHECKING:
@@ -18,12 +19,7 @@ _TRACE = "With --trace: "
 
 
 def calibrate(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL", help="tiny (the embedded model), a folder, or a name on the hub."
-        ),
-    ] = None,
+    model: ModelName = None,
     trace: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Random weights of true shapes instead (--shape)."),
@@ -32,27 +28,14 @@ def calibrate(
         str | None,
         typer.Option(metavar="NAME", help="Model shape, or a .toml file; default the model's."),
     ] = None,
-    layers: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help=f"{_TRACE}only the first N MoE layers.")
-    ] = None,
+    layers: Layers = None,
     tokens: Annotated[
         int, typer.Option(metavar="N", min=1, help=f"{_TRACE}only the first N tokens.")
     ] = 256,
-    dtype: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Of the weights: float32, bfloat16, float16."),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Of slots and dense weights, as torch names it."),
-    ] = None,
-    link: Annotated[
-        Literal["auto", "cpu", "accelerator"],
-        typer.Option(help="cpu keeps all in host memory, accelerator copies to the device."),
-    ] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Torch threads that compute.")
-    ] = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    link: LinkKind = "auto",
+    threads: Threads = None,
     name: Annotated[
         str, typer.Option(metavar="NAME", help="Of the profile: lower case, as in results.")
     ] = "this-machine",

@@ -22,6 +22,37 @@ from specmd.cli import completion
 AGAIN = "  [repeatable]"
 Several = list[str] | None
 
+# What the commands that run a model share, each to be given its own default.
+ModelName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL", help="tiny (the embedded model), a folder, or a name on the hub."
+    ),
+]
+PromptFile = Annotated[str, typer.Option(metavar="FILE", help="Prompts as JSON Lines, or builtin.")]
+Domain = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Only the prompts of this domain.")
+]
+Layers = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="With --trace: only the first N MoE layers."),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Of the weights: float32, bfloat16, float16."),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Of slots and dense weights, as torch names it."),
+]
+LinkKind = Annotated[
+    Literal["auto", "cpu", "accelerator"],
+    typer.Option(help="cpu keeps all in host memory, accelerator copies to the device."),
+]
+Threads = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Torch threads that compute.")
+]
+
 
 @dataclass(frozen=True)
 class Options:

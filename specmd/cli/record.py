@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from specmd.cli.options import Domain, PromptFile
+
 if TYPE_CHECKING:
     from specmd.trace import Trace
 
@@ -18,12 +20,8 @@ def record(
             metavar="MODEL", help="tiny (the embedded model), a folder, or a name on the hub."
         ),
     ] = "tiny",
-    prompts: Annotated[
-        str, typer.Option(metavar="FILE", help="Prompts as JSON Lines, or builtin.")
-    ] = "builtin",
-    domain: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only the prompts of this domain.")
-    ] = None,
+    prompts: PromptFile = "builtin",
+    domain: Domain = None,
     max_new_tokens: Annotated[
         int, typer.Option(metavar="N", help="Tokens generated for a prompt.", min=1)
     ] = 64,

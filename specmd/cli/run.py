@@ -8,25 +8,31 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from specmd.cli.options import AGAIN, Options, takes_options
+from specmd.cli.options import (
+    AGAIN,
+    Device,
+    Domain,
+    Dtype,
+    Layers,
+    LinkKind,
+    ModelName,
+    Options,
+    PromptFile,
+    Threads,
+    takes_options,
+)
 from specmd.errors import Exit, SpecmdError
 
 if TYPE_CHECKING:
     from specmd.measurement.jobs import Job
     from specmd.measurement.sources import Source
 
-_PROMPTS = "Of prompts: "
 _TRACE = "With --trace: "
 
 
 @takes_options(without=("route", "profile", "reset", "sequential", "warmup", "shape", "tokens"))
 def run(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL", help="tiny (the embedded model), a folder, or a name on the hub."
-        ),
-    ] = None,
+    model: ModelName = None,
     trace: Annotated[
         Path | None,
         typer.Option(
@@ -39,18 +45,12 @@ def run(
             metavar="NAME", help=f"{_TRACE}model shape, or a .toml file; default its model's."
         ),
     ] = None,
-    layers: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help=f"{_TRACE}only the first N MoE layers.")
-    ] = None,
+    layers: Layers = None,
     tokens: Annotated[
         int | None, typer.Option(metavar="N", min=1, help=f"{_TRACE}only the first N tokens.")
     ] = None,
-    prompts: Annotated[
-        str, typer.Option(metavar="FILE", help="Prompts as JSON Lines, or builtin.")
-    ] = "builtin",
-    domain: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only the prompts of this domain.")
-    ] = None,
+    prompts: PromptFile = "builtin",
+    domain: Domain = None,
     max_new_tokens: Annotated[
         int, typer.Option(metavar="N", min=1, help="Tokens generated for a prompt.")
     ] = 64,
@@ -62,22 +62,13 @@ def run(
         int | None,
         typer.Option(metavar="N", min=1, help="Tokens of a prefill chunk; default all at once."),
     ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Of the weights: float32, bfloat16, float16."),
-    ] = None,
+    dtype: Dtype = None,
     experts: Annotated[
         Literal["host", "disk"],
         typer.Option(help="Where experts wait: host memory, or their checkpoint's files."),
     ] = "host",
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Of slots and dense weights, as torch names it."),
-    ] = None,
-    link: Annotated[
-        Literal["auto", "cpu", "accelerator"],
-        typer.Option(help="cpu keeps all in host memory, accelerator copies to the device."),
-    ] = "auto",
+    device: Device = None,
+    link: LinkKind = "auto",
     throttle: Annotated[
         list[str] | None,
         typer.Option(
@@ -96,9 +87,7 @@ def run(
     pinned_budget: Annotated[
         str | None, typer.Option(metavar="BYTES", help="Host memory that may be pinned, as 8GB.")
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Torch threads that compute.")
-    ] = None,
+    threads: Threads = None,
     repetitions: Annotated[
         int, typer.Option(metavar="N", min=1, help="Plays of the workload that count.")
     ] = 3,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -36,6 +36,11 @@ class LiveSettings(BaseModel):
     checkpoint: str | None = Field(default=None, description="folder to read experts from")
     warmup_runs: int = Field(default=1, ge=0, description="plays of the workload not counted")
     repetitions: int = Field(default=3, ge=1)
+
+    def placement(self) -> dict[str, Any]:
+        """Arguments of `specmd.offload` that say where experts are and who computes."""
+        names = ("device", "link", "checkpoint", "pinned_budget", "chunk_bytes", "compute_threads")
+        return {name: getattr(self, name) for name in names}
 
 
 def parse_throttle(text: str) -> tuple[float, float] | None:
