@@ -26,10 +26,10 @@ import torch
 import transformers
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
-from specmd.engine import offload
-from specmd.engine.computing import Grouping, sum_in_order, weighted_product
-from specmd.recorder.gates import find_moe
-from specmd.tiny import load_tiny
+from specmd.live import offload
+from specmd.live.experts import Grouping, sum_in_order, weighted_product
+from specmd.models.moe import find_moe
+from specmd.models.tiny import load_tiny
 
 BUDGET = 1.10
 

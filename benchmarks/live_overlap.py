@@ -25,8 +25,8 @@ from typing import Any
 import torch
 import transformers
 
-from specmd.engine import Report, offload
-from specmd.recorder.gates import find_moe
+from specmd.live import Report, offload
+from specmd.models.moe import find_moe
 
 LARGER_LEG_LIMIT = 1.15
 BLOCKING_LIMIT = 0.75

@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 
-from specmd.recorder import Recorder, read_prompts
-from specmd.tiny import load_tiny
+from specmd.models.tiny import load_tiny
+from specmd.recording import Recorder, read_prompts
 
 BUDGET = 1.10
 

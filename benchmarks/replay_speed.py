@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from specmd.config import RunConfig
-from specmd.costs import coefficients
-from specmd.hardware import load_profile
+from specmd.core.serve import ACCESSES, PREFETCH_HITS, REUSE_HITS
+from specmd.hardware.profile import load_profile
 from specmd.policy.registry import add_plugin, entries
-from specmd.replay import replay
-from specmd.residency import ACCESSES, PREFETCH_HITS, REUSE_HITS
+from specmd.runs.options import RunConfig
+from specmd.simulation.costs import coefficients
+from specmd.simulation.replay import replay
 from specmd.trace import Trace, import_trace, load, slice_tokens
 
 SHARES = (0.05, 0.2, 0.6)

@@ -13,21 +13,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from specmd.results import Run, frame
-    from specmd.simulation import simulate
+    from specmd.runs.run import Run, frame
+    from specmd.simulation.simulate import simulate
     from specmd.trace import Trace, load, save
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Run": "specmd.results",
+    "Run": "specmd.runs.run",
     "Trace": "specmd.trace",
-    "frame": "specmd.results",
+    "frame": "specmd.runs.run",
     "load": "specmd.trace",
-    "offload": "specmd.engine",
-    "record": "specmd.recorder:Recorder",
+    "offload": "specmd.live",
+    "record": "specmd.recording:Recorder",
     "save": "specmd.trace",
-    "simulate": "specmd.simulation",
+    "simulate": "specmd.simulation.simulate",
 }
 
 __all__ = ["Run", "Trace", "frame", "load", "save", "simulate"]

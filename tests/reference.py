@@ -13,13 +13,13 @@ from math import inf, log2
 
 import numpy as np
 
-from specmd import residency
-from specmd.binding import LINK_HOOKS, POLICY_HOOKS, as_lists
-from specmd.events import EventStream
-from specmd.kernel import specialise
-from specmd.policy.event import World
+from specmd.core import serve as residency
+from specmd.core.event import World
+from specmd.core.kernel import LINK_HOOKS, POLICY_HOOKS, as_lists
+from specmd.core.serve import LOADING, READY
+from specmd.core.specialise import specialise
 from specmd.policy.registry import choose
-from specmd.residency import LOADING, READY
+from specmd.simulation.events import EventStream
 from specmd.trace import build_trace
 
 HIT, LATE, FETCH, PREFETCH, EVICT, BYPASS, CANCEL = range(1, 8)

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from specmd.recorder import Prompt, read_prompts, record_model
-from specmd.recorder.recorder import Logits
-from specmd.tiny import load_tiny
+from specmd.models.tiny import load_tiny
+from specmd.recording import Prompt, read_prompts, record_model
+from specmd.recording.recorder import Logits
 from specmd.trace import DECODE, Trace
 
 FOLDER = Path(__file__).resolve().parents[2] / "traces"

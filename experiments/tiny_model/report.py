@@ -23,7 +23,7 @@ import torch
 from train import SEED, TINY, encode, unigram_loss, validation_loss
 from transformers import AutoTokenizer, OlmoeForCausalLM
 
-from specmd.recorder import Recorder
+from specmd.recording import Recorder
 
 WINDOWS, LENGTH = 24, 192
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.order.lists import Lists, back, last_evictable, make_lists, push_front, unlink
-from specmd.policy.event import NOBODY, Event, FloatArray, IntArray, KeyArray, World
+from specmd.core.event import NOBODY, Event, FloatArray, IntArray, KeyArray, World
+from specmd.core.order.lists import Lists, back, last_evictable, make_lists, push_front, unlink
+from specmd.core.serve import Core
 from specmd.policy.registry import policy
-from specmd.residency import Core
 
 ONCE, AGAIN, ONCE_GHOST, AGAIN_GHOST, NOWHERE = range(5)
 

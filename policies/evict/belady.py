@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from specmd.order.blocks import Blocks, enter, largest_evictable, leave, make_blocks, set_value
-from specmd.policy.event import Event, KeyArray, World
+from specmd.core.event import Event, KeyArray, World
+from specmd.core.order.blocks import Blocks, enter, largest_evictable, leave, make_blocks, set_value
+from specmd.core.serve import Core
 from specmd.policy.registry import policy
-from specmd.residency import Core
 
 
 @policy("belady", source="Belady, IBM Systems Journal 5(2), 1966", needs=["future"])

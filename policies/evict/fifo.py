@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from specmd.order.lists import Lists, last_evictable, make_lists, push_front, unlink
-from specmd.policy.event import Event, KeyArray, World
+from specmd.core.event import Event, KeyArray, World
+from specmd.core.order.lists import Lists, last_evictable, make_lists, push_front, unlink
+from specmd.core.serve import Core
 from specmd.policy.registry import policy
-from specmd.residency import Core
 
 
 @policy("fifo", source="Belady, IBM Systems Journal 5(2), 1966")

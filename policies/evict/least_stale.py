@@ -12,10 +12,17 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from specmd.order.lists import Lists, make_lists, place_ordered, push_front, splice_front, unlink
-from specmd.policy.event import NOBODY, Event, IntArray, KeyArray, World
+from specmd.core.event import NOBODY, Event, IntArray, KeyArray, World
+from specmd.core.order.lists import (
+    Lists,
+    make_lists,
+    place_ordered,
+    push_front,
+    splice_front,
+    unlink,
+)
+from specmd.core.serve import Core, evictable
 from specmd.policy.registry import policy
-from specmd.residency import Core, evictable
 
 CYCLE, LAYER, FIFO, RECENT = range(4)
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.policy.event import NOBODY, Event, FloatArray, IntArray, KeyArray, World
+from specmd.core.event import NOBODY, Event, FloatArray, IntArray, KeyArray, World
+from specmd.core.serve import Core, evictable
 from specmd.policy.registry import policy
-from specmd.residency import Core, evictable
 
 
 @policy("lfru", source="vLLM pull request 37190; moe-cache-eval")

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.order.heap import Heap, drop, least_evictable, make_heap, put, settle_rank
-from specmd.policy.event import Event, FloatArray, KeyArray, World
+from specmd.core.event import Event, FloatArray, KeyArray, World
+from specmd.core.order.heap import Heap, drop, least_evictable, make_heap, put, settle_rank
+from specmd.core.serve import Core
 from specmd.policy.registry import policy
-from specmd.residency import Core
 
 
 @policy("lfu", source="Aho, Denning and Ullman, JACM 18(1), 1971")

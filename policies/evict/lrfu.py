@@ -13,10 +13,10 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from specmd.order.heap import Heap, drop, least_evictable, make_heap, put, settle_rank
-from specmd.policy.event import Event, FloatArray, IntArray, KeyArray, World
+from specmd.core.event import Event, FloatArray, IntArray, KeyArray, World
+from specmd.core.order.heap import Heap, drop, least_evictable, make_heap, put, settle_rank
+from specmd.core.serve import Core
 from specmd.policy.registry import policy
-from specmd.residency import Core
 
 
 @policy("lrfu", source="Lee et al., IEEE Transactions on Computers 50(12), 2001")

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.order.lists import Lists, last_evictable, make_lists, place_ordered, unlink
-from specmd.policy.event import Event, IntArray, KeyArray, World
+from specmd.core.event import Event, IntArray, KeyArray, World
+from specmd.core.order.lists import Lists, last_evictable, make_lists, place_ordered, unlink
+from specmd.core.serve import Core
 from specmd.policy.registry import policy
-from specmd.residency import Core
 
 
 @policy("lru", source="Mattson et al., IBM Systems Journal 9(2), 1970")

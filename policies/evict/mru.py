@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.order.lists import Lists, make_lists, place_ordered, unlink
-from specmd.policy.event import NOBODY, Event, IntArray, KeyArray, World
+from specmd.core.event import NOBODY, Event, IntArray, KeyArray, World
+from specmd.core.order.lists import Lists, make_lists, place_ordered, unlink
+from specmd.core.serve import Core, evictable
 from specmd.policy.registry import policy
-from specmd.residency import Core, evictable
 
 
 @policy("mru", source="Chou and DeWitt, VLDB 1985")

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.order.chance import below
-from specmd.policy.event import NOBODY, Event, IntArray, World
+from specmd.core.event import NOBODY, Event, IntArray, World
+from specmd.core.order.chance import below
+from specmd.core.serve import READY, Core, evictable
 from specmd.policy.registry import policy
-from specmd.residency import READY, Core, evictable
 
 TRIES = 64
 

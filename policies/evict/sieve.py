@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.order.lists import Lists, make_lists, push_front, unlink
-from specmd.policy.event import NOBODY, Event, KeyArray, World
+from specmd.core.event import NOBODY, Event, KeyArray, World
+from specmd.core.order.lists import Lists, make_lists, push_front, unlink
+from specmd.core.serve import Core, evictable
 from specmd.policy.registry import policy
-from specmd.residency import Core, evictable
 
 
 @policy("sieve", source="Zhang et al., NSDI 2024")

@@ -12,10 +12,10 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from specmd.order.lists import Lists, back, last_evictable, make_lists, push_front, unlink
-from specmd.policy.event import NOBODY, Event, IntArray, KeyArray, World
+from specmd.core.event import NOBODY, Event, IntArray, KeyArray, World
+from specmd.core.order.lists import Lists, back, last_evictable, make_lists, push_front, unlink
+from specmd.core.serve import Core
 from specmd.policy.registry import policy
-from specmd.residency import Core
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 

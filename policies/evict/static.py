@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from specmd.order.heap import Heap, drop, least_evictable, make_heap, put
-from specmd.policy.event import Event, FloatArray, KeyArray, World
+from specmd.core.event import Event, FloatArray, KeyArray, World
+from specmd.core.order.heap import Heap, drop, least_evictable, make_heap, put
+from specmd.core.serve import Core
 from specmd.policy.registry import policy
-from specmd.residency import Core
 
 
 @policy("static", source="Fiddler, arXiv:2402.07033", needs=["training"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from specmd.policy.registry import policy
-from specmd.schedule import MissHandling
+from specmd.policy.schedule import MissHandling
 
 
 @policy("block", axis="miss", source="baseline")

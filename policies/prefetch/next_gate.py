@@ -12,9 +12,9 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from specmd.policy.event import Event, FloatArray, World
+from specmd.core.event import Event, FloatArray, World
+from specmd.core.prefetch import Outlook, Proposals, propose
 from specmd.policy.registry import policy
-from specmd.prefetching import Outlook, Proposals, propose
 
 Count = Annotated[int, Field(ge=1)]
 Width = Annotated[int, Field(ge=0)]

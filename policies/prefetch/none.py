@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specmd.policy.event import World
+from specmd.core.event import World
 from specmd.policy.registry import policy
 
 

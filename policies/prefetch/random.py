@@ -6,10 +6,10 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from specmd.order.chance import mix
-from specmd.policy.event import Event, World
+from specmd.core.event import Event, World
+from specmd.core.order.chance import mix
+from specmd.core.prefetch import Outlook, Proposals, propose
 from specmd.policy.registry import policy
-from specmd.prefetching import Outlook, Proposals, propose
 
 Count = Annotated[int, Field(ge=1)]
 Width = Annotated[int, Field(ge=0)]

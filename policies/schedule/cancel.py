@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from specmd.policy.registry import policy
-from specmd.schedule import Schedule
+from specmd.policy.schedule import Schedule
 
 
 @policy("cancel", axis="schedule", source="ProMoE, arXiv:2410.22134")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from specmd.policy.registry import policy
-from specmd.schedule import Schedule
+from specmd.policy.schedule import Schedule
 
 
 @policy("fifo", axis="schedule", source="most published systems")

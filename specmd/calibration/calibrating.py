@@ -23,17 +23,17 @@ from specmd.calibration.link import LinkFigures, measure_link
 from specmd.calibration.losses import enter, measure_losses
 from specmd.calibration.profile import Circumstances, MeasuredFigures, make_profile
 from specmd.calibration.software import split_software
-from specmd.config import RunConfig
-from specmd.costs import FLOPS_PER_WEIGHT, coefficients
-from specmd.engine import Offload
-from specmd.events import EventStream
-from specmd.hardware import HardwareProfile
+from specmd.hardware.profile import HardwareProfile
+from specmd.hardware.shape import ModelShape
+from specmd.live import Offload
 from specmd.measurement.settings import LiveSettings
 from specmd.measurement.workload import Workload
-from specmd.metrics import PARTS
-from specmd.recorder.gates import find_moe
-from specmd.replay import replay
-from specmd.shape import ModelShape
+from specmd.models.moe import find_moe
+from specmd.runs.metrics import PARTS
+from specmd.runs.options import RunConfig
+from specmd.simulation.costs import FLOPS_PER_WEIGHT, coefficients
+from specmd.simulation.events import EventStream
+from specmd.simulation.replay import replay
 from specmd.trace import DECODE, Trace
 
 Seconds = npt.NDArray[np.float64]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from specmd.engine.computing import Grouping, weighted_product
+from specmd.live.experts import Grouping, weighted_product
 
 _SPAN_S = 0.15  # time spent on one measurement
 

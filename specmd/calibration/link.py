@@ -17,11 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from specmd.engine.layout import Layout, Piece
-from specmd.engine.link import Link
-from specmd.engine.mover import STAGING_BUFFERS, Mover
-from specmd.engine.slots import Slots
-from specmd.engine.transfer import Transfer
+from specmd.live.links.link import Link
+from specmd.live.slots import Slots
+from specmd.live.transfer import Transfer
+from specmd.live.transfers import STAGING_BUFFERS, Mover
+from specmd.models.layout import Layout, Piece
 
 Floats = npt.NDArray[np.float64]
 
@@ -132,10 +132,10 @@ def _time_once(mover: Mover, slots: Slots, count: int) -> float:
 
 def _make_link(slots: Slots, chunk_bytes: int) -> Link:
     if slots.buffer.device.type == "cpu":
-        from specmd.engine.host_link import HostLink
+        from specmd.live.links.host import HostLink
 
         return HostLink(slots)
-    from specmd.engine.accelerator_link import AcceleratorLink
+    from specmd.live.links.accelerator import AcceleratorLink
 
     return AcceleratorLink(slots, chunk_bytes, STAGING_BUFFERS)
 

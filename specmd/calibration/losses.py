@@ -13,11 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from specmd.engine import Offload, Report, offload
 from specmd.errors import SpecmdError
+from specmd.live import Offload, Report, offload
 from specmd.measurement.settings import LiveSettings
 from specmd.measurement.workload import Workload
-from specmd.metrics import PARTS
+from specmd.runs.metrics import PARTS
 
 ROUNDS = 3
 WAIT_S = 1e-3  # at least this long an expert is under way when waits are measured

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 import specmd
-from specmd import machine
 from specmd.calibration.link import LinkFigures
-from specmd.hardware import HardwareProfile
+from specmd.hardware import machine
+from specmd.hardware.profile import HardwareProfile
 
 _DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
@@ -116,7 +116,7 @@ def make_profile(measured: MeasuredFigures, about: Circumstances) -> HardwarePro
 
 
 def profile_text(profile: HardwareProfile) -> str:
-    """Spell a profile as TOML; `specmd.hardware.read_profile` reads it back."""
+    """Spell a profile as TOML; `specmd.hardware.profile.read_profile` reads it back."""
     fields = profile.model_dump(mode="json", by_alias=True, exclude_none=True)
     lines = [
         f"{name} = {_spell(value)}" for name, value in fields.items() if not isinstance(value, dict)

@@ -53,9 +53,9 @@ def calibrate(
     from specmd.calibration import calibrate as measure
     from specmd.calibration.profile import profile_text
     from specmd.cli.progress import progress
+    from specmd.hardware.shape import load_shape, shape_for_model
     from specmd.measurement.settings import LiveSettings
-    from specmd.results import write_text
-    from specmd.shape import load_shape, shape_for_model
+    from specmd.runs.run import write_text
 
     if out.suffix != ".toml":
         raise SpecmdError(f"{out}: a profile is a .toml file")
@@ -85,9 +85,9 @@ def _source(
     if layers is not None:
         raise SpecmdError("--layers goes with --trace")
     from specmd.measurement.sources import PromptSource
-    from specmd.recorder.generation import Generation
-    from specmd.recorder.loading import quiet_hub
-    from specmd.recorder.prompts import read_prompts
+    from specmd.models.generation import Generation
+    from specmd.models.load import quiet_hub
+    from specmd.models.prompts import read_prompts
 
     quiet_hub(bars=sys.stderr.isatty())
     generation = Generation(tuple(read_prompts()[:4]), max_new_tokens=12)

@@ -34,7 +34,7 @@ def policies(axis: Axis) -> Callable[[str], list[str]]:
 def profiles(incomplete: str) -> list[str]:
     """Complete the names of the shipped hardware profiles."""
     try:
-        from specmd.hardware import list_profiles
+        from specmd.hardware.profile import list_profiles
 
         return [name for name in list_profiles() if name.startswith(incomplete)]
     except Exception:  # completion must never print
@@ -44,7 +44,7 @@ def profiles(incomplete: str) -> list[str]:
 def shapes(incomplete: str) -> list[str]:
     """Complete the names of the shipped model shapes."""
     try:
-        from specmd.shape import list_shapes
+        from specmd.hardware.shape import list_shapes
 
         return [name for name in list_shapes() if name.startswith(incomplete)]
     except Exception:  # completion must never print
@@ -54,7 +54,7 @@ def shapes(incomplete: str) -> list[str]:
 def metrics(incomplete: str) -> list[str]:
     """Complete the names of metrics."""
     try:
-        from specmd.metrics import choices
+        from specmd.runs.metrics import choices
 
         return [name for name in choices() if name.startswith(incomplete)]
     except Exception:  # completion must never print

@@ -40,8 +40,9 @@ def _facts() -> dict[str, str]:
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
-    from specmd import __version__, machine
-    from specmd.kernel import cache_home
+    from specmd import __version__
+    from specmd.core.specialise import cache_home
+    from specmd.hardware import machine
 
     memory = machine.memory_bytes()
     facts = {

@@ -33,7 +33,7 @@ def import_(
     notes: Annotated[str, typer.Option(metavar="TEXT", help="Anything a reader must know.")] = "",
 ) -> None:
     """Read a recording of expert choices (npz, JSONL, CSV) and write it as a trace."""
-    from specmd.shape import shape_for_model
+    from specmd.hardware.shape import shape_for_model
     from specmd.trace import import_trace, save
 
     if expert_bytes is None and (shape := shape_for_model(model)) is not None:

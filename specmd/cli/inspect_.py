@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from specmd.text_table import Section, Table
+    from specmd.report.text import Section, Table
     from specmd.trace import Locality, Trace
-    from specmd.trace.statistics import Spread
+    from specmd.trace.locality import Spread
 
 
 def inspect_(
@@ -86,7 +86,7 @@ def _warnings(trace: Trace, measured: Locality) -> list[str]:
 
 
 def _table(path: Path, trace: Trace, measured: Locality, record: dict[str, Any]) -> Table:
-    from specmd.text_table import Column, Section, Table, cells
+    from specmd.report.text import Column, Section, Table, cells
 
     header, sizes = trace.header, record["sizes"]
     size = f"{header.expert_bytes:,} bytes" if header.expert_bytes else "unknown size"
@@ -121,7 +121,7 @@ def _table(path: Path, trace: Trace, measured: Locality, record: dict[str, Any])
 
 
 def _locality_section(measured: Locality) -> Section:
-    from specmd.text_table import Section, cells
+    from specmd.report.text import Section, cells
 
     entropy, tenth = measured.popularity_entropy, measured.top_tenth_share
     rows = [
@@ -180,7 +180,7 @@ def _distance_rows(measured: Locality) -> list[tuple[str, str]]:
 
 
 def _regime_section(measured: Locality, regime: dict[str, Any]) -> Section:
-    from specmd.text_table import Section, cells
+    from specmd.report.text import Section, cells
 
     rows: list[tuple[str, str]] = []
     for label, spread in (

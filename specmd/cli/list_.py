@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from specmd.text_table import Table
+    from specmd.report.text import Table
 
 Kind = Literal["policies", "profiles", "shapes", "traces", "metrics"]
 
@@ -52,7 +52,7 @@ def _policies(plugins: list[Path]) -> list[dict[str, Any]]:
 
 
 def _profiles() -> list[dict[str, Any]]:
-    from specmd.hardware import list_profiles, load_profile
+    from specmd.hardware.profile import list_profiles, load_profile
 
     rows = []
     for name in list_profiles():
@@ -73,7 +73,7 @@ def _profiles() -> list[dict[str, Any]]:
 
 
 def _shapes() -> list[dict[str, Any]]:
-    from specmd.shape import list_shapes, load_shape
+    from specmd.hardware.shape import list_shapes, load_shape
 
     rows = []
     for name in list_shapes():
@@ -134,13 +134,13 @@ def _traces(folders: list[Path]) -> list[dict[str, Any]]:
 def _metrics() -> list[dict[str, Any]]:
     from dataclasses import asdict
 
-    from specmd.metrics import METRICS
+    from specmd.runs.metrics import METRICS
 
     return [asdict(metric) | {"label": metric.label} for metric in METRICS.values()]
 
 
 def _table(kind: Kind, records: list[dict[str, Any]]) -> Table:
-    from specmd.text_table import Column, Section, Table, cells
+    from specmd.report.text import Column, Section, Table, cells
 
     words: list[str]
     if kind == "policies":

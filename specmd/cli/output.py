@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from specmd.errors import SpecmdError
-from specmd.text_table import Table, markdown, plain, terminal
+from specmd.report.text import Table, markdown, plain, terminal
 
 Format = Literal["table", "md", "csv", "json", "jsonl"]
 Records = Sequence[Mapping[str, Any]]

@@ -13,7 +13,7 @@ from specmd.errors import Exit, SpecmdError
 if TYPE_CHECKING:
     from specmd.cli.options import Options
     from specmd.measurement.prediction import Prediction
-    from specmd.text_table import Table
+    from specmd.report.text import Table
 
 _OTHER = ("evict", "capacity", "prefetch", "schedule", "miss", "scope", "admission", "shape")
 
@@ -22,7 +22,7 @@ def validate_runs(paths: Sequence[Path], options: Options) -> int:
     """Predict measured runs on a profile and print both."""
     from specmd.cli.output import export, show
     from specmd.cli.requests import prepare
-    from specmd.hardware import load_profile
+    from specmd.hardware.profile import load_profile
     from specmd.measurement.prediction import predict, read_measured
     from specmd.trace import load
 
@@ -58,9 +58,9 @@ def _order(each: Prediction) -> tuple[str, float, int, str, str]:
 
 def _table(found: Sequence[Prediction], profile: str, warnings: Sequence[str]) -> Table:
     from specmd.measurement.prediction import RATES, TIMES
-    from specmd.metrics import metric
-    from specmd.run_names import caption, policy_name
-    from specmd.text_table import Cell, Column, Section, Table
+    from specmd.report.names import caption, policy_name
+    from specmd.report.text import Cell, Column, Section, Table
+    from specmd.runs.metrics import metric
 
     columns = [Column("policy"), Column("slots", number=True)]
     for name in TIMES:
@@ -107,7 +107,7 @@ def _table(found: Sequence[Prediction], profile: str, warnings: Sequence[str]) -
 
 def _agreements(found: Sequence[Prediction]) -> list[str]:
     from specmd.measurement.prediction import RATES, TIMES, agreement
-    from specmd.metrics import metric
+    from specmd.runs.metrics import metric
 
     notes = []
     for name in TIMES:

@@ -52,11 +52,11 @@ def record(
 ) -> None:
     """Record which experts a Mixture-of-Experts model chooses while it generates."""
     from specmd.errors import SpecmdError
-    from specmd.recorder.generate import default_name
+    from specmd.recording.generate import default_name
 
     target = out if out is not None else Path(default_name(Path(model).resolve()))
     if recover:
-        from specmd.recorder import recover as rescue
+        from specmd.recording import recover as rescue
 
         _say(target, rescue(target))
         return
@@ -67,8 +67,8 @@ def record(
     import sys
 
     from specmd.cli.progress import progress
-    from specmd.recorder import load_model, read_prompts, record_model
-    from specmd.recorder.loading import quiet_hub, refuse_missing
+    from specmd.models.load import quiet_hub, refuse_missing
+    from specmd.recording import load_model, read_prompts, record_model
 
     refuse_missing(model)
 
@@ -101,7 +101,7 @@ def record(
 def _refuse_partial(target: Path) -> None:
     """Fail before the model is loaded if an interrupted recording is in the way."""
     from specmd.errors import SpecmdError
-    from specmd.recorder.columns import partial_folder
+    from specmd.recording.columns import partial_folder
 
     folder = partial_folder(target)
     if folder.exists():

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from specmd.cli.options import Options
-    from specmd.grid import Grid
-    from specmd.results import Run
+    from specmd.runs.resolve import Grid
+    from specmd.runs.run import Run
 
 _NOT_GRID = ("training", "no_bounds", "plugin", "metric", "form", "exports", "figures")
 
@@ -17,13 +17,13 @@ _NOT_GRID = ("training", "no_bounds", "plugin", "metric", "form", "exports", "fi
 def prepare(options: Options) -> None:
     """Fail on what can be seen to be wrong before anything is computed, and load plug-ins."""
     from specmd.cli.output import export_format
-    from specmd.metrics import metric
     from specmd.policy.registry import add_plugin
+    from specmd.runs.metrics import metric
 
     for path in options.exports or []:
         export_format(path)
     if options.figures:
-        from specmd.figures import figure_format
+        from specmd.report.figures import figure_format
 
         for path in options.figures:
             figure_format(path)
@@ -35,7 +35,7 @@ def prepare(options: Options) -> None:
 
 def grid_of(options: Options, below: Mapping[str, Any] | None = None) -> Grid:
     """Build the grid of the options, on top of what a configuration file says."""
-    from specmd.grid import make_grid
+    from specmd.runs.resolve import make_grid
 
     given = {
         name: value
@@ -48,7 +48,7 @@ def grid_of(options: Options, below: Mapping[str, Any] | None = None) -> Grid:
 def deliver(runs: Sequence[Run], options: Options) -> None:
     """Write files and figures, then print; files come first, for stdout may be closed early."""
     from specmd.cli.output import export, show
-    from specmd.tables import run_table
+    from specmd.report.table import run_table
 
     records = [run.model_dump(mode="json", by_alias=True) for run in runs]
     flat = [run.row() for run in runs]
@@ -56,7 +56,7 @@ def deliver(runs: Sequence[Run], options: Options) -> None:
     for path in options.exports or []:
         export(path, records, table, flat)
     if options.figures:
-        from specmd.figures import draw
+        from specmd.report.figures import draw
 
         for path in options.figures:
             draw(runs, Path(path))

@@ -118,10 +118,10 @@ def run(
     from specmd.cli.requests import deliver, grid_of, prepare
     from specmd.measurement.jobs import Job, run_jobs
     from specmd.measurement.settings import LiveSettings, parse_bytes, parse_throttle
-    from specmd.recorder.generation import Generation
-    from specmd.recorder.loading import quiet_hub
-    from specmd.recorder.prompts import read_prompts
-    from specmd.run_names import policy_name
+    from specmd.models.generation import Generation
+    from specmd.models.load import quiet_hub
+    from specmd.models.prompts import read_prompts
+    from specmd.report.names import policy_name
 
     prepare(options)
     source: Source

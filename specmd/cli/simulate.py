@@ -11,7 +11,7 @@ from specmd.cli.options import AGAIN, Options, takes_options
 from specmd.errors import Exit, SpecmdError
 
 if TYPE_CHECKING:
-    from specmd.results import Run
+    from specmd.runs.run import Run
 
 
 @takes_options()
@@ -37,8 +37,8 @@ def simulate(
     """
     from specmd.cli.progress import progress
     from specmd.cli.requests import deliver, grid_of, prepare
-    from specmd.run_names import policy_name
-    from specmd.simulation import try_config
+    from specmd.report.names import policy_name
+    from specmd.simulation.simulate import try_config
     from specmd.trace import load
 
     if validate:

@@ -12,8 +12,8 @@ from specmd.cli.options import Options, takes_options
 from specmd.errors import Exit, SpecmdError
 
 if TYPE_CHECKING:
-    from specmd.results import Run
-    from specmd.sweep import Job, Tally
+    from specmd.runs.run import Run
+    from specmd.sweep.sweep import Job, Tally
 
 
 @takes_options()
@@ -54,10 +54,10 @@ def sweep(
 
     from specmd.cli.progress import progress
     from specmd.cli.requests import deliver, grid_of, prepare
-    from specmd.experiment import Experiment, read_experiment
-    from specmd.run_names import policy_name
-    from specmd.sweep import plan
-    from specmd.sweep import sweep as run_sweep
+    from specmd.report.names import policy_name
+    from specmd.sweep.experiment import Experiment, read_experiment
+    from specmd.sweep.sweep import plan
+    from specmd.sweep.sweep import sweep as run_sweep
 
     written = read_experiment(config) if config else Experiment()
     options = replace(
@@ -116,7 +116,7 @@ def _parse_shard(text: str) -> tuple[int, int]:
 def _show_plan(jobs: list[Job], options: Options) -> None:
     """Print what differs between the runs; all of it for programs."""
     from specmd.cli.output import show
-    from specmd.text_table import Column, Section, Table, cells
+    from specmd.report.text import Column, Section, Table, cells
 
     records = [{"id": job.run_id, "trace": job.trace, **job.config.model_dump()} for job in jobs]
     names = ["evict", "capacity_slots"]
@@ -133,7 +133,7 @@ def _show_plan(jobs: list[Job], options: Options) -> None:
 
 def _in_order(jobs: list[Job], finished: dict[str, Run], folder: Path) -> list[Run]:
     """Return the runs in the order of the plan: those just made, and those that were there."""
-    from specmd.results import read_run
+    from specmd.runs.run import read_run
 
     found: dict[str, Run] = {}
     for job in jobs:

@@ -38,7 +38,7 @@ def validate(
         )
         return Exit.OK
     if kind == "profile":
-        from specmd.hardware import read_profile
+        from specmd.hardware.profile import read_profile
 
         profile = read_profile(file)
         typer.echo(f"{file}: valid profile '{profile.name}', {profile.title}")
@@ -50,8 +50,8 @@ def validate(
 
 def _config(file: Path) -> int:
     """Expand the grid over each trace, as a sweep would, and count."""
-    from specmd.experiment import read_experiment
     from specmd.policy.registry import add_plugin
+    from specmd.sweep.experiment import read_experiment
     from specmd.trace import load
 
     experiment = read_experiment(file)
@@ -69,8 +69,8 @@ def _print_schema(kind: str) -> int:
 
     from pydantic import BaseModel
 
-    from specmd.experiment import Experiment
-    from specmd.hardware import HardwareProfile
+    from specmd.hardware.profile import HardwareProfile
+    from specmd.sweep.experiment import Experiment
     from specmd.trace import TraceHeader
 
     models: dict[str, type[BaseModel]] = {
@@ -90,7 +90,9 @@ def _policies(file: Path) -> int:
     from specmd.policy.registry import add_plugin
 
     entries = add_plugin(file)
-    from specmd.conformance import check_policy  # slow to import, and only needed for a good file
+    from specmd.conformance.suite import (
+        check_policy,  # slow to import, and only needed for a good file
+    )
 
     failed = 0
     for entry in entries:

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 import specmd
-from specmd import machine
-from specmd.config import RunConfig
+from specmd.hardware import machine
 from specmd.measurement.settings import LiveSettings
 from specmd.measurement.workload import Workload
-from specmd.provenance import digest, source_digest
-from specmd.results import SCHEMA
+from specmd.runs.identity import digest, source_digest
+from specmd.runs.options import RunConfig
+from specmd.runs.run import SCHEMA
 from specmd.trace import Trace
 
 

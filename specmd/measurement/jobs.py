@@ -14,14 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from specmd.config import RunConfig
-from specmd.description import contract
 from specmd.errors import SpecmdError
 from specmd.measurement.settings import LiveSettings
 from specmd.measurement.sources import Source
 from specmd.policy.registry import add_plugin
-from specmd.provenance import digest, provenance
-from specmd.results import Run, TraceFacts, read_run, write_run
+from specmd.runs.contract import contract
+from specmd.runs.identity import digest, provenance
+from specmd.runs.options import RunConfig
+from specmd.runs.run import Run, TraceFacts, read_run, write_run
 
 Progress = Callable[[int, int], None]
 
@@ -82,7 +82,7 @@ def run_job(job: Job, progress: Progress | None = None) -> Run:
             return read_run(written)
     timeline = None
     if job.timeline is not None:
-        from specmd.engine.timeline import Timeline
+        from specmd.live.timeline import Timeline
 
         timeline = Timeline()
     measured = measure(

@@ -1,8 +1,8 @@
 """Measure: a workload played through a live cache, several times, made into a `Run`.
 
 The record is that of a simulation, `measured` instead of `simulated`: the same metrics by the same
-formulas (`specmd.tally`, `specmd.latency`), from the live cache's own counters and the clock on the
-wall. Every play starts with an empty cache, so that it can be compared with the others and with a
+formulas (`specmd.runs.counters`, `specmd.runs.latency`), from the live cache's own counters and the
+clock on the wall. Every play starts with an empty cache, so that it can be compared with the others and with a
 simulation of its trace; the first ones, in which kernels compile and memory is touched for the
 first time, do not count.
 """
@@ -18,21 +18,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from specmd import machine
-from specmd.bounds import bounds as bounds_of
-from specmd.config import RunConfig
-from specmd.description import contract, recorded_config, trace_facts, unmet_need
-from specmd.engine import Offload, Report, offload
 from specmd.errors import SpecmdError
-from specmd.latency import latency
+from specmd.hardware import machine
+from specmd.live import Offload, Report, offload
 from specmd.measurement.identity import measured_id
 from specmd.measurement.settings import LiveSettings
 from specmd.measurement.workload import Workload
-from specmd.metrics import METRICS
-from specmd.provenance import provenance
-from specmd.regime import cautions, regime
-from specmd.results import Measurement, Metrics, Run, Spread
-from specmd.tally import by_layer, by_phase, check, tally
+from specmd.runs.contract import contract, recorded_config, trace_facts, unmet_need
+from specmd.runs.counters import by_layer, by_phase, check, tally
+from specmd.runs.identity import provenance
+from specmd.runs.latency import latency
+from specmd.runs.metrics import METRICS
+from specmd.runs.options import RunConfig
+from specmd.runs.regime import cautions, regime
+from specmd.runs.run import Measurement, Metrics, Run, Spread
+from specmd.simulation.bounds import bounds as bounds_of
 from specmd.trace import Trace, locality
 
 _UNEVEN = 0.10  # a spread above this share of the mean is worth a word
@@ -79,11 +79,11 @@ def measure(
 
     Args:
         workload: what to run.
-        config: policies and capacity, as of a simulation; see specmd.grid.
+        config: policies and capacity, as of a simulation; see specmd.runs.resolve.
         settings: device, link, pace, repetitions.
         training: the trace that policies fitted beforehand are fitted on.
         bounds: whether to put Belady and the other bounds beside the result.
-        timeline: takes down the last play, a `specmd.engine.timeline.Timeline`, or None.
+        timeline: takes down the last play, a `specmd.live.timeline.Timeline`, or None.
         argv: command line, for the record.
         progress: called with (plays done, plays).
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from specmd.costs import coefficients
 from specmd.errors import SpecmdError
-from specmd.hardware import Figure, HardwareProfile
-from specmd.latency import latency
-from specmd.replay import replay
-from specmd.results import Measurement, Metrics, Run, read_run
-from specmd.shape import load_shape
-from specmd.tally import tally
+from specmd.hardware.profile import Figure, HardwareProfile
+from specmd.hardware.shape import load_shape
+from specmd.runs.counters import tally
+from specmd.runs.latency import latency
+from specmd.runs.run import Measurement, Metrics, Run, read_run
+from specmd.simulation.costs import coefficients
+from specmd.simulation.replay import replay
 from specmd.trace import Trace, load
 
 TIMES = ("ttft_s", "tpot_s")

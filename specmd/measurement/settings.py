@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from specmd.errors import SpecmdError
-from specmd.hardware import load_profile
+from specmd.hardware.profile import load_profile
 
 _RATES = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2.0**10, "MIB": 2.0**20, "GIB": 2.0**30}
 _TIMES = {"s": 1.0, "ms": 1e-3, "us": 1e-6}

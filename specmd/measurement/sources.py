@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from specmd.errors import SpecmdError
+from specmd.hardware.shape import ModelShape, load_shape, shape_for_model
 from specmd.measurement.workload import PromptWorkload, Workload
-from specmd.recorder.generation import Generation
-from specmd.recorder.loading import model_name
-from specmd.shape import ModelShape, load_shape, shape_for_model
+from specmd.models.generation import Generation
+from specmd.models.load import model_name
 from specmd.trace import Trace, TraceHeader, load
 
 
@@ -53,9 +53,9 @@ class PromptSource:
 
     def header(self) -> TraceHeader:
         """Build the model on the meta device and count."""
-        from specmd.recorder.facts import model_facts
-        from specmd.recorder.gates import find_moe
-        from specmd.recorder.loading import outline_model
+        from specmd.models.facts import model_facts
+        from specmd.models.load import outline_model
+        from specmd.models.moe import find_moe
 
         model = outline_model(self.model, self.dtype)
         moe = find_moe(model)
@@ -70,7 +70,7 @@ class PromptSource:
 
     def workload(self) -> Workload:
         """Load model and tokenizer."""
-        from specmd.recorder.loading import load_model
+        from specmd.models.load import load_model
 
         model, tokenizer = load_model(self.model, dtype=self.dtype, without_experts=self.from_disk)
         return PromptWorkload(model, tokenizer, self.generation, self.name, self._facts())
@@ -107,9 +107,9 @@ class TraceSource:
         """Return the trace's header as it will be run: layers cut, experts as large as here."""
         import torch
 
-        from specmd.engine.layout import read_layout
-        from specmd.recorder.gates import find_moe
-        from specmd.stand_in.model import build_model
+        from specmd.models.dummy.model import build_model
+        from specmd.models.layout import read_layout
+        from specmd.models.moe import find_moe
 
         trace, shape = self._inputs()
         count = self.layers or trace.header.num_layers
@@ -123,8 +123,8 @@ class TraceSource:
 
     def workload(self) -> Workload:
         """Load the trace and build the model."""
+        from specmd.measurement.trace_workload import TraceWorkload
         from specmd.measurement.workload import FollowedTrace
-        from specmd.stand_in import TraceWorkload
 
         trace, shape = self._inputs()
         made = TraceWorkload(trace, shape, layers=self.layers, tokens=self.tokens, dtype=self.dtype)

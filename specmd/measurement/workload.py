@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from specmd.engine.planning import find_device
+from specmd.live.placement import find_device
 from specmd.measurement.settings import LiveSettings
-from specmd.recorder.generation import Generation
-from specmd.stand_in import TraceWorkload
+from specmd.measurement.trace_workload import TraceWorkload
+from specmd.models.generation import Generation
 from specmd.trace import Trace
 
 
@@ -90,7 +90,7 @@ class PromptWorkload:
 
 
 class FollowedTrace:
-    """A trace played by random weights of its model's shape. See `Workload`, `specmd.stand_in`.
+    """A trace played by random weights of its model's shape. See `Workload`, `specmd.models.dummy`.
 
     Args:
         played: the trace and its stand-in model.

@@ -1,7 +1,9 @@
 """Routing traces: the file format, slicing, importers, synthetic traces, locality."""
 
+from specmd.trace.file import load, save
+from specmd.trace.header import DECODE, PREFILL, TraceHeader
 from specmd.trace.importers import import_trace
-from specmd.trace.schema import DECODE, PREFILL, TraceHeader
+from specmd.trace.locality import Locality, locality
 from specmd.trace.slicing import (
     concatenate,
     interleave,
@@ -10,9 +12,7 @@ from specmd.trace.slicing import (
     slice_steps,
     slice_tokens,
 )
-from specmd.trace.statistics import Locality, locality
-from specmd.trace.store import load, save
-from specmd.trace.synthesis import synthetic
+from specmd.trace.synthetic import synthetic
 from specmd.trace.trace import Trace, build_trace
 
 __all__ = [

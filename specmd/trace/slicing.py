@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specmd.errors import SpecmdError
-from specmd.trace.schema import DECODE, Kind
+from specmd.trace.header import DECODE, Kind
 from specmd.trace.trace import OPTIONAL, Array, Trace
 
 _PER_TOKEN = (

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
 from specmd.errors import SpecmdError
-from specmd.trace.schema import DECODE, MAX_EXPERTS, PREFILL, TraceHeader
+from specmd.trace.header import DECODE, MAX_EXPERTS, PREFILL, TraceHeader
 
 Array = NDArray[Any]
 
@@ -164,7 +164,7 @@ def build_trace(
         SpecmdError: the arrays do not make a valid trace.
 
     """
-    from specmd.trace.validation import check_trace, require_range
+    from specmd.trace.checks import check_trace, require_range
 
     ids = np.asarray(expert_ids)
     if ids.ndim == 2:

@@ -6,13 +6,13 @@ from specmd.calibration import calibrating, kernels
 from specmd.calibration import link as link_module
 from specmd.calibration.calibrating import calibrate
 from specmd.calibration.profile import profile_text
-from specmd.hardware import read_profile
+from specmd.hardware.profile import read_profile
+from specmd.hardware.shape import load_shape
 from specmd.measurement import LiveSettings, PromptWorkload
-from specmd.recorder.gates import find_moe
-from specmd.recorder.generation import Generation
-from specmd.recorder.prompts import Prompt
-from specmd.shape import load_shape
-from specmd.tiny import MODEL_NAME, load_tiny
+from specmd.models.generation import Generation
+from specmd.models.moe import find_moe
+from specmd.models.prompts import Prompt
+from specmd.models.tiny import MODEL_NAME, load_tiny
 
 
 @pytest.fixture(scope="module")

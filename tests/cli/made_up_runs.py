@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from specmd.config import RunConfig
-from specmd.results import Bound, Bounds, Regime, Run, TraceFacts
+from specmd.runs.options import RunConfig
+from specmd.runs.run import Bound, Bounds, Regime, Run, TraceFacts
 
 
 def make_run(

@@ -156,7 +156,7 @@ def test_an_unexpected_error_is_one_line_with_the_way_to_the_traceback(specmd, m
     def broken():
         raise ZeroDivisionError("two lines\nof text")
 
-    monkeypatch.setattr("specmd.hardware.list_profiles", broken)
+    monkeypatch.setattr("specmd.hardware.profile.list_profiles", broken)
     monkeypatch.delenv("SPECMD_DEBUG", raising=False)
     done = specmd("list", "profiles")
     assert done.code == 1
@@ -171,7 +171,7 @@ def test_ctrl_c_is_130(specmd, monkeypatch):
     def interrupted():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("specmd.hardware.list_profiles", interrupted)
+    monkeypatch.setattr("specmd.hardware.profile.list_profiles", interrupted)
     done = specmd("list", "profiles")
     assert done.code == 130
     assert "Traceback" not in done.err

@@ -108,7 +108,7 @@ def test_a_model_that_is_not_there(specmd, tmp_path, monkeypatch):
 
 def test_a_model_without_experts(specmd, tmp_path, prompts):
     transformers = pytest.importorskip("transformers")
-    from specmd.tiny import path
+    from specmd.models.tiny import path
 
     config = transformers.LlamaConfig(
         vocab_size=2048, hidden_size=16, intermediate_size=16, num_hidden_layers=2,
@@ -126,7 +126,7 @@ def test_a_model_without_experts(specmd, tmp_path, prompts):
 
 
 def test_a_killed_recording_is_in_the_way_until_it_is_rescued(record, tmp_path, monkeypatch):
-    from specmd.recorder.recorder import FileColumns
+    from specmd.recording.recorder import FileColumns
 
     with monkeypatch.context() as patch:  # as after a kill: rows on disk, no trace, the folder left
         patch.setattr(FileColumns, "discard", lambda self: None)
@@ -141,7 +141,7 @@ def test_a_killed_recording_is_in_the_way_until_it_is_rescued(record, tmp_path, 
 
 
 def test_ctrl_c_keeps_what_there_is(record, tmp_path, monkeypatch):
-    import specmd.recorder.generation as generate
+    import specmd.models.generation as generate
 
     def interrupted(*args):
         if encoded:

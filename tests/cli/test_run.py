@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from specmd.hardware import read_profile
-from specmd.results import read_run
+from specmd.hardware.profile import read_profile
+from specmd.runs.run import read_run
 from specmd.trace import load
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from specmd.grid import grid
 from specmd.measurement import LiveSettings, PromptWorkload, measure
-from specmd.recorder.generation import Generation
-from specmd.recorder.prompts import Prompt
-from specmd.tiny import MODEL_NAME, load_tiny
+from specmd.models.generation import Generation
+from specmd.models.prompts import Prompt
+from specmd.models.tiny import MODEL_NAME, load_tiny
+from specmd.runs.resolve import grid
 from specmd.trace import TraceHeader
 
 HEADER = TraceHeader(model=MODEL_NAME, num_layers=8, num_experts=16, top_k=4, expert_bytes=98_304)

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 import specmd
-from specmd.engine.timeline import TRACKS, Timeline
 from specmd.errors import SpecmdError
-from specmd.grid import grid
+from specmd.live.timeline import TRACKS, Timeline
 from specmd.measurement import LiveSettings
 from specmd.measurement.identity import measured_id
-from specmd.metrics import PARTS
-from specmd.results import parse_run
-from specmd.tables import run_table
-from specmd.text_table import plain
+from specmd.report.table import run_table
+from specmd.report.text import plain
+from specmd.runs.metrics import PARTS
+from specmd.runs.resolve import grid
+from specmd.runs.run import parse_run
 
 
 @pytest.fixture(scope="module")

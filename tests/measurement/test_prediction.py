@@ -2,16 +2,16 @@
 
 import pytest
 
-from specmd.config import RunConfig
-from specmd.costs import coefficients
-from specmd.description import trace_facts
 from specmd.errors import SpecmdError
-from specmd.hardware import load_profile
-from specmd.latency import latency
+from specmd.hardware.profile import load_profile
 from specmd.measurement.prediction import agreement, pace, predict, read_measured
-from specmd.replay import replay
-from specmd.results import Measurement, Run, write_run
-from specmd.tally import tally
+from specmd.runs.contract import trace_facts
+from specmd.runs.counters import tally
+from specmd.runs.latency import latency
+from specmd.runs.options import RunConfig
+from specmd.runs.run import Measurement, Run, write_run
+from specmd.simulation.costs import coefficients
+from specmd.simulation.replay import replay
 from specmd.trace import save, synthetic
 
 EXPERT_BYTES = 1_000_000

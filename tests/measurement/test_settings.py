@@ -3,7 +3,7 @@
 import pytest
 
 from specmd.errors import SpecmdError
-from specmd.hardware import load_profile
+from specmd.hardware.profile import load_profile
 from specmd.measurement.settings import parse_bytes, parse_throttle
 
 

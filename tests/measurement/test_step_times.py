@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from specmd.engine import step_times
-from specmd.engine.step_times import StepTimes
-from specmd.engine.timeline import Timeline
-from specmd.metrics import PARTS
+from specmd.live import timing as step_times
+from specmd.live.timeline import Timeline
+from specmd.live.timing import StepTimes
+from specmd.runs.metrics import PARTS
 
 PART = {name: index for index, name in enumerate(PARTS)}
 

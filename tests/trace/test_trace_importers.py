@@ -8,7 +8,7 @@ import pytest
 
 from specmd.errors import SpecmdError
 from specmd.trace import DECODE, PREFILL, import_trace, load, save
-from specmd.trace.validation import check_trace
+from specmd.trace.checks import check_trace
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "traces"
 

@@ -20,7 +20,7 @@ from specmd.trace import (
     slice_tokens,
     synthetic,
 )
-from specmd.trace.validation import check_trace
+from specmd.trace.checks import check_trace
 
 small = settings(max_examples=60, deadline=None, derandomize=True)
 

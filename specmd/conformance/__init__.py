@@ -1,0 +1,1 @@
+"""The conformance suite: what every policy must keep to, whoever wrote it."""

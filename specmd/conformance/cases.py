@@ -1,0 +1,196 @@
+"""Watched runs: the small trace and the tight places in which the conformance suite runs policies.
+
+An eviction policy replays the trace under `specmd.conformance.watch`; a prefetcher is asked for its
+proposals and each is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from specmd.conformance.watch import Violation, Watch, watched_class
+from specmd.core import serve as residency
+from specmd.core.event import World
+from specmd.core.kernel import as_lists, bind_plan, bind_replay, is_compiled
+from specmd.core.prefetch import Outlook, Proposals
+from specmd.core.serve import Chunk, Core
+from specmd.policy.registry import Choice, choose
+from specmd.simulation.events import EventStream
+from specmd.trace import Trace, synthetic
+
+PROPOSALS = "only keys of coming events are proposed"
+
+
+class Case(NamedTuple):
+    """A tight place: `slots` in all, over one pool or one a layer."""
+
+    name: str
+    slots: int
+    layered: bool = False
+    admission: int = residency.FORCED
+    prefetches: bool = False
+    guarded: bool = False
+    seed: int = 1
+    blind: bool = False  # events come one at a time: nothing lies beyond them
+
+
+@cache
+def small_trace() -> Trace:
+    """Four layers of eight experts, top-2: wide prefills, then decode steps of two requests."""
+    return synthetic(
+        num_layers=4,
+        num_experts=8,
+        top_k=2,
+        num_requests=4,
+        prompt_length=5,
+        decode_length=10,
+        batch=2,
+        lookahead_depth=2,
+        expert_bytes=1 << 20,
+        seed=7,
+    )
+
+
+def widest_event() -> int:
+    """Keys of the widest event of the small trace."""
+    trace = small_trace()
+    rows = np.split(trace.expert_ids, trace.step_starts[1:-1])
+    return max(len(np.unique(row[:, layer])) for row in rows for layer in range(row.shape[1]))
+
+
+def small_world(case: Case, needs: tuple[str, ...]) -> World:
+    """Sizes of the small trace, with the pools of a case."""
+    header = small_trace().header
+    pools = header.num_layers if case.layered else 1
+    keys = header.num_layers * header.num_experts
+    popularity = np.zeros(0)
+    if "training" in needs:
+        popularity = np.zeros((header.num_layers, header.num_experts))
+        for layer in range(header.num_layers):
+            np.add.at(popularity[layer], small_trace().expert_ids[:, layer], 1.0)
+    return World(
+        header.num_layers,
+        header.num_experts,
+        header.top_k,
+        pools,
+        np.minimum(np.full(pools, case.slots // pools), keys // pools),
+        case.seed,
+        popularity.reshape(-1),
+    )
+
+
+def watch_eviction(choice: Choice, case: Case) -> str:
+    """Replay the small trace under an eviction policy; return the digest of its decisions.
+
+    Raises Violation where a rule is broken, and whatever the policy raises.
+    """
+    needs, cls = choice.entry.needs, choice.entry.cls
+    world = small_world(case, needs)
+    stream = EventStream(small_trace(), weights="weights" in needs, future="future" in needs)
+    core: Core = as_lists(residency.create_core(world, case.admission, case.guarded))
+    link = Watch(world)
+    run = bind_replay(watched_class(cls), Watch, sequential=False, compiled=False)
+    policy, future = as_lists(choice.create(world)), stream.first_use.tolist()
+    for first, last in stream.stretches(0, stream.num_steps):
+        chunk = stream.chunk(first, last)
+        if case.prefetches:
+            predictor = choose("prefetch", "random:depth=3,width=3")
+            chunk = watch_proposals(predictor, case, chunk, stream, first, last)
+        for part in _one_by_one(chunk) if case.blind else (chunk,):
+            run(core, policy, link, future, as_lists(part), world.num_experts)
+    link.conclude(core)
+    return "".join(f"{int(lane):08x}" for lane in core.digest)
+
+
+def watch_prefetches(choice: Choice, case: Case) -> str:
+    """Let a prefetcher run over the small trace; return all it proposed, as text."""
+    needs = choice.entry.needs
+    stream = EventStream(small_trace(), weights="weights" in needs, future="future" in needs)
+    text = []
+    for first, last in stream.stretches(0, stream.num_steps):
+        chunk = watch_proposals(choice, case, stream.chunk(first, last), stream, first, last)
+        text.append(str([array.tolist() for array in chunk[-4:]]))
+    return "".join(text)
+
+
+def watch_proposals(
+    choice: Choice, case: Case, chunk: Chunk, stream: EventStream, first: int, last: int
+) -> Chunk:
+    """Return a chunk with a prefetcher's proposals, each of which was looked at."""
+    world = small_world(case, choice.entry.needs)
+    prefetcher = choice.create(world)
+    if is_compiled(choice.entry.cls):
+        prefetcher = as_lists(prefetcher)
+    plan = bind_plan(choice.entry.cls, compiled=False)
+    lookahead = np.zeros((0, 0, 0, 0), np.float32)
+    if "lookahead" in choice.entry.needs:
+        scores = small_trace().lookahead
+        assert scores is not None
+        lookahead = scores.astype(np.float32)
+    token_start: Any = stream.step_start.tolist()
+    starts: list[int] = [0]
+    found: tuple[list[Any], ...] = ([], [], [])
+    for part in _one_by_one(chunk) if case.blind else (chunk,):
+        events = len(part.layer)
+        space = (events + 1) * world.num_keys
+        proposals = Proposals([0] * space, [0] * space, [0.0] * space, [0, 0])  # type: ignore[arg-type]
+        listed = as_lists(part)
+        outlook = Outlook(0, listed.start, listed.keys, token_start, 0, lookahead)
+        begins = [0] * (events + 1)
+        plan(prefetcher, listed, outlook, world.num_layers, world.num_experts, 0, begins, proposals)
+        for event in range(events):
+            _look_at(proposals, begins[event], begins[event + 1], part.first_clock + event, world)
+            starts.append(starts[-1] + begins[event + 1] - begins[event])
+        for all_, new in zip(found, proposals[:3], strict=True):
+            all_.extend(new[: begins[-1]])
+    return chunk._replace(
+        prefetch_start=np.array(starts, np.int64),
+        prefetch_keys=np.array(found[0], np.uint32),
+        prefetch_due=np.array(found[1], np.int64),
+        prefetch_score=np.array(found[2], np.float64),
+    )
+
+
+def _look_at(proposals: Proposals, first: int, stop: int, clock: int, world: World) -> None:
+    seen = set()
+    for i in range(first, stop):
+        key, due, score = proposals.key[i], proposals.due[i], proposals.score[i]
+        if not (0 <= key < world.num_keys and key == int(key)):
+            raise Violation(PROPOSALS, f"{key!r} is not a key")
+        if due <= clock:
+            raise Violation(PROPOSALS, f"key {key} is due at clock {due}, and it is {clock}")
+        if score != score:
+            raise Violation(PROPOSALS, f"key {key} has no score")
+        if key in seen:
+            raise Violation(PROPOSALS, f"key {key} is proposed twice in one event")
+        seen.add(key)
+
+
+def _one_by_one(chunk: Chunk) -> Iterator[Chunk]:
+    """Each event of a chunk as a chunk of its own."""
+    for i in range(len(chunk.layer)):
+        a, b = int(chunk.start[i]), int(chunk.start[i + 1])
+        part = chunk._replace(
+            first_clock=chunk.first_clock + i,
+            step=chunk.step[i : i + 1],
+            layer=chunk.layer[i : i + 1],
+            phase=chunk.phase[i : i + 1],
+            start=np.array([0, b - a]),
+            keys=chunk.keys[a:b].copy(),
+            tokens=chunk.tokens[a:b].copy(),
+            gates=chunk.gates[a:b].copy(),
+            next_use=chunk.next_use[a:b].copy(),
+        )
+        if len(chunk.prefetch_start) > 0:
+            c, d = int(chunk.prefetch_start[i]), int(chunk.prefetch_start[i + 1])
+            part = part._replace(
+                prefetch_start=np.array([0, d - c]),
+                prefetch_keys=chunk.prefetch_keys[c:d],
+                prefetch_due=chunk.prefetch_due[c:d],
+                prefetch_score=chunk.prefetch_score[c:d],
+            )
+        yield part

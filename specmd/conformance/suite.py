@@ -1,0 +1,256 @@
+"""The conformance suite: what every policy must keep to, whoever wrote it.
+
+A policy is run, interpreted, over a small trace in the tight places: one slot, as many as the
+router takes, one fewer than an event needs, a quota a layer, prefetches, a slow link. A policy that
+raises or never returns is a finding like any other. `specmd validate policy FILE` prints these.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from types import FunctionType
+from typing import Any, NamedTuple
+
+from specmd.conformance.cases import (
+    PROPOSALS,
+    Case,
+    small_trace,
+    watch_eviction,
+    watch_prefetches,
+    widest_event,
+)
+from specmd.conformance.watch import CAPACITY, COUNTERS, FETCHES, VICTIMS, Violation
+from specmd.core import serve as residency
+from specmd.core.kernel import POLICY_HOOKS, is_compiled
+from specmd.core.order.scan import rank
+from specmd.core.prefetch import predict
+from specmd.policy.registry import Choice, Entry
+from specmd.policy.schedule import MissHandling, Schedule
+from specmd.runs.counters import AccountingError, check
+from specmd.runs.options import RunConfig
+from specmd.simulation.costs import CostCoefficients
+from specmd.simulation.replay import replay
+
+PATIENCE_S = 10.0  # for a case of some 0.05 s
+HOOKS = "hooks are known and plain functions"
+REPRODUCIBLE = "reproducible"
+NEEDS = "sees no more than it declared"
+
+# 2 ms an expert against some 50 us of computing a layer: late and cancelled prefetches abound.
+SLOW_LINK = CostCoefficients(0, 1e-5, 1e-6, 0, 0, 1e-5, 0, 1e-6, 0, 1e-5, 1e-6, 1e-5, 5e8, 2e5)
+
+
+class Finding(NamedTuple):
+    """The verdict of one check; `detail` says what was seen."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def check_policy(entry: Entry, **values: Any) -> list[Finding]:
+    """Check a registered policy, with `values` for some of its parameters.
+
+    Takes under three seconds. Nothing the policy does is raised here, except a `create` that lacks
+    a parameter of `values`.
+    """
+    defaults = {name: parameter.default for name, parameter in entry.parameters.items()}
+    choice = Choice(entry, defaults | values)
+    suite = _Suite()
+    checks = {"evict": _check_evict, "prefetch": _check_prefetch}.get(entry.axis, _check_options)
+    with suppress(_Enough):
+        checks(choice, suite)
+    return suite.findings
+
+
+class _Suite:
+    """Runs cases, turns whatever happens into findings, and keeps which rules were broken."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+        self.broken: dict[str, str] = {}
+
+    def say(self, name: str, detail: str) -> None:
+        """Add a finding; without a detail the check was passed."""
+        self.findings.append(Finding(name, not detail, detail))
+
+    def attempt(self, name: str, run: Callable[[], str]) -> str:
+        """Run a case; return its answer, empty where it failed."""
+        answer, problem = _guarded(run)
+        if isinstance(problem, Violation):
+            rule, seen = problem.args
+            self.broken.setdefault(rule, f"{name}: {seen}")
+        self.say(name, _told(problem))
+        if isinstance(problem, TimeoutError):
+            raise _Enough  # it would not return from the other cases either
+        return answer
+
+    def compare(self, rule: str, answer: str, run: Callable[[], str], fault: str) -> None:
+        """Run again in another way; the answer must be the same."""
+        again, problem = _guarded(run)
+        self.say(rule, _told(problem) or ("" if again == answer else fault))
+
+    def conclude(self, *rules: str) -> None:
+        """Say of each rule whether it was kept in all cases."""
+        for rule in rules:
+            self.say(rule, self.broken.get(rule, ""))
+
+
+def _check_evict(choice: Choice, suite: _Suite) -> None:
+    header, widest = small_trace().header, widest_event()
+    keys, layers = header.num_layers * header.num_experts, header.num_layers
+    half, quarter = keys // 2, keys // 4
+    usual = Case("half of the keys fit", half)
+    suite.say(HOOKS, _odd_hooks(choice.entry.cls, (*POLICY_HOOKS, rank)))
+    digest = suite.attempt(usual.name, partial(watch_eviction, choice, usual))
+    for case in (
+        Case("all keys fit", keys),
+        Case("C = K", header.top_k),
+        Case("C = |U| - 1", widest - 1),
+        Case("one slot", 1),
+        Case("scope=layer", half, layered=True),
+        Case("scope=layer, one slot a layer", layers, layered=True),
+        Case("admission=bypass", quarter, admission=residency.BYPASS),
+        Case("prefetches", quarter, prefetches=True),
+        Case("prefetches, guard", quarter, prefetches=True, guarded=True),
+        Case("prefetches, scope=layer", half, layered=True, prefetches=True, guarded=True),
+    ):
+        suite.attempt(case.name, partial(watch_eviction, choice, case))
+    _check_replays(suite, evict=choice.spelled, training=choice)
+    if digest:
+        run, blind = partial(watch_eviction, choice), usual._replace(blind=True)
+        suite.compare(REPRODUCIBLE, digest, partial(run, usual), "two runs decide differently")
+        fault = "decides differently where the keys of later events are hidden"
+        suite.compare(NEEDS, digest, partial(run, blind), fault)
+    suite.conclude(CAPACITY, VICTIMS, FETCHES, COUNTERS)
+
+
+def _check_prefetch(choice: Choice, suite: _Suite) -> None:
+    suite.say(HOOKS, _odd_hooks(choice.entry.cls, (predict,)))
+    if hasattr(choice.entry.cls, "predict"):
+        usual = Case("proposals", small_trace().header.num_experts)
+        run = partial(watch_prefetches, choice)
+        proposed = suite.attempt(usual.name, partial(run, usual))
+        if proposed:
+            suite.compare(REPRODUCIBLE, proposed, partial(run, usual), "two runs propose otherwise")
+            if "future" not in choice.entry.needs:
+                fault = "proposes otherwise where the keys of later events are hidden"
+                suite.compare(NEEDS, proposed, partial(run, usual._replace(blind=True)), fault)
+        suite.conclude(PROPOSALS)
+    _check_replays(suite, evict="lru", prefetch=choice.spelled, training=choice)
+    suite.conclude(COUNTERS)
+
+
+def _check_options(choice: Choice, suite: _Suite) -> None:
+    def create() -> str:
+        made: Any = choice.create()
+        kind: type | None = {"schedule": Schedule, "miss": MissHandling}.get(choice.entry.axis)
+        if kind is not None and type(made) is not kind:
+            raise TypeError(f"create returned {made!r}, not a {kind.__name__}")
+        for slots in (1, 7, 64) if choice.entry.axis == "allocate" else ():
+            quotas = made.quotas(slots, 4)
+            if len(quotas) != 4 or sum(quotas) != slots or min(quotas) < 0:
+                raise Violation(CAPACITY, f"{slots} slots over 4 layers: {quotas}")
+        return ""
+
+    suite.attempt("create", create)
+
+
+def _check_replays(suite: _Suite, *, evict: str, prefetch: str = "", training: Choice) -> None:
+    """Whole runs: emptied between requests, and beside a link too slow to keep up."""
+    trace, header = small_trace(), small_trace().header
+    needs_training = "training" in training.entry.needs
+
+    def run(options: dict[str, Any], timed: bool) -> str:
+        slots = header.num_layers * header.num_experts // 2
+        config = RunConfig(evict=evict, capacity=str(slots), capacity_slots=slots, **options)
+        outcome = replay(
+            trace,
+            config,
+            training=trace if needs_training else None,
+            costs=SLOW_LINK if timed else None,
+            interpreted=True,
+        )
+        try:
+            check(outcome.counters)
+        except AccountingError as error:
+            raise Violation(COUNTERS, str(error)) from None
+        return outcome.decision_digest
+
+    guess = prefetch or "random:depth=2,width=3"
+    if prefetch:
+        suite.attempt("without a clock", partial(run, {"prefetch": guess}, False))
+    else:
+        suite.attempt("slow link", partial(run, {}, True))
+    suite.attempt("reset=request", partial(run, {"reset": "request", "prefetch": guess}, False))
+    for schedule in ("fifo", "cancel", "guard"):
+        options = {"schedule": schedule, "prefetch": guess}
+        suite.attempt(f"slow link, schedule={schedule}", partial(run, options, True))
+
+
+def _odd_hooks(cls: Any, hooks: Iterable[Callable[..., Any]]) -> str:
+    """Name what the core would pass over in silence: misspelt hooks, and ones it cannot bind."""
+    known = {hook.__name__ for hook in hooks}
+    odd = [name for name in vars(cls) if name.startswith("on_") and name not in known]
+    if odd:
+        return f"{odd[0]} is no hook; there are {', '.join(sorted(known))}"
+    for name in known:
+        if hasattr(cls, name) and not isinstance(getattr(cls, name), FunctionType):
+            return f"{name} is not a plain function: the core cannot call it"
+    if "victim" in known and not hasattr(cls, "victim") and not hasattr(cls, "rank"):
+        return "neither victim nor rank is defined"
+    if is_compiled(cls) and "victim" in known and not hasattr(cls, "victim"):
+        return "a NamedTuple has to define victim: rank alone is not compiled"
+    return ""
+
+
+def _told(problem: BaseException | None) -> str:
+    """Say in one line what went wrong, and where."""
+    if problem is None:
+        return ""
+    if isinstance(problem, Violation):
+        return ": ".join(problem.args)
+    text = f"{type(problem).__name__}: {problem}" if str(problem) else type(problem).__name__
+    if isinstance(problem, TimeoutError) or not problem.__traceback__:
+        return str(problem)
+    frame = traceback.extract_tb(problem.__traceback__)[-1]
+    hint = ""
+    if isinstance(problem, IndexError):
+        hint = "; what a policy did not declare in `needs` is empty"
+    return f"{text} ({frame.filename}:{frame.lineno}, in {frame.name}){hint}"
+
+
+class _Stopped(BaseException):
+    """Thrown into a policy that does not return."""
+
+
+class _Enough(Exception):  # noqa: N818 - no error: the findings so far are the answer
+    """Nothing more can be learnt."""
+
+
+def _guarded(run: Callable[[], str]) -> tuple[str, BaseException | None]:
+    """Run in a thread of its own: return the answer and what was raised, if it ever returns."""
+    answer, problem = "", None
+
+    def work() -> None:
+        nonlocal answer, problem
+        try:
+            answer = run()
+        except BaseException as raised:  # a policy may raise anything, SystemExit too
+            problem = raised
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    if thread.is_alive():
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Stopped)
+        )
+        thread.join(1.0)
+        return "", TimeoutError(f"did not return within {PATIENCE_S:.0f} s")
+    return answer, problem

@@ -1,0 +1,1 @@
+"""The rules of the evaluation contract, and all that is compiled."""

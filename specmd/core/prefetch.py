@@ -1,0 +1,115 @@
+"""Prefetchers: predictions of coming demand, made at each event, best first.
+
+A prefetcher sees what has been routed so far and proposes keys; it does not see the cache. So a
+replay can let it run ahead over a stretch of events (`plan`) and hand its proposals to the
+residency core, which drops the redundant ones; the live engine asks it event by event.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from specmd.core.event import Event, FloatArray, IntArray, KeyArray
+from specmd.core.serve import Chunk
+
+
+class Proposals(NamedTuple):
+    """Proposals of the events so far: `count[0]` of them, of which the last event's are open."""
+
+    key: KeyArray
+    due: IntArray  # clock of the event the key is meant for
+    score: FloatArray  # larger is fetched first
+    count: IntArray  # type: ignore[assignment]  # [proposals, first of the open event]
+
+
+class Outlook(NamedTuple):
+    """What lies beyond the event itself, for the prefetchers that declared the need."""
+
+    index: int  # type: ignore[assignment]  # of the event in its stretch
+    start: IntArray  # (events ahead + 1,) where each coming event's keys begin: need `future`
+    keys: KeyArray
+    token_start: IntArray  # (steps + 1,) tokens of each step, from the stretch's first step on
+    first_step: int
+    lookahead: npt.NDArray[np.float32]  # (tokens, layers, depth, experts): need `lookahead`
+
+
+def predict(prefetcher: Any, event: Event, outlook: Outlook, proposals: Proposals) -> None:
+    """Learn from an event and propose keys: a name to be bound (see specmd.core.specialise)."""
+
+
+def propose(proposals: Proposals, key: int, due: int, score: float) -> None:
+    """Propose a key for the event at clock `due`; a key proposed twice keeps its better score."""
+    last = proposals.count[0]
+    for i in range(proposals.count[1], last):
+        if proposals.key[i] == key:
+            if score > proposals.score[i]:
+                proposals.score[i] = score
+                proposals.due[i] = due
+            return
+    proposals.key[last] = key
+    proposals.due[last] = due
+    proposals.score[last] = score
+    proposals.count[0] = last + 1
+
+
+def rank_proposals(proposals: Proposals) -> None:
+    """Sort the open event's proposals by falling score, then ascending key."""
+    first = proposals.count[1]
+    for i in range(first + 1, proposals.count[0]):
+        key, due, score = proposals.key[i], proposals.due[i], proposals.score[i]
+        j = i
+        while j > first and (
+            proposals.score[j - 1] < score
+            or (proposals.score[j - 1] == score and proposals.key[j - 1] > key)
+        ):
+            proposals.key[j] = proposals.key[j - 1]
+            proposals.due[j] = proposals.due[j - 1]
+            proposals.score[j] = proposals.score[j - 1]
+            j -= 1
+        proposals.key[j], proposals.due[j], proposals.score[j] = key, due, score
+
+
+def plan(
+    prefetcher: Any,
+    chunk: Chunk,
+    outlook: Outlook,
+    num_layers: int,
+    experts: int,
+    begin: int,
+    starts: IntArray,
+    proposals: Proposals,
+) -> int:
+    """Let a prefetcher run over events from `begin` on; return where its space ran out."""
+    for index in range(begin, len(chunk.layer)):
+        if len(proposals.key) - proposals.count[0] < num_layers * experts:
+            return index
+        event = Event(
+            chunk.first_clock + index,
+            chunk.step[index],
+            chunk.layer[index],
+            chunk.phase[index],
+            chunk.start[index],
+            chunk.start[index + 1],
+            chunk.keys,
+            chunk.tokens,
+            chunk.gates,
+            num_layers,
+            experts,
+            chunk.next_use,
+        )
+        here = Outlook(
+            index,
+            outlook.start,
+            outlook.keys,
+            outlook.token_start,
+            outlook.first_step,
+            outlook.lookahead,
+        )
+        proposals.count[1] = proposals.count[0]
+        predict(prefetcher, event, here, proposals)
+        rank_proposals(proposals)
+        starts[index + 1] = proposals.count[0]
+    return len(chunk.layer)

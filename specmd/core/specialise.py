@@ -1,0 +1,206 @@
+"""One source, two ways to run it: specialise the residency core for a policy and a link.
+
+The core (`specmd.core.serve`) calls its policy and its link by the names of placeholder functions.
+`specialise` rebuilds the functions reachable from an entry point with those placeholders replaced,
+either as they are (interpreted: any Python policy, a debugger works) or each compiled by numba
+(native speed, policy and link inlined). Only the entry point is cached on disk: numba does not
+notice edits to callees, so the cache directory carries a digest of every source involved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+Function = Callable[..., Any]
+
+
+def cache_home() -> Path:
+    """Folder for compiled kernels: $SPECMD_CACHE_DIR, else the user's cache folder."""
+    if explicit := os.environ.get("SPECMD_CACHE_DIR"):
+        return Path(explicit)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "specmd"
+
+
+def specialise(
+    entry: Function, bindings: Mapping[Function, Function], compiled: bool = True
+) -> Function:
+    """Rebuild `entry` with placeholders replaced by `bindings`, interpreted or compiled.
+
+    A placeholder is recognised by identity, wherever a reachable function refers to it by name.
+    Specialisations are kept: asking again for the same one costs nothing.
+    """
+    return _specialise(entry, tuple(bindings.items()), compiled)
+
+
+def specialise_held(
+    entry: Function, bindings: Mapping[Function, Function], held: tuple[Any, ...]
+) -> Function:
+    """Compile `entry` with its leading arguments read once (see `specmd.core.frozen_args`).
+
+    Returns a function of the other arguments. The held arrays may change, be replaced they may not.
+    """
+    numba: Any = importlib.import_module("numba")
+    holding: Any = importlib.import_module("specmd.core.frozen_args")
+    call, keep = _specialise_held(entry, tuple(bindings.items()), numba.typeof(held))
+    bound = partial(call, holding.hold(keep, held))
+    vars(bound)["held"] = held  # alive as long as what was made of it
+    return bound
+
+
+@cache
+def _specialise_held(
+    entry: Function, bindings: tuple[tuple[Function, Function], ...], kind: Any
+) -> tuple[Function, Function]:
+    holding: Any = importlib.import_module("specmd.core.frozen_args")
+    graph = _Graph({**dict(bindings), holding.entry: entry})
+    # What numba keeps of `keep` names the types, too: one folder for each, like `call`'s own.
+    own = str(kind), _digest(graph.reachable(holding.call_held))
+    call = _compile(graph, holding.call_held, *own, thaw=holding.make_thaw(kind))
+    return call, _compile(_Graph({}), holding.keep, *own)
+
+
+@cache
+def _specialise(
+    entry: Function, bindings: tuple[tuple[Function, Function], ...], compiled: bool
+) -> Function:
+    graph = _Graph(dict(bindings))
+    if not compiled:
+        return graph.rebuild(entry, lambda function, _: _with_plain_numbers(function))
+    return _compile(graph, entry)
+
+
+class _Graph:
+    """The functions reachable from an entry point by global name, placeholders resolved."""
+
+    def __init__(self, bindings: Mapping[Function, Function]) -> None:
+        self.bindings = dict(bindings)
+
+    def resolve(self, value: object) -> FunctionType | None:
+        """Return the function a global stands for, None when it is not one to rebuild."""
+        if not isinstance(value, FunctionType):
+            return None
+        bound = self.bindings.get(value, value)
+        return bound if isinstance(bound, FunctionType) else None
+
+    def reachable(self, entry: Function) -> list[FunctionType]:
+        """All functions reachable from `entry`, itself first, in a stable order."""
+        found: dict[FunctionType, None] = {}
+        todo = [entry]
+        while todo:
+            function = todo.pop()
+            if not isinstance(function, FunctionType) or function in found:
+                continue
+            found[function] = None
+            for name in function.__code__.co_names:
+                resolved = self.resolve(function.__globals__.get(name))
+                if resolved is not None:
+                    todo.append(resolved)
+        return list(found)
+
+    def rebuild(
+        self, entry: Function, finish: Callable[[FunctionType, bool], Function]
+    ) -> Function:
+        """Clone the graph; `finish(clone, is_entry)` decorates each function after its callees."""
+        done: dict[FunctionType, Function] = {}
+
+        def build(function: FunctionType) -> Function:
+            if function in done:
+                return done[function]
+            scope = dict(function.__globals__)
+            for name in function.__code__.co_names:
+                resolved = self.resolve(scope.get(name))
+                if resolved is not None:
+                    scope[name] = build(resolved)
+            clone = FunctionType(
+                function.__code__,
+                scope,
+                function.__name__,
+                function.__defaults__,
+                function.__closure__,
+            )
+            clone.__module__ = function.__module__
+            clone.__qualname__ = function.__qualname__
+            done[function] = finish(clone, function is entry)
+            return done[function]
+
+        assert isinstance(entry, FunctionType)
+        return build(entry)
+
+
+def _with_plain_numbers(function: FunctionType) -> FunctionType:
+    """Replace numpy scalars among the constants: Python compares its own numbers faster."""
+    scope = function.__globals__
+    for name in function.__code__.co_names:
+        constant = scope.get(name)
+        if isinstance(constant, np.generic):
+            scope[name] = constant.item()
+    return function
+
+
+def _compile(graph: _Graph, entry: Function, *extra: str, **names: Any) -> Function:
+    """Compile `entry`; `names` are globals it is given, told apart in the cache by `extra`."""
+    numba: Any = importlib.import_module("numba")  # slow to import, and its options are untyped
+    config = numba.core.config
+
+    folder = cache_home() / f"kernels-{_digest(graph.reachable(entry), numba.__version__, *extra)}"
+
+    def finish(function: FunctionType, is_entry: bool) -> Function:
+        if is_entry:
+            function.__globals__.update(names)
+        jitted: Function = numba.njit(
+            error_model="numpy",
+            nogil=True,
+            _nrt=False,
+            forceinline=not is_entry,
+            no_cpython_wrapper=not is_entry,
+            no_cfunc_wrapper=True,
+        )(function)
+        if is_entry:
+            before = config.CACHE_DIR
+            config.CACHE_DIR = str(folder)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                jitted.enable_caching()  # type: ignore[attr-defined]
+            except (OSError, RuntimeError):
+                _say_uncached(str(folder))
+            finally:
+                config.CACHE_DIR = before
+        return jitted
+
+    return graph.rebuild(entry, finish)
+
+
+def _digest(functions: list[FunctionType], *extra: str) -> str:
+    """Digest of the source files the functions come from and of which function is bound where."""
+    hasher = hashlib.blake2b(digest_size=10)
+    for file in sorted({inspect.getfile(function) for function in functions}):
+        hasher.update(_file_digest(file))
+    for function in functions:
+        hasher.update(f"{function.__module__}.{function.__qualname__}\n".encode())
+    for text in extra:
+        hasher.update(text.encode())
+    return hasher.hexdigest()
+
+
+@cache
+def _file_digest(file: str) -> bytes:
+    return hashlib.blake2b(Path(file).read_bytes(), digest_size=16).digest()
+
+
+@cache
+def _say_uncached(folder: str) -> None:
+    sys.stderr.write(
+        f"specmd: cannot write {folder}; kernels are compiled anew in every process "
+        "(set SPECMD_CACHE_DIR to a writable folder)\n"
+    )

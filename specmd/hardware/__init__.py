@@ -1,0 +1,1 @@
+"""Hardware as data: device profiles, model shapes, and facts about this machine."""

@@ -1,0 +1,324 @@
+"""The live cache of one model: its parts put together, plugged in, and taken out again.
+
+Everything is undone in reverse whatever happens, also if it fails half way in.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from weakref import WeakSet
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from specmd.core import serve as residency
+from specmd.errors import SpecmdError
+from specmd.live.core import Decisions
+from specmd.live.layer import Engine
+from specmd.live.layer_buffers import LayerBuffers
+from specmd.live.links.host import HostLink
+from specmd.live.links.link import Link
+from specmd.live.links.throttle import Throttle
+from specmd.live.passes import Passes
+from specmd.live.patch import Patch
+from specmd.live.placement import find_device, plan_world
+from specmd.live.report import Report, make_report
+from specmd.live.routing_log import RoutingLog
+from specmd.live.service import Residence
+from specmd.live.slots import Slots
+from specmd.live.stalls import DEMAND_STALL, LATE_STALL
+from specmd.live.stores.checkpoint import CheckpointStore
+from specmd.live.stores.store import ExpertStore, HostStore
+from specmd.live.timing import StepTimes
+from specmd.live.transfers import STAGING_BUFFERS, Mover
+from specmd.models.facts import model_facts
+from specmd.models.layout import read_layout
+from specmd.models.moe import find_moe
+from specmd.models.passes import read_call
+from specmd.policy.registry import choose
+from specmd.runs.metrics import PARTS
+from specmd.simulation.replay import first_decode_row, unused_prefetches
+from specmd.trace import Trace
+
+_OFFLOADED: WeakSet[nn.Module] = WeakSet()
+
+
+class Offload:
+    """A live expert cache around one model. Made by `specmd.offload`, which says what it takes."""
+
+    def __init__(self, model: nn.Module, options: dict[str, Any]) -> None:
+        self._model, self._options = model, options
+        self._moe = find_moe(model)
+        self._layout = read_layout(self._moe)
+        self._facts = model_facts(model, self._moe)
+        self.device, self.link_name = find_device(options["link"], options["device"])
+        self._world = plan_world(self._moe, self._layout, self._facts, options)
+        self.capacity_slots = int(self._world.capacity.sum())
+        self._miss = choose("miss", options["miss"]).create()
+        self._schedule = choose("schedule", options["schedule"]).create()
+        self._decisions = Decisions(
+            self._world,
+            choose("evict", options["evict"]),
+            choose("prefetch", options["prefetch"]),
+            self._schedule,
+            admission=residency.BYPASS if options["admission"] == "bypass" else residency.FORCED,
+            bypass_wide=options["prefill"] != "waves",
+            interpreted=options["interpreted"],
+        )
+        throttle = options["throttle"]
+        self._throttle = None if throttle is None else Throttle(*throttle)
+        self._store: ExpertStore | None = None
+        self._slots: Slots | None = None
+        self._mover: Mover | None = None
+        self._residence: Residence | None = None
+        self._engine: Engine | None = None
+        self._passes = Passes(self._moe, model, options["routing"])
+        self._log: RoutingLog | None = None
+        self._patch: Patch | None = None
+        self._threads = 0
+        self._entered = False
+
+    # What a user reads.
+
+    @property
+    def counters(self) -> npt.NDArray[np.int64]:
+        """Counters (2 phases, layers, NUM_COUNTERS), see `specmd.core.serve`."""
+        return self._decisions.counters
+
+    @property
+    def final_counters(self) -> npt.NDArray[np.int64]:
+        """Counters as of a run that ends now: prefetches not used so far count as wasted."""
+        counters, core = self.counters, self._decisions.core
+        row = first_decode_row(core) + residency.PREFETCH_WASTED
+        counters.reshape(-1)[row] += unused_prefetches(core)
+        return counters
+
+    @property
+    def decision_digest(self) -> str:
+        """Hash of all decisions so far: that of a simulation of the same routing."""
+        return self._decisions.digest
+
+    @property
+    def trace(self) -> Trace:
+        """The routing the decisions were made from, if `log_routing=True` was asked for.
+
+        Raises:
+            SpecmdError: it was not asked for, or no token went through the model.
+
+        """
+        if self._log is None:
+            raise SpecmdError("the routing was not logged: give offload(..., log_routing=True)")
+        name = getattr(getattr(self._model, "config", None), "_name_or_path", "")
+        header = {
+            "model": Path(name or type(self._model).__name__).name,
+            "expert_bytes": self._facts.get("expert_bytes"),
+            "shape": self._facts,
+            "kind": "recorded",
+        }
+        return self._log.trace(header)
+
+    def report(self) -> Report:
+        """Return counts, bytes, stalls, bandwidth and memory so far."""
+        if self._mover is None or self._residence is None or self._store is None:
+            raise SpecmdError("nothing to report: the offload block was never entered")
+        assert self._engine is not None
+        return make_report(
+            decisions=self._decisions,
+            mover=self._mover,
+            residence=self._residence,
+            engine=self._engine,
+            store=self._store,
+            link_name=self.link_name,
+            throttle=self._throttle,
+            dense_bytes=self._dense_bytes(),
+        )
+
+    @property
+    def step_seconds(self) -> npt.NDArray[np.float64]:
+        """Seconds (steps, PARTS) of the forward passes so far, see `specmd.live.timing`."""
+        times = self._passes.times
+        return np.zeros((0, len(PARTS))) if times is None else times.seconds()
+
+    def restart(self) -> None:
+        """Empty the cache and forget what it counted and decided, as if just entered.
+
+        Bytes moved and the peaks of memory are kept. Not to be called while the model runs.
+        """
+        if self._residence is None or self._engine is None:
+            raise SpecmdError("nothing to restart: the offload block was never entered")
+        self._residence.restart()
+        self._passes.restart()
+        self._log = self._new_log()
+        self._engine.restart(self._log)
+
+    @property
+    def views(self) -> list[dict[str, Tensor]]:
+        """Tensors of the experts in the slots, by the names of the `experts` module's parameters.
+
+        For measurements: what lies in a slot changes as the model runs.
+        """
+        return [] if self._slots is None else self._slots.views[: self.capacity_slots]
+
+    # The block.
+
+    def __enter__(self) -> Self:
+        if self._moe.decoder in _OFFLOADED:
+            raise SpecmdError("this model is offloaded already: leave that with-block first")
+        if self._entered:
+            raise SpecmdError("an offload is entered once: make another with specmd.offload(...)")
+        self._entered = True
+        _OFFLOADED.add(self._moe.decoder)
+        try:
+            self._set_up()
+        except BaseException:
+            self._tear_down()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._tear_down()
+
+    def _set_up(self) -> None:
+        options, moe = self._options, self._moe
+        self._log = self._new_log()
+        self._threads = torch.get_num_threads()
+        if self.link_name == "cpu":
+            spare = max(1, min(self._threads, (os.cpu_count() or 2) - 1))
+            torch.set_num_threads(max(1, int(options["compute_threads"] or spare)))
+        self._slots = slots = Slots(
+            self._layout,
+            self.capacity_slots,
+            self._staging_slots(),
+            self.device,
+            canary=options["canary"],
+        )
+        link = self._make_link(slots)
+        self._store = store = self._make_store(link)
+        self._mover = mover = Mover(
+            link,
+            store,
+            slots,
+            chunk_bytes=options["chunk_bytes"],
+            by_score=self._schedule.by_score,
+            timeout_s=options["timeout_s"],
+            throttle=self._throttle,
+            timeline=options["timeline"],
+        )
+        self._residence = Residence(
+            self._decisions,
+            slots,
+            mover,
+            blocks=self._miss.blocks,
+            deterministic=options["deterministic"],
+            buffers=self._buffers(),
+        )
+        self._engine = Engine(
+            moe,
+            self._passes,
+            self._decisions,
+            self._residence,
+            self._log,
+            options["routing"],
+            options["timeline"],
+        )
+        if options["timeline"] is not None:
+            options["timeline"].experts = moe.num_experts
+        self._passes.times = StepTimes(self._waits, options["timeline"], self._settle())
+        moved_to = None if self.link_name == "cpu" else self.device
+        self._patch = Patch(self._model, moe, self._layout, moved_to)
+        self._patch.empty_experts(store)
+        self._patch.move_dense()
+        self._passes.install()
+        self._patch.wrap_generate(self._wrap)
+        self._patch.plug_in(self._engine.forward)
+        mover.start()
+
+    def _tear_down(self) -> None:
+        try:
+            if self._mover is not None:
+                self._mover.stop()
+        finally:
+            self._passes.remove()
+            if self._patch is not None:
+                self._patch.remove(self._store)
+            if self._threads:
+                torch.set_num_threads(self._threads)
+            _OFFLOADED.discard(self._moe.decoder)
+            if self._store is not None:
+                self._store.close()
+            if self._slots is not None:
+                self._slots.close()
+
+    def _new_log(self) -> RoutingLog | None:
+        if not self._options["log_routing"]:
+            return None
+        return RoutingLog(len(self._moe.layers), self._moe.num_experts, self._decisions.depth)
+
+    def _waits(self) -> tuple[float, float, float]:
+        """Seconds so far of deciding, demand stall and late-prefetch stall."""
+        engine, residence = self._engine, self._residence
+        assert engine is not None
+        assert residence is not None
+        deciding_s = engine.routing_s + engine.deciding_s + residence.deciding_s
+        return deciding_s, residence.stall_s[DEMAND_STALL], residence.stall_s[LATE_STALL]
+
+    def _settle(self) -> Callable[[], None] | None:
+        """Return what waits for the device's kernels, None where the host computes."""
+        if self.link_name == "cpu":
+            return None
+        return lambda: torch.accelerator.current_stream(self.device).synchronize()
+
+    def _dense_bytes(self) -> int:
+        """Bytes of everything in the model that is not an expert."""
+        tensors = [*self._model.parameters(), *self._model.buffers()]
+        own = {t.data_ptr(): t.numel() * t.element_size() for t in tensors if not t.is_meta}
+        return sum(own.values())
+
+    def _staging_slots(self) -> int:
+        double = self._options["prefill"] == "double_buffer"
+        return 2 * self._moe.num_experts if double else int(self._options["staging_slots"])
+
+    def _buffers(self) -> LayerBuffers | None:
+        if self._options["prefill"] != "double_buffer":
+            return None
+        return LayerBuffers(self.capacity_slots, len(self._moe.layers), self._moe.num_experts)
+
+    def _make_store(self, link: Link) -> ExpertStore:
+        options, moe = self._options, self._moe
+        if options["store"] is not None:
+            store: ExpertStore = options["store"]
+            return store
+        if options["checkpoint"] is not None:
+            return CheckpointStore(options["checkpoint"], moe, self._layout)
+        budget = options["pinned_budget"] if link.needs_pinned else 0
+        return HostStore(self._layout, moe.num_experts, len(moe.layers), pinned_budget_bytes=budget)
+
+    def _make_link(self, slots: Slots) -> Link:
+        if self.link_name == "cpu":
+            return HostLink(slots)
+        from specmd.live.links.accelerator import AcceleratorLink
+
+        return AcceleratorLink(slots, self._options["chunk_bytes"], STAGING_BUFFERS)
+
+    def _wrap(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            self._passes.open_call(read_call(self._model, args, kwargs))
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self._passes.close_call()
+
+        return generate

@@ -1,0 +1,143 @@
+"""The link of the live engine: it moves nothing itself, it writes down what is to be moved.
+
+The residency core decides a whole event at once. Before it, Python says which prefetches have
+arrived and which have not started yet; while it decides, this link lists commands (fetch, promote,
+prefetch, cancel, await); after it, Python hands them to a mover that carries the bytes. Arrays on
+both sides, so that the core is compiled here as it is for a replay: one event costs some 15 us.
+
+Nothing physical happens while the core decides, so `await_landing` may declare the next arrival:
+the mover keeps that copy ahead of whatever the core then puts into the slot.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from specmd.core.event import NOBODY, Event, FloatArray, IntArray, KeyArray
+from specmd.core.serve import Core, land
+
+# Commands; the mover carries them out in the order in which they were written.
+FETCH, PROMOTE, PREFETCH, CANCEL, AWAIT = range(5)
+# Entries of `Commands.count`.
+PENDING, PROMOTED, WRITTEN = range(3)
+
+
+class Commands(NamedTuple):
+    """Prefetches under way, what Python knows of them, and the commands of the present event."""
+
+    pending: KeyArray  # (keys,) loading prefetches in order of issue: pending[:count[PENDING]]
+    arrived: IntArray  # (keys,) set by Python: 1 once all bytes of the prefetch are there
+    queued: IntArray  # (keys,) set by Python: 1 while not a byte of the prefetch has moved
+    promoted: KeyArray  # (keys,) late keys of this event
+    command: IntArray  # (3 * keys,) FETCH ... AWAIT
+    key: KeyArray  # (3 * keys,) the key each command is about
+    score: FloatArray  # (keys,) of a prefetch; larger is fetched first where the schedule says so
+    count: IntArray  # type: ignore[assignment]  # PENDING, PROMOTED, WRITTEN
+    cancels: int
+
+    @classmethod
+    def create(cls, num_keys: int, *, cancels: bool) -> Commands:
+        """Build an idle link."""
+        keys, numbers = np.zeros(num_keys, np.uint32), np.zeros(num_keys, np.int64)
+        return cls(
+            pending=keys.copy(),
+            arrived=numbers.copy(),
+            queued=numbers.copy(),
+            promoted=keys.copy(),
+            command=np.zeros(3 * num_keys, np.int64),
+            key=np.zeros(3 * num_keys, np.uint32),
+            score=np.zeros(num_keys),
+            count=np.zeros(3, np.int64),
+            cancels=int(cancels),
+        )
+
+    def settle(self, core: Core, event: Event) -> None:
+        """Land what Python says has arrived; forget the commands of the event before."""
+        self.count[WRITTEN] = 0
+        self.count[PROMOTED] = 0
+        kept = 0
+        for i in range(self.count[PENDING]):
+            key = self.pending[i]
+            if self.arrived[key] != 0:
+                land(core, key)
+            else:
+                self.pending[kept] = key
+                kept += 1
+        self.count[PENDING] = kept
+
+    def promote(self, core: Core, key: int) -> None:
+        """Move a loading prefetch to the demanded keys; it lands within this event."""
+        forget(self, key)
+        self.promoted[self.count[PROMOTED]] = key
+        self.count[PROMOTED] += 1
+        write(self, PROMOTE, key)
+
+    def withdraw(self, core: Core, event: Event) -> int:
+        """Take back a prefetch meant for this event that is not in U and has not started."""
+        if self.cancels:
+            for i in range(self.count[PENDING]):
+                key = self.pending[i]
+                if core.due[key] <= event.clock and core.hold[key] == 1 and self.queued[key] != 0:
+                    forget(self, key)
+                    write(self, CANCEL, key)
+                    return key
+        return NOBODY
+
+    def reclaim(self, core: Core, pool: int) -> int:
+        """Take back the last prefetch into the pool that has not started."""
+        for i in range(self.count[PENDING] - 1, -1, -1):
+            key = self.pending[i]
+            if core.pool[key] == pool and self.queued[key] != 0:
+                forget(self, key)
+                write(self, CANCEL, key)
+                return key
+        return NOBODY
+
+    def await_landing(self, core: Core, pool: int) -> bool:
+        """Count the oldest started prefetch into the pool as landed; the mover waits for it."""
+        for i in range(self.count[PENDING]):
+            key = self.pending[i]
+            if core.pool[key] == pool:
+                forget(self, key)
+                write(self, AWAIT, key)
+                land(core, key)
+                return True
+        return False
+
+    def fetch(self, core: Core, key: int, event: Event) -> None:
+        """Ask for a demanded key; where it goes is known when the event has been decided."""
+        write(self, FETCH, key)
+
+    def prefetch(self, core: Core, key: int, score: float, event: Event) -> None:
+        """Ask for a key ahead of its use."""
+        self.pending[self.count[PENDING]] = key
+        self.count[PENDING] += 1
+        self.arrived[key] = 0
+        self.queued[key] = 1
+        self.score[key] = score
+        write(self, PREFETCH, key)
+
+    def execute(self, core: Core, event: Event) -> None:
+        """Land the late keys: the mover brings them before they are computed."""
+        for i in range(self.count[PROMOTED]):
+            land(core, self.promoted[i])
+
+
+def write(link: Commands, command: int, key: int) -> None:
+    """Append a command."""
+    at = link.count[WRITTEN]
+    link.command[at] = command
+    link.key[at] = key
+    link.count[WRITTEN] = at + 1
+
+
+def forget(link: Commands, key: int) -> None:
+    """Remove a key from the prefetches under way, keeping their order."""
+    kept = 0
+    for i in range(link.count[PENDING]):
+        if link.pending[i] != key:
+            link.pending[kept] = link.pending[i]
+            kept += 1
+    link.count[PENDING] = kept

@@ -1,0 +1,206 @@
+"""The engine: what happens when an MoE layer of an offloaded model runs.
+
+The router's choice is brought to the host (its cost is measured: it is paid in every layer), turned
+into the event the residency core knows (which keys, how many tokens each, how much gate weight),
+decided, and carried out: experts are computed as they arrive and summed in a fixed order. Choices
+of padding and of requests that have ended demand nothing and get nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from specmd.errors import SpecmdError
+from specmd.live.core import Decisions
+from specmd.live.experts import Grouping, sum_in_order, weighted_product
+from specmd.live.passes import Passes
+from specmd.live.routing import Routing
+from specmd.live.routing_log import RoutingLog, host_weights
+from specmd.live.service import Residence
+from specmd.live.timeline import Timeline
+from specmd.models.lookahead import Lookahead
+from specmd.models.moe import MoeModel
+
+_HALF = np.finfo(np.float16)
+
+
+class Engine:
+    """Serves the experts of one model.
+
+    Args:
+        moe: its MoE layers.
+        passes: follows its forward passes.
+        decisions: decides.
+        residence: carries out.
+        log: notes the routing, or None.
+        routing: chooses in place of the model's gates, or None.
+        timeline: takes down layers and experts, or None.
+
+    Attributes:
+        routing_s: time spent on bringing the router's choice to the host and reading it.
+        deciding_s: time spent on scores and in the prefetcher.
+        events: layers served.
+
+    """
+
+    def __init__(
+        self,
+        moe: MoeModel,
+        passes: Passes,
+        decisions: Decisions,
+        residence: Residence,
+        log: RoutingLog | None,
+        routing: Routing | None = None,
+        timeline: Timeline | None = None,
+    ) -> None:
+        self._moe, self._passes, self._routing = moe, passes, routing
+        self._timeline = timeline
+        self._decisions, self._residence, self._log = decisions, residence, log
+        self._layer_of = {id(layer.experts): n for n, layer in enumerate(moe.layers)}
+        self._keys = np.arange(len(moe.layers) * moe.num_experts).reshape(-1, moe.num_experts)
+        self._lookahead = Lookahead(moe.layers, decisions.depth)
+        self._lookahead.has_norms = False  # only the raw scores are used
+        self.routing_s = self.deciding_s = 0.0
+        self.events = 0
+
+    def forward(self, experts: nn.Module, hidden: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+        """Compute the routed experts of a layer, as the `experts` module would.
+
+        Args:
+            experts: the module that is called.
+            hidden: (T, H).
+            ids: (T, K) chosen experts.
+            weights: (T, K) router weights.
+
+        Returns:
+            (T, H).
+
+        Raises:
+            SpecmdError: called outside a forward pass, or a copy failed.
+
+        """
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                return self._forward(experts, hidden, ids, weights)
+        return self._forward(experts, hidden, ids, weights)
+
+    def _forward(self, experts: nn.Module, hidden: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+        number = self._layer_of[id(experts)]
+        if not hidden.is_cuda:
+            return self._serve(number, experts, hidden, ids, weights)
+        with torch.cuda.nvtx.range(f"specmd layer {number}"):
+            return self._serve(number, experts, hidden, ids, weights)
+
+    def _serve(
+        self, number: int, experts: nn.Module, hidden: Tensor, ids: Tensor, weights: Tensor
+    ) -> Tensor:
+        passes, count = self._passes, self._moe.num_experts
+        if not passes.is_pass_of(hidden.shape[0]):
+            raise SpecmdError(
+                f"{self._moe.layers[number].name}: experts were called outside a forward pass of "
+                "the model, or with other tokens: call the model itself while it is offloaded"
+            )
+        if hidden.device.type != "cpu":
+            # Bringing the choice to the host waits for all kernels before it: that is computing.
+            torch.accelerator.current_stream(hidden.device).synchronize()
+        began_s = time.perf_counter()
+        own = weights  # what kernels weigh with
+        if self._routing is not None:
+            ids, weights = self._routing.choose(number, ids, weights)
+            own = weights.to(own.dtype)
+        chosen = ids.cpu().numpy()
+        live = chosen if passes.all_live else chosen[passes.live]
+        uses = _count(live.reshape(-1), count, self._moe.layers[number].name)
+        self.routing_s += time.perf_counter() - began_s
+        if not len(live):
+            return torch.zeros_like(hidden)
+        wanted = uses.nonzero()[0]
+        keys = self._keys[number][wanted]
+        self._propose(number, hidden, live, weights, uses, wanted, keys)
+        mask = None if passes.all_live else torch.from_numpy(passes.live)
+        group = Grouping(ids, own, uses.tolist(), mask)
+        products: dict[int, Tensor] = {}
+        timeline = self._timeline
+        views = self._residence.slots.views
+        for key, slot in self._residence.serve(keys.tolist()):
+            expert = key - number * count
+            start_s = time.perf_counter() if timeline is not None else 0.0
+            products[expert] = weighted_product(experts, views[slot], hidden, group, expert)
+            if timeline is not None:
+                expert_name = timeline.key_name(key)
+                timeline.span("compute", expert_name, start_s, time.perf_counter(), slot=slot)
+        self.events += 1
+        total = sum_in_order(hidden, products, group)
+        if timeline is not None:
+            timeline.span("compute", f"layer {number}", began_s, time.perf_counter())
+        return total
+
+    def _propose(
+        self,
+        number: int,
+        hidden: Tensor,
+        live: npt.NDArray[np.int64],
+        weights: Tensor,
+        uses: npt.NDArray[np.int64],
+        wanted: npt.NDArray[np.int64],
+        keys: npt.NDArray[np.int64],
+    ) -> None:
+        """Tell the prefetcher and the core of the event."""
+        passes, decisions = self._passes, self._decisions
+        began_s = time.perf_counter()
+        gates: npt.NDArray[np.float64] | None = None
+        if "weights" in decisions.needs:
+            # As a trace has them, summed over tokens in order.
+            known = host_weights(weights, half=self._routing is None)
+            flat = self._live(known).reshape(-1).astype(np.float64)
+            summed: Any = np.bincount(live.reshape(-1), weights=flat, minlength=len(uses))
+            gates = summed[wanted]
+        scores = None
+        if decisions.depth and self._routing is not None:
+            scores = self._routing.scores(number)
+            if scores is None or scores.shape[1] < decisions.depth:
+                raise SpecmdError(
+                    f"{decisions.prefetch.spelled} needs lookahead scores {decisions.depth} deep, "
+                    "which the routing given to offload does not have"
+                )
+            scores = scores[:, : decisions.depth]
+        elif decisions.depth:
+            seen, _ = self._lookahead.scores(number, hidden, self._moe.num_experts)
+            raw = np.clip(self._live(seen.cpu().numpy()), float(_HALF.min), float(_HALF.max))
+            scores = raw.astype(np.float16).astype(np.float32)
+        decisions.propose(
+            passes.number, number, passes.phase, keys, uses[wanted], gates, len(live), scores
+        )
+        if self._log is not None:
+            half = self._routing is None
+            self._log.add(number, passes, live, weights, scores, half=half)
+        self.deciding_s += time.perf_counter() - began_s
+
+    def restart(self, log: RoutingLog | None) -> None:
+        """Forget times and events, and log into another log."""
+        self._log = log
+        self.routing_s = self.deciding_s = 0.0
+        self.events = 0
+
+    def _live(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return array if self._passes.all_live else array[self._passes.live]
+
+
+def _count(choices: npt.NDArray[np.int64], experts: int, name: str) -> npt.NDArray[np.int64]:
+    """Return how often each expert was chosen, (experts,)."""
+    try:
+        uses = np.bincount(choices, minlength=experts)
+    except ValueError:  # a negative number
+        uses = np.zeros(0, np.int64)
+    if len(uses) != experts:
+        raise SpecmdError(
+            f"{name}: the router chose an expert outside 0..{experts - 1}: expert-parallel "
+            "models cannot be offloaded"
+        )
+    return uses

@@ -1,0 +1,1 @@
+"""Links that move bytes: host memory, any accelerator, a throttle."""

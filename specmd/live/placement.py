@@ -1,0 +1,80 @@
+"""Before anything moves: on which device, with how many slots, in how many pools."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from specmd.core.event import World
+from specmd.errors import SpecmdError
+from specmd.models.layout import Layout
+from specmd.models.moe import MoeModel
+from specmd.policy.registry import choose
+from specmd.runs.options import parse_capacity
+
+
+def plan_world(
+    moe: MoeModel, layout: Layout, facts: dict[str, Any], options: dict[str, Any]
+) -> World:
+    """Return what is fixed for a run: sizes, pools, slots, seed, popularity.
+
+    Args:
+        moe: the model's MoE layers.
+        layout: of an expert.
+        facts: the model's shape, `specmd.models.facts.model_facts`.
+        options: the arguments of `offload`.
+
+    Raises:
+        SpecmdError: an impossible capacity, a training trace of another model, or a model that
+            does not say how many experts a token chooses.
+
+    """
+    layers, experts = len(moe.layers), moe.num_experts
+    keys = layers * experts
+    slots = min(parse_capacity(options["capacity"], layers, experts, layout.blob_bytes), keys)
+    quotas = [slots]
+    if options["scope"] == "layer":
+        quotas = choose("allocate", options["allocate"]).create().quotas(slots, layers)
+    capacity = np.minimum(np.asarray(quotas, np.int64), keys // len(quotas))
+    popularity = np.zeros(0)
+    training = options["training"]
+    if training is not None:
+        from specmd.simulation.loads import popularity as count_popularity
+
+        if (training.header.num_layers, training.header.num_experts) != (layers, experts):
+            raise SpecmdError("the training trace is of another model: layers or experts differ")
+        popularity = count_popularity(training)
+    top_k = facts.get("top_k") or getattr(moe.layers[0].gate, "top_k", None)
+    if not top_k:
+        raise SpecmdError("the model does not say how many experts a token chooses")
+    seed = int(options["seed"]) & 0x7FFFFFFF
+    return World(layers, experts, int(top_k), len(quotas), capacity, seed, popularity)
+
+
+def find_device(link: str, device: torch.device | str | None) -> tuple[torch.device, str]:
+    """Return the device of the slots, and "cpu" or "accelerator".
+
+    Raises:
+        SpecmdError: no such link, or no such device here.
+
+    """
+    if link not in ("auto", "cpu", "accelerator"):
+        raise SpecmdError(f"link '{link}': choose auto, cpu or accelerator")
+    there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    wanted = None if device is None else torch.device(device)
+    if link == "auto":
+        place = wanted or there
+        link = "accelerator" if place is not None and place.type != "cpu" else "cpu"
+    if link == "cpu":
+        if wanted is not None and wanted.type != "cpu":
+            raise SpecmdError(f"the cpu link cannot copy to {wanted}: give link='accelerator'")
+        return torch.device("cpu"), "cpu"
+    if there is None:
+        raise SpecmdError("torch reports no accelerator here: give link='cpu' or leave it out")
+    wanted = wanted or there
+    if wanted.type != there.type:
+        raise SpecmdError(f"device {wanted}: the accelerator here is {there.type}")
+    index = wanted.index if wanted.index is not None else torch.accelerator.current_device_index()
+    return torch.device(wanted.type, index), "accelerator"

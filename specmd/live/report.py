@@ -1,0 +1,139 @@
+"""What a live cache did, in numbers: counts, bytes, stalls, bandwidth, memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from specmd.core import serve as residency
+
+if TYPE_CHECKING:
+    from specmd.live.core import Decisions
+    from specmd.live.layer import Engine
+    from specmd.live.links.throttle import Throttle
+    from specmd.live.service import Residence
+    from specmd.live.stores.store import ExpertStore
+    from specmd.live.transfers import Mover
+
+
+@dataclass(frozen=True)
+class Report:
+    """Measured numbers of one live cache, from its start to the moment of asking.
+
+    Attributes:
+        link: "cpu" or "accelerator".
+        device: of the slots.
+        throttle: (bytes per second, latency in seconds) the link was paced to, or None.
+        decision_digest: hash of all decisions.
+        events: MoE layers served.
+        accesses: keys demanded; `hits + late_hits + misses`.
+        hits: found in a slot.
+        late_hits: found under way.
+        misses: fetched on demand.
+        evictions: keys that left.
+        prefetches_issued: copies begun ahead of their use, whatever became of them.
+        prefetches_cancelled: those taken back before they started.
+        moved_bytes: bytes the link carried.
+        busy_s: time the link took for them.
+        link_bytes_per_s: `moved_bytes / busy_s`; None before the first copy.
+        demand_stall_s: time kernels waited for demanded experts.
+        late_stall_s: time kernels waited for prefetches that came late.
+        waits: layers in which the host found nothing there to compute, and waited.
+        routing_s: time for bringing the router's choice to the host.
+        deciding_s: time for scores, proposals and decisions.
+        slot_bytes: device memory of slots, staging included.
+        dense_bytes: memory of everything in the model that is not an expert.
+        store_bytes: host memory of the experts.
+        pinned_share: part of it that is pinned, 0 to 1.
+        pin_failure: why pinning stopped, "" if it did not.
+        peak_device_bytes: peak of the device's allocator; None on the cpu link.
+
+    """
+
+    link: str
+    device: str
+    throttle: tuple[float, float] | None
+    decision_digest: str
+    events: int
+    accesses: int
+    hits: int
+    late_hits: int
+    misses: int
+    evictions: int
+    prefetches_issued: int
+    prefetches_cancelled: int
+    moved_bytes: int
+    busy_s: float
+    link_bytes_per_s: float | None
+    demand_stall_s: float
+    late_stall_s: float
+    waits: int
+    routing_s: float
+    deciding_s: float
+    slot_bytes: int
+    dense_bytes: int
+    store_bytes: int
+    pinned_share: float
+    pin_failure: str
+    peak_device_bytes: int | None
+
+
+def make_report(
+    *,
+    decisions: Decisions,
+    mover: Mover,
+    residence: Residence,
+    engine: Engine,
+    store: ExpertStore,
+    link_name: str,
+    throttle: Throttle | None,
+    dense_bytes: int,
+) -> Report:
+    """Read the numbers off the parts of a live cache."""
+    totals = decisions.counters.sum(axis=(0, 1)).tolist()
+    hits = totals[residency.REUSE_HITS] + totals[residency.PREFETCH_HITS]
+    misses = (
+        totals[residency.COMPULSORY_MISSES]
+        + totals[residency.COLLISION_MISSES]
+        + totals[residency.CAPACITY_MISSES]
+    )
+    store_bytes = store.num_keys * store.layout.blob_bytes
+    return Report(
+        link=link_name,
+        device=str(mover.link.device),
+        throttle=None if throttle is None else (throttle.bytes_per_s, throttle.latency_s),
+        decision_digest=decisions.digest,
+        events=engine.events,
+        accesses=totals[residency.ACCESSES],
+        hits=hits,
+        late_hits=totals[residency.LATE_HITS],
+        misses=misses,
+        evictions=totals[residency.EVICTIONS],
+        prefetches_issued=totals[residency.PREFETCH_ISSUED],
+        prefetches_cancelled=totals[residency.PREFETCH_CANCELLED],
+        moved_bytes=mover.moved_bytes,
+        busy_s=mover.busy_s,
+        link_bytes_per_s=mover.moved_bytes / mover.busy_s if mover.busy_s > 0 else None,
+        demand_stall_s=residence.stall_s["demand_stall"],
+        late_stall_s=residence.stall_s["late_prefetch_stall"],
+        waits=residence.waits,
+        routing_s=engine.routing_s,
+        deciding_s=engine.deciding_s + residence.deciding_s,
+        slot_bytes=residence.slots.num_bytes,
+        dense_bytes=dense_bytes,
+        store_bytes=store_bytes,
+        pinned_share=store.pinned_bytes / store_bytes if store_bytes else 0.0,
+        pin_failure=getattr(store, "pin_failure", ""),
+        peak_device_bytes=_peak_bytes(mover),
+    )
+
+
+def _peak_bytes(mover: Mover) -> int | None:
+    import torch
+
+    if mover.link.device.type == "cpu":
+        return None
+    try:
+        return int(torch.accelerator.max_memory_allocated(mover.link.device))
+    except (AttributeError, RuntimeError):
+        return None

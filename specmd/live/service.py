@@ -1,0 +1,267 @@
+"""Residence: from decisions to copies and kernels, in an order that is always right.
+
+The core decides an event at once, moving nothing. What it left behind is carried out here:
+
+* A fetched key goes to the slot that is its own *after* the event. In an event wider than the cache
+  (|U| > C) that slot may still hold another key of the event: its copy is blocked until that one
+  has been computed. A key that does not stay passes through a staging slot, one after the other.
+  So every missing key costs one copy, nothing is dropped, and nothing deadlocks: keys that are
+  there are computed first, and each one computed frees a slot (these are the *waves* of a prefill).
+* A key is computed once its copy is done, whatever the order of arrival.
+* Slots of the event's keys are safe meanwhile: the core evicts none of them, and a slot that
+  changes hands inside the event waits for the last kernel that reads it.
+
+One thread, the caller's, owns all of this; the mover's thread only moves bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+
+from specmd.errors import SpecmdError
+from specmd.live.commands import AWAIT, CANCEL, FETCH, PREFETCH, PROMOTE
+from specmd.live.core import Decisions
+from specmd.live.layer_buffers import LayerBuffers
+from specmd.live.slots import Home, Slots
+from specmd.live.stalls import DEMAND_STALL, LATE_STALL, Stalls
+from specmd.live.transfer import Transfer
+from specmd.live.transfers import Mover
+
+
+class Residence:
+    """Which expert lies where, and the service of one event.
+
+    Args:
+        decisions: decides.
+        slots: where experts lie.
+        mover: brings them there.
+        blocks: compute nothing before all experts that can be there are there.
+        deterministic: complete all transfers before each event.
+        buffers: two layers' worth of slots for events that pass the cache by, or None.
+
+    """
+
+    def __init__(
+        self,
+        decisions: Decisions,
+        slots: Slots,
+        mover: Mover,
+        *,
+        blocks: bool = False,
+        deterministic: bool = False,
+        buffers: LayerBuffers | None = None,
+    ) -> None:
+        self.decisions, self.slots, self.mover = decisions, slots, mover
+        self.blocks, self.deterministic, self.buffers = blocks, deterministic, buffers
+        self.deciding_s = 0.0
+        self._stalls = Stalls(mover.link)
+        self.waits = 0  # events in which the host found nothing there to compute
+        self._waited = False  # whether the present event is one of them
+        self._home: dict[int, Home] = {}  # key -> where it lies, or will
+        self._under_way: dict[int, Transfer] = {}  # key -> its copy, until seen to be done
+        self._interrupted = False
+
+    def serve(self, keys: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Serve the event set by `decisions.propose`: yield each (key, slot) when it is there.
+
+        The caller issues the kernels of a key before it asks for the next one. Every key of the
+        event comes exactly once.
+
+        Raises:
+            SpecmdError: a copy failed, the copy thread died, or a wait took too long.
+
+        """
+        if self._interrupted:
+            self._start_over()
+        self._interrupted = True
+        self._waited = False
+        if self.deterministic:
+            self.mover.drain()
+        self.mover.raise_failure()
+        if self._under_way:
+            with self.mover.lock:  # no copy may start between the look and the commands
+                self._look_at_arrivals()
+                unblocks = self._carry_out(self._decide(), keys)
+        else:
+            unblocks = {}
+            commands = self._decide()
+            if commands or self.buffers is not None:
+                with self.mover.lock:
+                    unblocks = self._carry_out(commands, keys)
+        yield from self._in_order(keys, unblocks)
+        self._interrupted = False
+
+    @property
+    def stall_s(self) -> dict[str, float]:
+        """Seconds so far that kernels waited for copies, by cause; see `specmd.live.stalls`."""
+        return self._stalls.seconds()
+
+    def _decide(self) -> list[tuple[int, int]]:
+        began_s = time.perf_counter()
+        commands = self.decisions.decide()
+        self.deciding_s += time.perf_counter() - began_s
+        return commands
+
+    def _look_at_arrivals(self) -> None:
+        link = self.decisions.link
+        for key in self.decisions.pending():
+            transfer = self._under_way[key]
+            if self.mover.has_arrived(transfer):
+                link.arrived[key] = 1
+                del self._under_way[key]
+            else:
+                link.arrived[key] = 0
+                link.queued[key] = 0 if transfer.started else 1
+
+    def _carry_out(
+        self, commands: list[tuple[int, int]], keys: Sequence[int]
+    ) -> dict[int, Transfer]:
+        """Queue the event's copies; return which key's computing unblocks which copy."""
+        event = set(keys)
+        missing = [key for command, key in commands if command == FETCH]
+        # Keys of this event that lie in a slot now; `unblocks` chains copies behind them.
+        occupant = {
+            home.slot: key
+            for key in event.difference(missing)
+            if (home := self._home.get(key)) is not None
+        }
+        unblocks: dict[int, Transfer] = {}
+        passing = 0
+        for command, key in commands:
+            if command == FETCH:
+                slot = self.decisions.slot_of(key)
+                if slot is None and self.buffers is not None:
+                    ahead = self.buffers.take(key)
+                    if ahead is not None:
+                        self.mover.hasten(ahead)
+                        self._under_way[key] = ahead
+                        continue
+                    slot = self.buffers.slot_of(key)
+                elif slot is None:
+                    slot = self.slots.cached + passing % self.slots.staging
+                    passing += 1
+                before = occupant.get(slot)
+                occupant[slot] = key
+                if before is None:
+                    transfer = Transfer(key, self._settle_in(key, slot), demanded=True)
+                else:
+                    home = Home(slot, -1)
+                    transfer = Transfer(key, home, demanded=True, blocked=True)
+                    unblocks[before] = transfer
+                self._under_way[key] = self.mover.queue(transfer)
+            elif command == PREFETCH:
+                slot = self.decisions.slot_of(key)
+                assert slot is not None, "a prefetch always has a slot"
+                score = float(self.decisions.link.score[key])
+                home = self._settle_in(key, slot)
+                transfer = Transfer(key, home, demanded=False, score=score, prefetched=True)
+                self._under_way[key] = self.mover.queue(transfer)
+            elif command == PROMOTE:
+                self.mover.hasten(self._under_way[key])
+            elif command == CANCEL:
+                self.mover.cancel(self._under_way.pop(key))
+            elif command == AWAIT:
+                self.mover.hasten(self._under_way.pop(key))
+        if self.buffers is not None:
+            self._fill_buffers(keys)
+        return unblocks
+
+    def _fill_buffers(self, keys: Sequence[int]) -> None:
+        """Drop what this layer did not want; let the next layer's experts follow."""
+        assert self.buffers is not None
+        for transfer in self.buffers.drop_all():
+            if not transfer.started:
+                self.mover.cancel(transfer)
+        if not self.decisions.passes_by:
+            return
+        for key in self.buffers.next_layer(keys[0]):
+            if self.decisions.slot_of(key) is None:
+                home = self._settle_in(key, self.buffers.slot_of(key))
+                transfer = Transfer(key, home, demanded=False, prefetched=True)
+                self.buffers.put(key, self.mover.queue(transfer))
+
+    def _settle_in(self, key: int, slot: int) -> Home:
+        home = self._home[key] = self.slots.assign(slot, key)
+        return home
+
+    def _in_order(
+        self, keys: Sequence[int], unblocks: dict[int, Transfer]
+    ) -> Iterator[tuple[int, int]]:
+        under_way = self._under_way
+        waiting = {key: under_way[key] for key in keys if key in under_way} if under_way else {}
+        if self.blocks:
+            for transfer in list(waiting.values()):
+                if not transfer.blocked:
+                    self._wait([transfer])
+        for key in keys:
+            if key not in waiting:
+                slot = self._slot_of(key)
+                self.mover.before_use(slot)
+                yield key, slot
+                self._leave(key, slot, unblocks)
+        while waiting:
+            done = self._wait(waiting.values())
+            del waiting[done.key]
+            under_way.pop(done.key, None)
+            slot = self._slot_of(done.key)
+            yield done.key, slot
+            self._leave(done.key, slot, unblocks)
+
+    def _leave(self, key: int, slot: int, unblocks: dict[int, Transfer]) -> None:
+        """Note that a key's kernels are issued; let the copy go that was blocked by it."""
+        self.mover.after_use(slot)
+        if key in unblocks:
+            transfer = unblocks.pop(key)
+            with self.mover.lock:
+                self.mover.unblock(transfer, self._settle_in(transfer.key, slot))
+
+    def _slot_of(self, key: int) -> int:
+        home = self._locate(key)
+        self.slots.check(key, home)
+        return home.slot
+
+    def _locate(self, key: int) -> Home:
+        home = self._home.get(key)
+        if home is None:
+            raise SpecmdError(f"expert {key} is in no slot; this is a bug of specmd, report it")
+        return home
+
+    def _wait(self, transfers: Iterable[Transfer]) -> Transfer:
+        """Let the host wait until one of the copies is issued, and kernels until it is there."""
+        timeline = self.mover.timeline
+        began_s = time.perf_counter() if timeline is not None else 0.0
+        wanted = list(transfers)
+        if not self._waited and not any(transfer.done for transfer in wanted):
+            self._waited = True
+            self.waits += 1
+        began = self._stalls.begin()
+        done = self.mover.wait_for_any(wanted)
+        self.mover.before_use(done.home.slot)
+        cause = LATE_STALL if done.prefetched else DEMAND_STALL
+        self._stalls.end(began, cause)
+        if timeline is not None:
+            name = f"{timeline.key_name(done.key)} {cause.replace('_', ' ')}"
+            timeline.span("stall", name, began_s, time.perf_counter())
+        return done
+
+    def restart(self) -> None:
+        """Empty the cache and forget all it did; nothing may be running."""
+        self._start_over()
+        self.decisions.restart()
+        self.deciding_s = 0.0
+        self.waits = 0
+        self._stalls.restart()
+
+    def _start_over(self) -> None:
+        """After an interrupted event nothing is certain: empty the cache, keep the counts."""
+        with self.mover.lock:
+            for transfer in [t for t in self.mover.demand if t.blocked]:
+                self.mover.demand.remove(transfer)
+        self.mover.drain()
+        self.decisions.reset()
+        self._home.clear()
+        if self.buffers is not None:
+            self.buffers.drop_all()
+        self._under_way.clear()
+        self._interrupted = False

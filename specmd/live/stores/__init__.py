@@ -1,0 +1,1 @@
+"""Where experts are kept: host memory, a checkpoint, random bytes."""

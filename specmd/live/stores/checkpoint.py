@@ -1,0 +1,130 @@
+"""Experts straight from a checkpoint: the tier for models larger than the host's memory.
+
+A safetensors file is a table of contents and raw bytes, so it can be mapped into memory and read
+like an array; the system keeps the pages it has room for. Checkpoints hold one tensor an expert and
+projection (`...experts.7.gate_proj.weight`) or fused ones; either way an expert's blob is a short
+list of byte ranges, which are put together when the expert is asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from os import PathLike
+
+import torch
+from torch import Tensor
+
+from specmd.errors import SpecmdError
+from specmd.models.files import CheckpointFiles
+from specmd.models.layout import Layout, Piece
+from specmd.models.moe import MoeModel
+
+# The halves of a fused projection, and the names they go by.
+_PARTS = {
+    "gate_up_proj": (("gate_proj", "w1"), ("up_proj", "w3")),
+    "up_proj": (("up_proj", "w1"),),
+    "down_proj": (("down_proj", "w2"),),
+}
+_SINGLE = re.compile(r"(?:^|\.)layers\.(\d+)\..*\bexperts\.(\d+)\.(\w+)\.weight$")
+_FUSED = re.compile(r"(?:^|\.)layers\.(\d+)\..*\bexperts\.([a-z_]+)$")
+_KEPT_BLOBS = 4
+
+
+class CheckpointStore:
+    """An `ExpertStore` that reads each expert from its checkpoint when it is asked for.
+
+    Args:
+        folder: of the checkpoint.
+        moe: the model's MoE layers; their parameters may be on `meta`.
+        layout: of an expert.
+
+    Raises:
+        SpecmdError: an expert is not in the checkpoint, or is of another type or size.
+
+    """
+
+    pinned_bytes = 0
+    pin_failure = "experts are read from their checkpoint"
+
+    def __init__(self, folder: str | PathLike[str], moe: MoeModel, layout: Layout) -> None:
+        self.layout = layout
+        self.num_keys = len(moe.layers) * moe.num_experts
+        self._files = CheckpointFiles(folder)
+        self._kept: OrderedDict[int, Tensor] = OrderedDict()
+        single: dict[tuple[int, int, str], str] = {}
+        fused: dict[tuple[int, str], str] = {}
+        for name in self._files.names():
+            if found := _SINGLE.search(name):
+                single[int(found[1]), int(found[2]), found[3]] = name
+            elif found := _FUSED.search(name):
+                fused[int(found[1]), found[2]] = name
+        # Per key: (first byte in the blob, tensor name, first byte in the tensor, bytes).
+        self._ranges: list[list[tuple[int, str, int, int]]] = []
+        for layer in moe.layers:
+            for expert in range(moe.num_experts):
+                ranges: list[tuple[int, str, int, int]] = []
+                for piece in layout.pieces:
+                    ranges += self._find(piece, layer.index, expert, single, fused)
+                self._ranges.append(ranges)
+
+    def _find(
+        self,
+        piece: Piece,
+        layer: int,
+        expert: int,
+        single: dict[tuple[int, int, str], str],
+        fused: dict[tuple[int, str], str],
+    ) -> list[tuple[int, str, int, int]]:
+        whole = fused.get((layer, piece.name))
+        if whole is not None:
+            self._check_type(whole, piece)
+            return [(piece.start, whole, expert * piece.num_bytes, piece.num_bytes)]
+        parts = _PARTS.get(piece.name, ())
+        found: list[tuple[int, str, int, int]] = []
+        size = piece.num_bytes // max(1, len(parts))
+        for number, names in enumerate(parts):
+            name = next(
+                (single[layer, expert, n] for n in names if (layer, expert, n) in single), ""
+            )
+            if name:
+                self._check_type(name, piece)
+                if len(self._files.raw(name)) != size:
+                    raise SpecmdError(f"{self._files.folder}: {name} is of another size")
+                found.append((piece.start + number * size, name, 0, size))
+        if not found or len(found) != len(parts):
+            raise SpecmdError(
+                f"{self._files.folder}: {piece.name} of expert {expert} in layer {layer} is not "
+                "there: give the folder of this model's own checkpoint"
+            )
+        return found
+
+    def _check_type(self, name: str, piece: Piece) -> None:
+        stored, wanted = self._files.dtype(name), str(piece.dtype).removeprefix("torch.")
+        if stored != wanted:
+            raise SpecmdError(
+                f"{self._files.folder}: {name} is {stored}, the model {wanted}: load the model "
+                f"with dtype='{stored}'"
+            )
+
+    def blob(self, key: int) -> Tensor:
+        """Put the blob of a key together; the last few are kept for the chunks to come."""
+        blob = self._kept.get(key)
+        if blob is None:
+            blob = torch.zeros(self.layout.blob_bytes, dtype=torch.uint8)
+            out = blob.numpy()
+            for at, name, start, size in self._ranges[key]:
+                out[at : at + size] = self._files.raw(name)[start : start + size]
+            self._kept[key] = blob
+            if len(self._kept) > _KEPT_BLOBS:
+                self._kept.popitem(last=False)
+        return blob
+
+    def is_pinned(self, key: int) -> bool:
+        """Return False: mapped memory is pageable."""
+        return False
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._kept.clear()
+        self._files.close()

@@ -1,0 +1,141 @@
+"""The expert store: every expert of the model in host memory, as one contiguous blob each.
+
+Where a blob lies decides how fast it can leave. A device reads *pinned* (page-locked) memory by
+itself, at full link speed and in the background; *pageable* memory has to be copied by the
+processor into a pinned staging buffer first. Pinned memory is scarce and a failed request for it
+can poison later calls, so it is asked for in whole blocks, up to a budget, and the first refusal
+makes the rest pageable; the share that is pinned is reported. A model larger than the host's
+memory has its blobs read from its checkpoint (`specmd.live.stores.checkpoint`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from specmd.errors import SpecmdError
+from specmd.models.layout import Layout, expert_tensors
+
+
+class ExpertStore(Protocol):
+    """What the engine asks of a store."""
+
+    layout: Layout
+    pinned_bytes: int
+    num_keys: int
+
+    def blob(self, key: int) -> Tensor:
+        """Return the blob of a key, (blob_bytes,) uint8 on the host. Called by the copy thread."""
+        ...
+
+    def is_pinned(self, key: int) -> bool:
+        """Whether a device can read the blob by itself."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        ...
+
+
+class ArenaStore:
+    """All blobs in host memory, an arena a layer: pinned up to a budget, pageable beyond it.
+
+    Args:
+        layout: of an expert.
+        experts: E, experts of a layer.
+        num_layers: MoE layers there will be.
+        pinned_budget_bytes: how much may be pinned; None is no limit, 0 nothing.
+        pin: pins a host tensor; `Tensor.pin_memory` if None.
+
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        experts: int,
+        num_layers: int,
+        *,
+        pinned_budget_bytes: int | None = None,
+        pin: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.layout = layout
+        self.num_keys = num_layers * experts
+        self.pinned_bytes = 0
+        self.pin_failure = ""
+        self._experts = experts
+        self._arenas: list[Tensor] = []  # per layer (experts, blob_bytes)
+        self._pinned: list[bool] = []
+        self._pin = pin
+        self._left = pinned_budget_bytes
+
+    def add_layer(self) -> Tensor:
+        """Make the arena of the next layer, (experts, blob_bytes) of anything, and return it."""
+        blobs, pinned = self._allocate(self._experts * self.layout.blob_bytes)
+        self._arenas.append(blobs.view(self._experts, self.layout.blob_bytes))
+        self._pinned.append(pinned)
+        return self._arenas[-1]
+
+    def _allocate(self, size: int) -> tuple[Tensor, bool]:
+        arena = torch.empty(size, dtype=torch.uint8)
+        if self.pin_failure or (self._left is not None and self._left < size):
+            return arena, False
+        try:
+            pinned = arena.pin_memory() if self._pin is None else self._pin(arena)
+        except (RuntimeError, NotImplementedError) as error:
+            self.pin_failure = (str(error).strip() or type(error).__name__).splitlines()[0]
+            return arena, False
+        if self._left is not None:
+            self._left -= size
+        self.pinned_bytes += size
+        return pinned, True
+
+    def blob(self, key: int) -> Tensor:
+        """Return the blob of a key; shares the arena's memory."""
+        if not self._arenas:
+            raise SpecmdError("the expert store is closed: leave and enter offload again")
+        return self._arenas[key // self._experts][key % self._experts]
+
+    def is_pinned(self, key: int) -> bool:
+        """Whether a device can read the blob by itself."""
+        return self._pinned[key // self._experts]
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._arenas = []
+
+
+class HostStore(ArenaStore):
+    """The experts of a model that is in memory, taken from it.
+
+    Layers are taken one after the other (`take_layer`), so that a model is never in memory twice.
+    """
+
+    def take_layer(self, experts: nn.Module) -> None:
+        """Copy the experts of the next layer in."""
+        tensors = expert_tensors(experts)
+        if any(tensor.is_meta for tensor in tensors.values()):
+            raise SpecmdError(
+                "the model's experts hold no values (they are on meta): give the folder they are "
+                "in, offload(..., checkpoint=folder)"
+            )
+        blobs = self.add_layer()
+        with torch.no_grad():
+            for piece in self.layout.pieces:
+                # (experts, bytes) of this tensor, viewed as its elements.
+                part = blobs[:, piece.start : piece.start + piece.num_bytes]
+                flat = tensors[piece.name].detach().reshape(self._experts, -1).contiguous()
+                part.copy_(flat.view(torch.uint8))
+
+    def fused(self, layer: int, name: str, out: Tensor) -> None:
+        """Write a parameter of a layer back as the model had it, (experts, ...)."""
+        piece = next(p for p in self.layout.pieces if p.name == name)
+        part = self._arenas[layer][:, piece.start : piece.start + piece.num_bytes]
+        flat = part.contiguous().view(piece.dtype)
+        out.copy_(flat.view(self._experts, *piece.shape))
+
+    def release_layer(self, layer: int) -> None:
+        """Free one layer's arena (while the model is restored)."""
+        self._arenas[layer] = torch.empty(0, dtype=torch.uint8)

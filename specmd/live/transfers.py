@@ -1,0 +1,345 @@
+"""The mover: carries experts into slots, demand before prefetch, chunk by chunk.
+
+One thread moves bytes and owns nothing else: which key goes to which slot was decided before
+(`specmd.live.service`). It works from two lists. A demanded expert goes first, at the next
+chunk boundary of whatever is under way; a prefetch that has started is finished before another
+starts; one that has not started can be taken back. Copies are issued on the link's copy stream
+with the marks that order them against the kernels; at most two chunks are in flight, so that a
+prefetch does not fill the device's queue ahead of a demand.
+
+Nothing is swallowed: a copy that fails keeps its error, and whoever next waits for it, or for
+anything, gets it, with the key. Every wait has a timeout.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+
+from specmd.errors import SpecmdError
+from specmd.live.links.link import COMPUTE, COPY, Link, Mark
+from specmd.live.links.throttle import Throttle
+from specmd.live.slots import Home, Slots
+from specmd.live.stores.store import ExpertStore
+from specmd.live.timeline import Timeline
+from specmd.live.transfer import Transfer
+
+IN_FLIGHT_CHUNKS = 2
+STAGING_BUFFERS = 2
+_LOOK_S = 0.25  # how often a waiting thread looks whether the other is still alive
+
+
+class Mover:
+    """Two queues and the thread that works them off. `lock` guards them; queueing needs it held.
+
+    Args:
+        link: where the copies go.
+        store: where the experts come from.
+        slots: where they go to.
+        chunk_bytes: a demand waits for at most one chunk of a prefetch.
+        by_score: the best prefetch first, else the oldest.
+        timeout_s: a wait longer than this is an error.
+        throttle: paces the copies, or None.
+        timeline: takes down the chunks, or None.
+
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        store: ExpertStore,
+        slots: Slots,
+        *,
+        chunk_bytes: int,
+        by_score: bool = True,
+        timeout_s: float = 60.0,
+        throttle: Throttle | None = None,
+        timeline: Timeline | None = None,
+    ) -> None:
+        self.lock = threading.Condition()
+        self.link, self.store, self.slots = link, store, slots
+        self.chunk_bytes, self.by_score = max(1, chunk_bytes), by_score
+        self.timeout_s, self.throttle, self.timeline = timeout_s, throttle, timeline
+        self.demand: list[Transfer] = []
+        self.ahead: list[Transfer] = []
+        self.moved_bytes = 0
+        self.busy_s = 0.0  # time the link carried chunks
+        self.failure: BaseException | None = None
+        self._failed_key = -1
+        self._into: dict[int, Transfer] = {}  # slot -> its last unfinished transfer
+        self._ready: dict[int, Mark] = {}  # slot -> mark behind the copy that filled it
+        self._last_use: dict[int, Mark] = {}  # slot -> mark behind the last kernel that read it
+        self._staged: list[Mark | None] = [None] * STAGING_BUFFERS
+        self._buffer = 0
+        self._issued: deque[Mark] = deque()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._busy = False  # the chunk to be moved was waiting for the one before
+
+    def queue(self, transfer: Transfer) -> Transfer:
+        """Accept a transfer: behind the demands if it is one, else among the prefetches."""
+        if not transfer.blocked:
+            self._follow(transfer)
+        (self.demand if transfer.demanded else self.ahead).append(transfer)
+        self.lock.notify_all()
+        return transfer
+
+    def unblock(self, transfer: Transfer, home: Home) -> None:
+        """Let a blocked transfer go: its slot has been computed out of."""
+        transfer.home, transfer.blocked = home, False
+        self._follow(transfer)
+        self.lock.notify_all()
+
+    def hasten(self, transfer: Transfer) -> None:
+        """Treat a prefetch as a demand from now on; one under way stays ahead of the others."""
+        transfer.demanded = True
+        if transfer.done or transfer not in self.ahead:
+            return
+        self.ahead.remove(transfer)
+        self.demand.insert(0 if transfer.started else len(self.demand), transfer)
+        self.lock.notify_all()
+
+    def cancel(self, transfer: Transfer) -> None:
+        """Take back a prefetch of which nothing has moved."""
+        assert not transfer.started, "a transfer that has started is not cancelled"
+        self.ahead.remove(transfer)
+        transfer.done = True
+        if self._into.get(transfer.home.slot) is transfer:
+            if transfer.after is not None and not transfer.after.done:
+                self._into[transfer.home.slot] = transfer.after
+            else:
+                del self._into[transfer.home.slot]
+
+    def has_arrived(self, transfer: Transfer) -> bool:
+        """Whether all bytes of a transfer are there."""
+        return transfer.done and transfer.error is None and self.link.reached(transfer.ready)
+
+    def raise_failure(self) -> None:
+        """Raise what went wrong on the copy thread, if anything did."""
+        if self.failure is None:
+            return
+        where = f"copying expert {self._failed_key} failed" if self._failed_key >= 0 else "failed"
+        kind = type(self.failure).__name__
+        raise SpecmdError(
+            f"the copy thread stopped: {where}: {kind}: {self.failure}; leave the offload block "
+            "and enter it again"
+        ) from self.failure
+
+    def wait_for_any(self, transfers: Iterable[Transfer]) -> Transfer:
+        """Block until one of the transfers is done, and return it.
+
+        Raises:
+            SpecmdError: the copy thread failed or died, or `timeout_s` passed.
+
+        """
+        wanted = list(transfers)
+        deadline = time.monotonic() + self.timeout_s
+        while True:
+            with self.lock:
+                self.raise_failure()
+                for transfer in wanted:
+                    if transfer.done:
+                        return transfer
+                if self._thread is not None:
+                    self.lock.wait(_LOOK_S)
+                    self._look_after_thread(deadline, wanted[0].key)
+            if self._thread is None and not self.step():
+                raise SpecmdError(f"nothing can move, but expert {wanted[0].key} is waited for")
+
+    def drain(self) -> None:
+        """Block until nothing is queued or under way and every byte has arrived."""
+        while True:
+            with self.lock:
+                self.raise_failure()
+                waiting = [t for t in (*self.demand, *self.ahead) if not t.blocked]
+            if not waiting:
+                break
+            self.wait_for_any(waiting)
+        for mark in list(self._ready.values()):
+            if not self.link.reached(mark):
+                self.link.synchronise(mark, self.timeout_s)
+
+    def _look_after_thread(self, deadline: float, key: int) -> None:
+        assert self._thread is not None
+        if not self._thread.is_alive() and self.failure is None:
+            self.failure = RuntimeError("it ended without a word")
+        if time.monotonic() > deadline and self.failure is None:
+            raise SpecmdError(
+                f"waited {self.timeout_s:g} s for expert {key}: the link is stuck or far too slow; "
+                "raise timeout_s if it is meant to be that slow"
+            )
+
+    def before_use(self, slot: int) -> None:
+        """Let the compute stream wait for the copy that filled a slot."""
+        mark = self._ready.get(slot)
+        if mark is not None:
+            self.link.order(COMPUTE, mark)
+
+    def after_use(self, slot: int) -> None:
+        """Note that all kernels that read a slot have been issued."""
+        self._last_use[slot] = self.link.record(COMPUTE)
+
+    def step(self) -> bool:
+        """Move one chunk; False if there is nothing that may move."""
+        with self.lock:
+            transfer = self._start_next()
+        if transfer is None:
+            return False
+        stop = self._move_or_fail(transfer)
+        with self.lock:
+            self._arrive(transfer, stop)
+        return True
+
+    def _start_next(self) -> Transfer | None:
+        transfer = self._pick()
+        if transfer is not None:
+            transfer.started = True
+        return transfer
+
+    def _move_or_fail(self, transfer: Transfer) -> int:
+        """Move a chunk; what goes wrong is kept for whoever waits."""
+        try:
+            return self._move(transfer, transfer.moved_bytes)
+        except BaseException as error:
+            with self.lock:
+                transfer.error, self.failure, self._failed_key = error, error, transfer.key
+                self.lock.notify_all()
+            raise
+
+    def _arrive(self, transfer: Transfer, stop: int) -> None:
+        self.moved_bytes += stop - transfer.moved_bytes
+        transfer.moved_bytes = stop
+        if stop == self.slots.layout.blob_bytes:
+            self._finish(transfer)
+
+    def _pick(self) -> Transfer | None:
+        for transfer in self.demand:
+            if transfer.may_move:
+                return transfer
+        best: Transfer | None = None
+        for transfer in self.ahead:
+            if transfer.may_move:
+                if transfer.started:
+                    return transfer
+                if best is None or (self.by_score and transfer.score > best.score):
+                    best = transfer
+        return best
+
+    def _move(self, transfer: Transfer, start: int) -> int:
+        """Issue one chunk; return the byte it ends before."""
+        link, slot, key = self.link, transfer.home.slot, transfer.key
+        stop = min(start + self.chunk_bytes, self.slots.layout.blob_bytes)
+        began_s = time.perf_counter()
+        begin_s = self.throttle.begin(start == 0, busy=self._busy) if self.throttle else 0.0
+        if start == 0:
+            self._wait_for_last_use(slot)
+            if self.slots.canary:
+                link.blank(slot)
+        blob = self.store.blob(key)
+        if not link.needs_pinned or self.store.is_pinned(key):
+            link.copy(slot, key, blob, start, stop)
+        else:
+            buffer = self._next_buffer()
+            link.stage(buffer, key, blob, start, stop)
+            link.copy_staged(slot, key, buffer, start, stop)
+            self._staged[buffer] = link.record(COPY)
+        self._issued.append(link.record(COPY))
+        if len(self._issued) > IN_FLIGHT_CHUNKS:
+            link.synchronise(self._issued.popleft(), self.timeout_s)
+        if self.throttle:
+            self.throttle.pace(begin_s, stop - start)
+        ended_s = time.perf_counter()
+        self.busy_s += ended_s - began_s
+        if self.timeline is not None:
+            cause = "prefetch" if transfer.prefetched else "demand"
+            name = f"{self.timeline.key_name(key)} {cause}"
+            self.timeline.span("link", name, began_s, ended_s, slot=slot, bytes=stop - start)
+        return stop
+
+    def _wait_for_last_use(self, slot: int) -> None:
+        """Let the copy stream wait for the last kernel that read a slot."""
+        mark = self._last_use.get(slot)
+        if mark is not None:
+            self.link.order(COPY, mark)
+
+    def _next_buffer(self) -> int:
+        """Return a staging buffer whose last copy is done."""
+        buffer = self._buffer
+        self._buffer = (buffer + 1) % STAGING_BUFFERS
+        mark = self._staged[buffer]
+        if mark is not None:
+            self.link.synchronise(mark, self.timeout_s)
+        return buffer
+
+    def _finish(self, transfer: Transfer) -> None:
+        slot = transfer.home.slot
+        transfer.ready = self._ready[slot] = self.link.record(COPY)
+        transfer.done = True
+        (self.demand if transfer in self.demand else self.ahead).remove(transfer)
+        if self._into.get(slot) is transfer:
+            del self._into[slot]
+        self.lock.notify_all()
+
+    def _follow(self, transfer: Transfer) -> None:
+        slot = transfer.home.slot
+        transfer.after = self._into.get(slot)
+        self._into[slot] = transfer
+
+    def start(self) -> None:
+        """Start the copy thread; without it `step` has to be called."""
+        self._thread = threading.Thread(target=self._work, name="specmd-copy", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the copy thread, whatever is queued, and let go of the slots; safe to call twice.
+
+        What was issued to the device is waited for: the slots' memory is about to be given to
+        somebody else, and a copy on its way there, or a kernel reading it, would not know.
+
+        Raises:
+            SpecmdError: the device did not finish within `timeout_s`.
+
+        """
+        with self.lock:
+            self._stopping = True
+            self.lock.notify_all()
+        if self._thread is not None:
+            self._thread.join(min(self.timeout_s, 10.0))
+            self._thread = None
+        try:
+            for mark in (*self._issued, *self._ready.values(), *self._last_use.values()):
+                self.link.synchronise(mark, self.timeout_s)
+        finally:
+            self._issued.clear()
+            self._ready.clear()
+            self._last_use.clear()
+            self.link.close()
+
+    def _work(self) -> None:
+        """Move chunk after chunk, with one hold of the lock between two of them.
+
+        Every time this thread wants the lock or the interpreter, the thread that computes may have
+        to wait for it, and then to be woken up.
+        """
+        try:
+            self.link.attach()
+            transfer: Transfer | None = None
+            stop = 0
+            while True:
+                with self.lock:
+                    if transfer is not None:
+                        self._arrive(transfer, stop)
+                    transfer = None if self._stopping else self._start_next()
+                    self._busy = transfer is not None
+                    while transfer is None and not self._stopping:
+                        self.lock.wait(_LOOK_S)
+                        transfer = None if self._stopping else self._start_next()
+                if transfer is None:
+                    return
+                stop = self._move_or_fail(transfer)
+        except BaseException as error:  # whoever waits for us gets it
+            with self.lock:
+                self.failure = self.failure or error
+                self.lock.notify_all()

@@ -1,0 +1,1 @@
+"""Transformers models, and nothing of caches: finding MoE layers, following passes, loading."""

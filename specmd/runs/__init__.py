@@ -1,0 +1,1 @@
+"""What a run is: its options, its numbers, its record, its identity."""

@@ -1,0 +1,138 @@
+"""From the core's counters to metrics: sums, rates and bytes, and the identities that must hold.
+
+The core counts into one row per phase and layer. Any sum of rows is again a row, so the totals and
+the breakdowns by phase and by layer are the same arithmetic on different sums.
+
+Two identities guard the accounting: every access is exactly one of hit, late and miss, and every
+prefetch that was issued ends exactly once, as useful, late, wasted or cancelled (those still open
+when the warm-up ends count as issued then).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from specmd.core import serve as core
+from specmd.runs.run import Metrics, Value
+from specmd.trace.header import DECODE, PREFILL
+
+Counters = npt.NDArray[np.int64]
+
+PHASES = {PREFILL: "prefill", DECODE: "decode"}
+
+
+class AccountingError(AssertionError):
+    """The counters contradict each other: a bug in SpecMD, never the user's fault."""
+
+
+def tally(row: Counters, expert_bytes: int | None, tokens: int | None = None) -> Metrics:
+    """Turn one row of counters, (NUM_COUNTERS,), into metrics.
+
+    Bytes are None without `expert_bytes`; bytes per token are left out without `tokens`. Rates of
+    nothing are None.
+    """
+    count = row.tolist()
+    hits = count[core.REUSE_HITS] + count[core.PREFETCH_HITS]
+    late = count[core.LATE_HITS]
+    misses = (
+        count[core.COMPULSORY_MISSES] + count[core.COLLISION_MISSES] + count[core.CAPACITY_MISSES]
+    )
+    accesses = count[core.ACCESSES]
+    issued = count[core.PREFETCH_ISSUED]
+    useful = count[core.PREFETCH_HITS]
+    wasted = count[core.PREFETCH_WASTED]
+
+    def sized(experts: int) -> int | None:
+        return None if expert_bytes is None else experts * expert_bytes
+
+    found: Metrics = {
+        "accesses": accesses,
+        "hits": hits,
+        "reuse_hits": count[core.REUSE_HITS],
+        "prefetch_hits": useful,
+        "late_hits": late,
+        "misses": misses,
+        "compulsory_misses": count[core.COMPULSORY_MISSES],
+        "collision_misses": count[core.COLLISION_MISSES],
+        "capacity_misses": count[core.CAPACITY_MISSES],
+        "bypassed": count[core.BYPASSED],
+        "evictions": count[core.EVICTIONS],
+        "unused_evictions": count[core.UNUSED_EVICTIONS],
+        "hit_rate": share(hits, accesses),
+        "token_hit_rate": share(count[core.TOKEN_HITS], count[core.TOKEN_ACCESSES]),
+        "late_rate": share(late, accesses),
+        "miss_rate": share(misses, accesses),
+        "collision_rate": share(count[core.COLLISION_MISSES], accesses),
+        "prefetch_issued": issued,
+        "prefetch_useful": useful,
+        "prefetch_late": late,
+        "prefetch_wasted": wasted,
+        "prefetch_cancelled": count[core.PREFETCH_CANCELLED],
+        "prefetch_redundant": count[core.PREFETCH_REDUNDANT],
+        "prefetch_dropped": count[core.PREFETCH_DROPPED],
+        "prefetch_precision": share(useful + late, issued),
+        "bytes_demand": sized(misses),
+        "bytes_prefetch_useful": sized(useful + late),
+        "bytes_prefetch_wasted": sized(wasted),
+    }
+    if tokens is not None:
+        moved = sized(misses + useful + late + wasted)
+        found["bytes_per_token"] = share(moved, tokens)
+        found["no_cache_bytes_per_token"] = share(sized(accesses), tokens)
+    return found
+
+
+def by_phase(counters: Counters, expert_bytes: int | None) -> dict[str, Metrics]:
+    """Tally (phases, layers, NUM_COUNTERS) for each phase that occurs."""
+    return {
+        name: tally(counters[phase].sum(axis=0), expert_bytes)
+        for phase, name in PHASES.items()
+        if counters[phase, :, core.ACCESSES].any()
+    }
+
+
+def by_layer(counters: Counters, expert_bytes: int | None) -> dict[str, list[Value]]:
+    """Tally (phases, layers, NUM_COUNTERS) for each layer: metric, then one value a layer."""
+    layers = [tally(row, expert_bytes) for row in counters.sum(axis=0)]
+    return {name: [layer[name] for layer in layers] for name in layers[0]}
+
+
+def check(counters: Counters) -> None:
+    """Raise AccountingError where the counters of a run contradict each other."""
+    if (counters < 0).any():
+        raise AccountingError(f"a counter is negative: {counters.min()}")
+    kinds = (
+        core.REUSE_HITS,
+        core.PREFETCH_HITS,
+        core.LATE_HITS,
+        core.COMPULSORY_MISSES,
+        core.COLLISION_MISSES,
+        core.CAPACITY_MISSES,
+    )
+    served = counters[..., kinds].sum(axis=-1)
+    asked = counters[..., core.ACCESSES]
+    if (served != asked).any():
+        phase, layer = np.argwhere(served != asked)[0].tolist()
+        raise AccountingError(
+            f"phase {phase}, layer {layer}: {int(asked[phase, layer])} accesses, but hits, late "
+            f"hits and misses are {int(served[phase, layer])}"
+        )
+    if (counters[..., core.TOKEN_HITS] > counters[..., core.TOKEN_ACCESSES]).any():
+        raise AccountingError("more tokens hit than were asked for")
+    total = counters.sum(axis=(0, 1))
+    ended = (core.PREFETCH_HITS, core.LATE_HITS, core.PREFETCH_WASTED, core.PREFETCH_CANCELLED)
+    excess = int(total[list(ended)].sum() - total[core.PREFETCH_ISSUED])
+    if excess != 0:
+        issued = int(total[core.PREFETCH_ISSUED])
+        raise AccountingError(
+            f"{issued} prefetches were issued, but {issued + excess} ended: as useful, late, "
+            "wasted or cancelled"
+        )
+
+
+def share(part: Any, whole: int) -> float | None:
+    """Return part / whole, None where the part is unknown or the whole is nothing."""
+    return None if part is None or whole == 0 else float(part / whole)

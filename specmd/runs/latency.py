@@ -1,0 +1,150 @@
+"""Latency: time to the first token and time per token, from the seconds of every step.
+
+**TTFT** of a request runs from the start of its first prefill step to the end of its last one. A
+prefill may be chunked; the steps of other requests that run in between delay it, and count.
+**TPOT** is the duration of a decode step, one that makes a token for some request (a step that
+also carries another request's prefill chunk is a decode step too: its tokens wait for all of it).
+Both are reported as mean and percentiles and split into the parts of a step; the parts add up.
+
+A request whose prefill was not recorded has no TTFT. Where its prompt length is known there is an
+*estimate*, labelled so and kept apart: the prompt runs as one cold step, every distinct expert that
+n tokens are expected to choose (routing taken as uniform and independent: `E (1 - (1 - K/E)^n)` a
+layer) crosses the link once, and transfers overlap with compute perfectly. No cache, no prefetch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from specmd.runs.metrics import PARTS, PERCENTILES
+from specmd.runs.run import Metrics
+from specmd.simulation.costs import CostCoefficients, expert_s, layer_s, step_s, transfer_s
+from specmd.trace import DECODE, PREFILL, Trace, TraceHeader
+
+Seconds = npt.NDArray[np.float64]
+
+_DEMAND, _LATE = list(PARTS).index("demand_stall"), list(PARTS).index("late_prefetch_stall")
+
+
+@dataclass(frozen=True)
+class Latency:
+    """The time metrics of a run, and what a reader must know of them."""
+
+    metrics: Metrics
+    warnings: list[str]
+
+
+def latency(
+    trace: Trace,
+    step_seconds: Seconds,
+    first_step: int,
+    link_busy_s: float | None,
+    *,
+    cut: bool = False,
+) -> Latency:
+    """Measure TTFT, TPOT and totals.
+
+    Args:
+        trace: the trace as it was run.
+        step_seconds: (steps - first_step, PARTS), seconds of each counted step by part.
+        first_step: the first counted step; the steps before it were warm-up.
+        link_busy_s: seconds the link carried bytes.
+        cut: the trace may end within a prefill, whose last step then is not the last.
+
+    """
+    found: Metrics = {}
+    warnings: list[str] = []
+    firsts = _ttft_parts(trace, step_seconds, first_step, cut)
+    found.update(_spread("ttft", firsts))
+    missing = trace.num_requests - len(firsts)
+    if not len(firsts):
+        warnings.append("no prefill is recorded and counted: TTFT is null, not a guess")
+    elif missing:
+        warnings.append(
+            f"{missing} of {trace.num_requests} requests have no whole prefill recorded and "
+            "counted: TTFT is over the others"
+        )
+    decodes = np.zeros(trace.num_steps, np.bool_)
+    decodes[trace.step[trace.phase == DECODE]] = True
+    steps = step_seconds[decodes[first_step:]]
+    found.update(_spread("tpot", steps))
+    if not len(steps):
+        warnings.append("the counted trace has no decode step: TPOT is null")
+
+    total = step_seconds.sum(axis=0)
+    total_s = float(total.sum())
+    found["total_s"] = total_s
+    for part, seconds in zip(PARTS, total.tolist(), strict=True):
+        found[f"total_{part}_s"] = seconds
+    tokens = trace.num_tokens - int(trace.step_starts[first_step])
+    stall_s = float(total[[_DEMAND, _LATE]].sum())
+    busy_s = link_busy_s if link_busy_s is not None and total_s > 0 else None
+    found["tokens_per_s"] = tokens / total_s if total_s > 0 else None
+    found["stall_share"] = stall_s / total_s if total_s > 0 else None
+    found["link_busy_share"] = None if busy_s is None else busy_s / total_s
+    return Latency(found, warnings)
+
+
+def estimate_ttft(
+    header: TraceHeader, costs: CostCoefficients, expert_bytes: int, prompt_tokens: int
+) -> float:
+    """Estimate seconds of a cold prefill of `prompt_tokens`; see the module for what it assumes."""
+    if prompt_tokens <= 0:
+        return 0.0
+    layers, experts, top_k = header.num_layers, header.num_experts, header.top_k
+    distinct = experts * (1 - (1 - top_k / experts) ** prompt_tokens)
+    dense = layer_s(costs, prompt_tokens, (prompt_tokens + 1) / 2, prompt_tokens)
+    compute = distinct * expert_s(costs, prompt_tokens * top_k / distinct)
+    stream = distinct * transfer_s(costs, expert_bytes)
+    # The router of a layer must have spoken before its first expert can be asked for.
+    return layers * (dense + max(compute, stream)) + step_s(costs, 1)
+
+
+def mean_ttft_estimate(trace: Trace, costs: CostCoefficients, expert_bytes: int) -> float | None:
+    """Mean estimate over the requests without recorded prefill whose prompt length is known."""
+    if trace.prompt_lengths is None:
+        return None
+    recorded = np.zeros(trace.num_requests, np.bool_)
+    recorded[trace.request[trace.phase == PREFILL]] = True
+    lengths = trace.prompt_lengths[~recorded]
+    lengths, counts = np.unique(lengths[lengths > 0], return_counts=True)
+    if not len(lengths):
+        return None
+    each = [estimate_ttft(trace.header, costs, expert_bytes, n) for n in lengths.tolist()]
+    return float(np.average(each, weights=counts))
+
+
+def _ttft_parts(trace: Trace, step_seconds: Seconds, first_step: int, cut: bool) -> Seconds:
+    """Return (requests with a whole counted prefill, PARTS) seconds."""
+    requests = trace.num_requests
+    rows = trace.phase == PREFILL
+    owner, steps = trace.request[rows], trace.step[rows].astype(np.int64)
+    count = np.bincount(owner, minlength=requests)
+    begin = np.full(requests, trace.num_steps, np.int64)
+    end = np.full(requests, -1, np.int64)
+    np.minimum.at(begin, owner, steps)
+    np.maximum.at(end, owner, steps)
+    whole = (count > 0) & (begin >= first_step)
+    if trace.prompt_lengths is not None:
+        whole &= (trace.prompt_lengths < 0) | (count >= trace.prompt_lengths)
+    if cut and rows[-1]:
+        whole[trace.request[-1]] = False
+    begin, end = begin[whole] - first_step, end[whole] - first_step
+    until = np.zeros((len(step_seconds) + 1, step_seconds.shape[1]))
+    np.cumsum(step_seconds, axis=0, out=until[1:])
+    return np.asarray(until[end + 1] - until[begin])
+
+
+def _spread(short: str, parts: Seconds) -> Metrics:
+    """Mean, percentiles and mean parts of (n, PARTS) seconds; all None for n = 0."""
+    names = [f"{short}_s", *(f"{short}_p{p}_s" for p in PERCENTILES)]
+    names += [f"{short}_{part}_s" for part in PARTS]
+    if not len(parts):
+        return dict.fromkeys(names)
+    each = parts.sum(axis=1)
+    means = parts.mean(axis=0)
+    values = [float(means.sum()), *np.percentile(each, PERCENTILES).tolist(), *means.tolist()]
+    return dict(zip(names, values, strict=True))

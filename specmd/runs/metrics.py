@@ -1,0 +1,188 @@
+"""Every metric, declared once: name, unit, direction, formula, and how it is written.
+
+Tables, CSV headers, axis labels and the choices of `--metric` are derived from these declarations,
+so a number means the same everywhere. Values are kept in SI units and plain counts; scaling (ms,
+MB, %) happens here, at the edge, and nowhere else.
+
+Two words carry the whole accounting. A *hit* is an expert that was READY when its layer asked for
+it; *late* is one whose transfer had begun but not ended, which is neither a hit nor a miss: it
+moved its bytes ahead of time and still made the layer wait.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from specmd.errors import unknown
+
+Unit = Literal["count", "share", "bytes", "bytes/token", "s", "tokens/s"]
+Better = Literal["higher", "lower", "neither"]
+Group = Literal["count", "rate", "prefetch", "bytes", "time"]
+Value = int | float | None
+
+_SCALES: dict[Unit, tuple[float, str, int]] = {
+    "count": (1.0, "", 0),
+    "share": (100.0, "%", 2),
+    "bytes": (1e-9, "GB", 3),
+    "bytes/token": (1e-6, "MB/token", 2),
+    "s": (1e3, "ms", 3),
+    "tokens/s": (1.0, "tokens/s", 2),
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric: what it is called, what it counts, and which way is better."""
+
+    name: str
+    title: str
+    unit: Unit
+    better: Better
+    group: Group
+    formula: str
+
+    @property
+    def label(self) -> str:
+        """Axis label or column header, with the unit numbers are written in: `TPOT (ms)`."""
+        shown = _SCALES[self.unit][1]
+        return f"{self.title} ({shown})" if shown else self.title
+
+    def scaled(self, value: Value) -> float | None:
+        """Return the value in the unit of `label`, for axes; None stays None."""
+        return None if value is None else value * _SCALES[self.unit][0]
+
+    def text(self, value: Value, *, with_unit: bool = False) -> str:
+        """Write a value as tables show it: `12.34`, or `12.34 %` with its unit; `-` for None."""
+        scaled = self.scaled(value)
+        if scaled is None or not math.isfinite(scaled):
+            return "-"
+        shown, digits = _SCALES[self.unit][1:]
+        written = f"{scaled:,.{digits}f}"
+        return f"{written} {shown}" if with_unit and shown else written
+
+    def is_better(self, value: float, than: float) -> bool:
+        """Say whether `value` beats `than`; never for a metric without a direction."""
+        if self.better == "neither":
+            return False
+        return value > than if self.better == "higher" else value < than
+
+
+PERCENTILES = (50, 90, 99)
+"""Percentiles of TTFT and TPOT, by linear interpolation between the two nearest values."""
+
+# The columns of `Outcome.step_seconds`, in order, with what they are.
+PARTS: dict[str, tuple[str, str]] = {
+    "compute": ("compute", "kernels of attention, router and experts run"),
+    "demand_stall": ("demand stall", "the device waits for an expert asked for on demand"),
+    "late_prefetch_stall": ("late-prefetch stall", "the device waits for a prefetch under way"),
+    "cpu_expert": ("CPU experts", "the device waits for experts computed on the host"),
+    "overhead": ("overhead", "embedding, output head, launches and what is done once a step"),
+}
+
+
+def _declare() -> dict[str, Metric]:
+    """Build the table; the order is the order of columns."""
+    found: dict[str, Metric] = {}
+
+    def add(name: str, title: str, unit: Unit, better: Better, group: Group, formula: str) -> None:
+        found[name] = Metric(name, title, unit, better, group, formula)
+
+    # fmt: off
+    add("accesses", "accesses", "count", "neither", "count",
+        "hits + late_hits + misses: distinct experts asked for, summed over all layers and steps")
+    add("hits", "hits", "count", "higher", "count",
+        "reuse_hits + prefetch_hits: the expert was READY when its event began")
+    add("reuse_hits", "reuse hits", "count", "higher", "count",
+        "hits on an expert that was used before in its present stay")
+    add("prefetch_hits", "prefetch hits", "count", "higher", "count",
+        "hits that are the first use of a prefetched expert")
+    add("late_hits", "late hits", "count", "lower", "count",
+        "accesses to an expert whose transfer was under way")
+    add("misses", "misses", "count", "lower", "count",
+        "compulsory_misses + collision_misses + capacity_misses")
+    add("compulsory_misses", "compulsory misses", "count", "lower", "count",
+        "misses on an expert never fetched before")
+    add("collision_misses", "collision misses", "count", "lower", "count",
+        "misses on an expert evicted earlier in the same step")
+    add("capacity_misses", "capacity misses", "count", "lower", "count",
+        "misses that are neither compulsory nor collisions")
+    add("bypassed", "bypassed", "count", "neither", "count",
+        "misses that were fetched but not admitted to the cache")
+    add("evictions", "evictions", "count", "lower", "count", "experts that left the cache")
+    add("unused_evictions", "unused evictions", "count", "lower", "count",
+        "evictions of an expert that was fetched and never used")
+    add("hit_rate", "hit rate", "share", "higher", "rate", "hits / accesses")
+    add("token_hit_rate", "token hit rate", "share", "higher", "rate",
+        "hits / accesses, each access weighted by the tokens that chose the expert")
+    add("late_rate", "late rate", "share", "lower", "rate", "late_hits / accesses")
+    add("miss_rate", "miss rate", "share", "lower", "rate", "misses / accesses")
+    add("collision_rate", "collision rate", "share", "lower", "rate", "collision_misses / accesses")
+    add("prefetch_issued", "prefetches issued", "count", "neither", "prefetch",
+        "prefetch_useful + prefetch_late + prefetch_wasted + prefetch_cancelled")
+    add("prefetch_useful", "useful prefetches", "count", "higher", "prefetch",
+        "prefetched experts READY at their first use (= prefetch_hits)")
+    add("prefetch_late", "late prefetches", "count", "lower", "prefetch",
+        "prefetched experts still under way at their first use (= late_hits)")
+    add("prefetch_wasted", "wasted prefetches", "count", "lower", "prefetch",
+        "prefetched experts that were evicted, or left at the end, without a use")
+    add("prefetch_cancelled", "cancelled prefetches", "count", "neither", "prefetch",
+        "prefetches withdrawn before their transfer began; they moved no bytes")
+    add("prefetch_redundant", "redundant prefetches", "count", "neither", "prefetch",
+        "asked for while resident or under way: never issued")
+    add("prefetch_dropped", "dropped prefetches", "count", "lower", "prefetch",
+        "asked for while no slot could be taken: never issued")
+    add("prefetch_precision", "prefetch precision", "share", "higher", "prefetch",
+        "(prefetch_useful + prefetch_late) / prefetch_issued")
+    add("bytes_demand", "demand traffic", "bytes", "lower", "bytes", "misses * expert bytes")
+    add("bytes_prefetch_useful", "useful prefetch traffic", "bytes", "neither", "bytes",
+        "(prefetch_useful + prefetch_late) * expert bytes")
+    add("bytes_prefetch_wasted", "wasted prefetch traffic", "bytes", "lower", "bytes",
+        "prefetch_wasted * expert bytes")
+    add("bytes_per_token", "traffic", "bytes/token", "lower", "bytes",
+        "(bytes_demand + bytes_prefetch_useful + bytes_prefetch_wasted) / tokens")
+    add("no_cache_bytes_per_token", "traffic without a cache", "bytes/token", "neither", "bytes",
+        "accesses * expert bytes / tokens")
+    for short, title, what in (
+        ("ttft", "TTFT", "from the start of a request's prefill to its first token"),
+        ("tpot", "TPOT", "duration of a decode step"),
+    ):
+        add(f"{short}_s", title, "s", "lower", "time", f"{what}; mean")
+        for percentile in PERCENTILES:
+            add(f"{short}_p{percentile}_s", f"{title} p{percentile}", "s", "lower", "time",
+                f"{what}; {percentile}th percentile")
+        for part, (part_title, meaning) in PARTS.items():
+            add(f"{short}_{part}_s", f"{title}: {part_title}", "s", "lower", "time",
+                f"part of {short}_s in which {meaning}; the parts add up to {short}_s")
+    add("ttft_estimate_s", "TTFT (estimate)", "s", "lower", "time",
+        "estimate, not simulated: a cold prefill of the recorded prompt length")
+    add("total_s", "total time", "s", "lower", "time", "all counted steps, one after another")
+    for part, (part_title, meaning) in PARTS.items():
+        add(f"total_{part}_s", f"total: {part_title}", "s", "lower", "time",
+            f"part of total_s in which {meaning}; the parts add up to total_s")
+    add("tokens_per_s", "throughput", "tokens/s", "higher", "time",
+        "tokens of the counted steps / total_s")
+    add("stall_share", "stall share", "share", "lower", "time",
+        "(total_demand_stall_s + total_late_prefetch_stall_s) / total_s")
+    add("link_busy_share", "link busy", "share", "neither", "time",
+        "time in which the host link carries bytes / total_s")
+    # fmt: on
+    return found
+
+
+METRICS: Mapping[str, Metric] = _declare()
+"""Every metric by name, in the order of columns."""
+
+
+def metric(name: str) -> Metric:
+    """Look a metric up; raises SpecmdError with the closest names."""
+    if name not in METRICS:
+        raise unknown("metric", name, METRICS)
+    return METRICS[name]
+
+
+def choices(group: Group | None = None) -> list[str]:
+    """Names of all metrics, or of one group, in the order of columns."""
+    return [name for name, found in METRICS.items() if group in (None, found.group)]

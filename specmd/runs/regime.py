@@ -1,0 +1,111 @@
+"""The regime of a run: how much one step asks for beside what the cache holds.
+
+Two ratios decide what any policy can do. `r = |U| / layer capacity` says how much of a layer's
+share one event fills: near 1 and above, a wide prefill wipes the cache. `C / T`, where T is the
+working set of one step (all keys its layers touch), says whether anything can survive until the
+next step. A decoder is a cyclic scan: between two uses of a key lie at least the T - |U| keys of
+the other layers. So an LRU cache of C <= T - K slots has always evicted a key just before it is
+asked for again, and never hits in batch-1 decode. That is not a bug of the program but the finding
+that layer-aware policies live from; the report says so instead of leaving the reader to wonder.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from specmd.runs.options import RunConfig
+from specmd.runs.run import Metrics, Regime, TraceFacts
+from specmd.trace import DECODE, Locality, Trace
+
+LOOPING_SHARE = 0.1
+"""Above this share of looping requests a trace is called repetitive."""
+_SCANNED_BY = {"lru": "LRU", "fifo": "FIFO"}  # without a hit, FIFO is LRU
+
+
+def regime(found: Locality, capacity_slots: int, num_layers: int) -> Regime:
+    """Set the demand of a trace beside a capacity; percentiles are over all events or steps."""
+    layer_capacity = capacity_slots / num_layers
+    decode = found.step_keys_decode or found.step_keys
+    return Regime(
+        layer_capacity=layer_capacity,
+        r_p50=found.event_keys.p50 / layer_capacity,
+        r_p95=found.event_keys.p95 / layer_capacity,
+        working_set_mean=found.step_keys.mean,
+        working_set_p50=found.step_keys.p50,
+        working_set_p95=found.step_keys.p95,
+        capacity_over_working_set=capacity_slots / decode.mean,
+        keys_used=found.keys_used,
+        keys_total=found.keys_total,
+    )
+
+
+def decodes_one_by_one(trace: Trace) -> bool:
+    """Say whether the trace has decode steps, and each of them holds a single token."""
+    decode = trace.phase == DECODE
+    if not decode.any():
+        return False
+    tokens = np.diff(trace.step_starts)
+    return bool((tokens[np.unique(trace.step[decode])] == 1).all())
+
+
+def lru_cliff(trace: Trace, config: RunConfig) -> str | None:
+    """Explain a hit rate of zero that follows from the capacity alone, where it does."""
+    layers, top_k = trace.header.num_layers, trace.header.top_k
+    working_set = layers * top_k
+    name = _SCANNED_BY.get(config.evict)
+    if (
+        name is None
+        or config.scope != "global"
+        or config.prefetch != "none"
+        or config.route != "none"
+        or config.capacity_slots > working_set - top_k
+        or not decodes_one_by_one(trace)
+    ):
+        return None
+    return (
+        f"global {name} with C <= T - K never hits in batch-1 decode "
+        f"(C={config.capacity_slots}, T={working_set}, K={top_k}): every key is evicted before its "
+        "layer comes round again"
+    )
+
+
+def cautions(
+    trace: Trace, config: RunConfig, facts: TraceFacts, found: Locality, metrics: Metrics
+) -> list[str]:
+    """List what a reader must know before believing the counts of a run."""
+    warnings = []
+    cliff = lru_cliff(trace, config)
+    if cliff:
+        warnings.append(cliff)
+    if facts.kind == "synthetic":
+        warnings.append("the trace is synthetic: draw no conclusions about models from it")
+    if not facts.complete:
+        warnings.append("the trace is truncated: its recording or import stopped early")
+    if config.capacity_slots >= found.keys_used:
+        warnings.append(
+            f"the cache holds every key the trace ever uses (C={config.capacity_slots}, "
+            f"{found.keys_used} used of {found.keys_total}): no policy can matter"
+        )
+    if config.warmup > facts.counted_steps:
+        warnings.append(
+            f"the trace is shorter than its warm-up: {facts.counted_steps} steps are counted after "
+            f"{config.warmup} of warm-up"
+        )
+    compulsory, misses = metrics["compulsory_misses"], metrics["misses"]
+    if compulsory and misses and 2 * compulsory > misses:
+        warnings.append(
+            f"{compulsory} of {misses} misses are compulsory: the trace is too short for this "
+            "capacity to tell policies apart"
+        )
+    looping = found.looping_requests
+    if looping is not None and looping > LOOPING_SHARE:
+        warnings.append(
+            f"the text is repetitive: {looping:.0%} of the requests end in a loop, which flatters "
+            "every cache"
+        )
+    if facts.expert_bytes is None:
+        warnings.append(
+            "the trace does not say how large an expert is: bytes are null; import it with "
+            "--expert-bytes"
+        )
+    return warnings

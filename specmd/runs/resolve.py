@@ -1,0 +1,141 @@
+"""A grid of configurations: lists in, canonical runs out, each once and in a stable order.
+
+Every option that takes one value in a run takes several in a grid, and the grid is their product.
+Spellings are resolved against the registry and the trace before anything runs, so a typo costs a
+second and not a night, and two spellings of the same run (`5%` and `51` slots of OLMoE) become one.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from specmd.errors import SpecmdError
+from specmd.hardware.profile import load_profile
+from specmd.hardware.shape import load_shape, shape_for_model
+from specmd.policy.registry import AXES, choose
+from specmd.runs.options import Admission, Reset, RunConfig, Scope, parse_capacity
+from specmd.trace import Trace, TraceHeader
+
+# Slowest first: rows of one table differ in what comes last.
+_ORDER = (
+    "profile", "shape", "tokens", "warmup", "sequential", "reset", "scope", "admission",
+    "allocate", "capacity", "route", "miss", "schedule", "prefetch", "evict", "seed",
+)  # fmt: skip
+
+
+class Grid(BaseModel):
+    """Lists of values for each option; a single value is a list of one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    evict: tuple[str, ...] = ("lru",)
+    capacity: tuple[str, ...] = ("5%",)
+    scope: tuple[Scope, ...] = ("global",)
+    prefetch: tuple[str, ...] = ("none",)
+    schedule: tuple[str, ...] = ("fifo",)
+    miss: tuple[str, ...] = ("overlap",)
+    route: tuple[str, ...] = ("none",)
+    allocate: tuple[str, ...] = ("uniform",)
+    admission: tuple[Admission, ...] = ("forced",)
+    reset: tuple[Reset, ...] = ("none",)
+    sequential: tuple[bool, ...] = (False,)
+    warmup: tuple[int, ...] = (0,)
+    tokens: tuple[int | None, ...] = (None,)
+    seed: tuple[int, ...] = (0,)
+    profile: tuple[str | None, ...] = (None,)
+    shape: tuple[str | None, ...] = (None,)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        if isinstance(given, str) or not hasattr(given, "__iter__"):
+            given = (given,)
+        values = tuple(given)
+        if not values:
+            raise ValueError("the list is empty: give at least one value")
+        return values
+
+    @field_validator("capacity", mode="before")
+    @classmethod
+    def _spelled(cls, given: Any) -> Any:
+        many = given if isinstance(given, list | tuple) else (given,)
+        return tuple(
+            str(one) if isinstance(one, int) and not isinstance(one, bool) else one for one in many
+        )
+
+    def expand(self, header: TraceHeader) -> list[RunConfig]:
+        """Return the configurations of the grid for one trace.
+
+        Raises SpecmdError for an unknown policy or profile, a capacity that means nothing here, or
+        options that exclude each other.
+        """
+        chosen = {name: getattr(self, name) for name in _ORDER}
+        for axis in AXES:
+            chosen[axis] = tuple(choose(axis, spelled).spelled for spelled in chosen[axis])
+        found: dict[str, RunConfig] = {}
+        for values in product(*chosen.values()):
+            config = _resolve(dict(zip(chosen, values, strict=True)), header)
+            found.setdefault(config.model_dump_json(exclude={"capacity"}), config)
+        return list(found.values())
+
+
+def grid(trace: Trace | TraceHeader, **options: Any) -> list[RunConfig]:
+    """Expand options, each one value or a list, into configurations for a trace.
+
+    The options are those of `specmd.simulate`: evict, capacity, scope, prefetch, ...
+    """
+    return make_grid(options).expand(trace.header if isinstance(trace, Trace) else trace)
+
+
+def make_grid(options: dict[str, Any]) -> Grid:
+    """Validate options into a `Grid`; raises SpecmdError naming the option that is wrong."""
+    try:
+        return Grid(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = str(first["loc"][0]) if first["loc"] else "grid"
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = f"not an option; options are {', '.join(Grid.model_fields)}"
+        raise SpecmdError(f"{where}: {message}") from None
+
+
+def expert_bytes_of(header: TraceHeader, shape: str | None) -> int | None:
+    """Bytes of one expert: what the trace says, else what its model's shape says, else None."""
+    if header.expert_bytes is not None:
+        return header.expert_bytes
+    found = load_shape(shape) if shape else shape_for_model(header.model)
+    return found.expert_bytes if found else None
+
+
+def _resolve(fields: dict[str, Any], header: TraceHeader) -> RunConfig:
+    if fields["prefetch"] == "none":
+        fields["schedule"] = "fifo"  # there is nothing to schedule
+    if choose("evict", fields["evict"]).values.get("bypass") is True:
+        fields["admission"] = "bypass"  # a policy that refuses has to be asked
+    if fields["sequential"]:
+        for option in ("prefetch", "profile"):
+            if fields[option] not in (None, "none"):
+                raise SpecmdError(
+                    f"sequential replay has no clock and no steps to look ahead over: it cannot be "
+                    f"combined with {option}={fields[option]}; drop one of the two"
+                )
+    if fields["profile"] is not None:
+        load_profile(fields["profile"])
+    if fields["shape"] is None:
+        known = shape_for_model(header.model)
+        fields["shape"] = known.name if known else None
+    slots = parse_capacity(
+        fields["capacity"],
+        header.num_layers,
+        header.num_experts,
+        expert_bytes_of(header, fields["shape"]),
+    )
+    try:
+        return RunConfig(capacity_slots=slots, **fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SpecmdError(f"{first['loc'][0]}: {first['msg']}") from None

@@ -1,0 +1,272 @@
+"""A run and its file: what was asked, what came out, and everything needed to trust it.
+
+One run is one JSON file, named by the hash of its inputs, so that a sweep can be interrupted and
+resumed, split over machines, and read by anything. A file appears whole or not at all: it is
+written beside its place and renamed, which is atomic even when two sweeps write the same run. No
+number in it is NaN or infinite; what is not known is null, and `warnings` says why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from specmd.errors import SpecmdError
+from specmd.runs.metrics import METRICS
+from specmd.runs.options import RunConfig
+from specmd.trace.header import Kind
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = "specmd.run/1"
+
+Value = int | FiniteFloat | None
+Metrics = dict[str, Value]
+Source = Literal["simulated", "measured"]
+Status = Literal["ok", "failed", "skipped"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TraceFacts(_Frozen):
+    """What a run says of its trace; `counted_*` are what is left after the warm-up."""
+
+    name: str
+    digest: str
+    model: str
+    kind: Kind
+    num_layers: int
+    num_experts: int
+    top_k: int
+    expert_bytes: int | None
+    tokens: int
+    steps: int
+    requests: int
+    counted_tokens: int
+    counted_steps: int
+    complete: bool
+    license: str = ""
+    source: str = ""
+
+
+class Regime(_Frozen):
+    """How large the demand is beside the cache; see specmd.runs.regime."""
+
+    layer_capacity: FiniteFloat = Field(description="slots a layer has, on average: C / L")
+    r_p50: FiniteFloat = Field(description="|U| / layer_capacity, median over events")
+    r_p95: FiniteFloat
+    working_set_mean: FiniteFloat = Field(description="T: keys one step touches, sum of |U|")
+    working_set_p50: FiniteFloat
+    working_set_p95: FiniteFloat
+    capacity_over_working_set: FiniteFloat = Field(description="C / mean T of decode steps")
+    keys_used: int
+    keys_total: int
+
+
+class Bound(_Frozen):
+    """One end to compare with, on the same trace, scope, capacity and hardware."""
+
+    misses: int
+    hit_rate: FiniteFloat | None
+    ttft_s: FiniteFloat | None = None
+    tpot_s: FiniteFloat | None = None
+
+
+class Bounds(_Frozen):
+    """The ends every result is compared with, without prefetch; see specmd.simulation.bounds.
+
+    `regret_misses` are misses above `belady`; `regret_share` is the same over Belady's misses.
+    The distance to the best that is possible splits into `forced_gap`, what better eviction would
+    save, and `bypass_gap`, what refusing to admit would save on top.
+    """
+
+    belady: Bound
+    belady_bypass: Bound
+    compulsory: Bound
+    all_resident: Bound
+    no_cache: Bound
+    regret_misses: int
+    regret_share: FiniteFloat | None
+    forced_gap: int
+    bypass_gap: int
+
+
+class Spread(_Frozen):
+    """A time metric over the repetitions of a measured run."""
+
+    values: list[FiniteFloat]
+    mean: FiniteFloat
+    median: FiniteFloat
+    stdev: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+
+
+class Measurement(_Frozen):
+    """What a measured run says beside its numbers: on what, how often, how evenly, how much moved.
+
+    The metrics of the run are those of one repetition, the one of median total time, so that its
+    parts add up; `spread` is over all counted repetitions.
+    """
+
+    device: str = Field(description="where slots and dense weights are, by name")
+    device_facts: dict[str, Any] = {}
+    link: Literal["cpu", "accelerator"]
+    throttle_bytes_per_s: FiniteFloat | None = Field(default=None, description="None: not paced")
+    throttle_latency_s: FiniteFloat | None = None
+    deterministic: bool = False
+    prefill: str = "waves"
+    chunk_bytes: int
+    compute_threads: int
+    workload: dict[str, Any] = {}
+    warmup_runs: int
+    repetitions: int
+    spread: dict[str, Spread] = {}
+    decision_digests: list[str] = Field(default=[], description="of the repetitions, each once")
+    link_bytes_per_s: FiniteFloat | None = Field(default=None, description="while it carried")
+    moved_bytes: int
+    store_bytes: int = Field(description="host memory of the experts")
+    pinned_share: FiniteFloat
+    pin_failure: str = ""
+    slot_bytes: int = Field(description="device memory of the slots, staging included")
+    dense_bytes: int = Field(description="device memory of all other weights")
+    peak_device_bytes: int | None = Field(default=None, description="None on the cpu link")
+    routing_share: FiniteFloat | None = Field(
+        default=None, description="share of the time for bringing routing to the host"
+    )
+
+
+class Run(_Frozen):
+    """One run: inputs, numbers, and what qualifies them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_name: Literal["specmd.run/1"] = Field(default="specmd.run/1", alias="schema")
+    id: str = Field(pattern=r"^[0-9a-f]{16,64}$")
+    source: Source = "simulated"
+    label: str = Field(default="", description="how to caption its numbers: source and device")
+    status: Status = "ok"
+    reason: str = Field(default="", description="why a run failed or was skipped")
+    config: RunConfig
+    trace: TraceFacts
+    metrics: Metrics = {}
+    per_phase: dict[str, Metrics] = {}
+    per_layer: dict[str, list[Value]] = Field(default={}, description="metric: one value a layer")
+    regime: Regime | None = None
+    locality: dict[str, Any] = {}
+    bounds: Bounds | None = None
+    measurement: Measurement | None = Field(default=None, description="of measured runs")
+    contract: dict[str, Any] = {}
+    decision_digest: str = ""
+    warnings: list[str] = []
+    provenance: dict[str, Any] = {}
+
+    def to_json(self) -> str:
+        """Return the run as JSON text, keys in declaration order; NaN is refused."""
+        fields = self.model_dump(mode="json", by_alias=True)
+        return json.dumps(fields, indent=1, allow_nan=False, ensure_ascii=False)
+
+    def row(self) -> dict[str, Any]:
+        """Return the run as one flat row: facts, configuration, metrics, regime and bounds."""
+        row: dict[str, Any] = {
+            "id": self.id,
+            "status": self.status,
+            "reason": self.reason,
+            "source": self.source,
+            "trace": self.trace.name,
+            "model": self.trace.model,
+            **self.config.model_dump(),
+            **{name: self.metrics.get(name) for name in METRICS},
+        }
+        for name in ("r_p50", "r_p95", "working_set_mean", "capacity_over_working_set"):
+            row[name] = getattr(self.regime, name, None)
+        for name in ("belady", "belady_bypass", "compulsory", "all_resident", "no_cache"):
+            bound = getattr(self.bounds, name, None)
+            for part in ("misses", "hit_rate", "ttft_s", "tpot_s"):
+                row[f"{name}_{part}"] = getattr(bound, part, None)
+        for name in ("regret_misses", "regret_share", "forced_gap", "bypass_gap"):
+            row[name] = getattr(self.bounds, name, None)
+        row["decision_digest"] = self.decision_digest
+        row["warnings"] = "; ".join(self.warnings)
+        return row
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it appears whole or not at all, whoever else writes it too."""
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise SpecmdError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_run(run: Run, folder: str | os.PathLike[str]) -> Path:
+    """Write a run into a folder, under its id; returns the path."""
+    path = Path(folder) / f"{run.id}.json"
+    write_text(path, run.to_json() + "\n")
+    return path
+
+
+def parse_run(text: str | bytes, where: str) -> Run:
+    """Read a run from JSON; raises SpecmdError naming `where` it came from."""
+    try:
+        fields = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise SpecmdError(f"{where}: not a run file, its JSON is broken: {error}") from None
+    schema = fields.get("schema") if isinstance(fields, dict) else None
+    if schema != SCHEMA:
+        if isinstance(schema, str) and schema.startswith("specmd.run/"):
+            raise SpecmdError(
+                f"{where}: its schema is {schema}, this SpecMD reads {SCHEMA}: upgrade specmd-bench"
+            )
+        raise SpecmdError(f"{where}: not a run file: its schema is not '{SCHEMA}'")
+    try:
+        return Run.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "run"
+        raise SpecmdError(f"{where}: not a valid run: {field}: {first['msg']}") from None
+
+
+def read_run(path: str | os.PathLike[str]) -> Run:
+    """Read one run file; raises SpecmdError naming the file."""
+    source = Path(path)
+    try:
+        text = source.read_bytes()
+    except OSError as error:
+        raise SpecmdError(f"{source}: cannot be read: {error.strerror or error}") from None
+    return parse_run(text, str(source))
+
+
+def read_runs(folder: str | os.PathLike[str]) -> list[Run]:
+    """Read every run of a folder, by file name; raises SpecmdError naming the first bad file."""
+    source = Path(folder)
+    if not source.is_dir():
+        raise SpecmdError(f"{source}: no such folder of runs")
+    return [read_run(path) for path in sorted(source.glob("*.json"))]
+
+
+def frame(runs: Iterable[Run]) -> pd.DataFrame:
+    """Return runs as a pandas frame, one row each, columns as in `Run.row`."""
+    import pandas
+
+    return pandas.DataFrame([run.row() for run in runs])
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")

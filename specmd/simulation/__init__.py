@@ -1,0 +1,1 @@
+"""From a trace to a run without moving a byte: replay, timed simulation, bounds."""

@@ -1,0 +1,233 @@
+"""Roofline costs: how long a piece of a step takes on a profile.
+
+A kernel is bound either by arithmetic or by device memory, whichever takes longer, plus what it
+costs to launch: `max(flops / flop_rate, bytes / memory_bandwidth) + launch` (Williams, Waterman
+and Patterson, "Roofline", CACM 52(4), 2009). A matrix product does two flops per weight and token
+but reads each weight once however many tokens share it. So decode, one token per expert, is bound
+by memory, and an expert becomes compute bound only from `flop_rate / memory_bandwidth` tokens on
+(bf16): 153 on an 80 GB A100, 295 on an H100. A transfer over the host link costs
+`latency + bytes / bandwidth`.
+
+`coefficients` folds a profile and a shape into `CostCoefficients`, plain floats of seconds; the
+functions below it are pure arithmetic on them, so that the same source runs interpreted and
+compiled by numba inside the simulator's kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from specmd.errors import SpecmdError
+from specmd.hardware.profile import HardwareProfile
+from specmd.hardware.shape import ModelShape
+
+FLOPS_PER_WEIGHT = 2.0  # one multiply and one add per weight and token
+BF16_BYTES = 2.0
+# Kernels launched one after the other, counted in an unfused implementation. Design choices, not
+# measurements: a calibrated profile carries the measured launch cost of the real stack.
+EXPERT_KERNELS = 3.0  # gate and up as one product, activation, down
+LAYER_KERNELS = 12.0  # 2 norms, q, k, v, rope, attention, output, 2 residuals, router, top-k
+STEP_KERNELS = 3.0  # embedding, final norm, head
+
+
+class CostCoefficients(NamedTuple):
+    """Everything the simulator's kernel needs, in seconds and bytes; see the functions below."""
+
+    expert_flop_s: float  # per token through one expert
+    expert_read_s: float  # one expert's weights out of device memory
+    launch_s: float  # the kernels of one expert
+    layer_flop_s_per_token: float  # dense part of one layer
+    attn_flop_s: float  # per token and token of context it attends
+    layer_read_s: float  # dense weights of one layer
+    kv_read_s: float  # KV cache of one layer, per token of context
+    layer_launch_s: float  # the kernels of one layer's dense part
+    head_flop_s: float  # per token whose logits are computed
+    head_read_s: float  # weights of the output head
+    step_launch_s: float  # the kernels of embedding and head
+    latency_s: float  # per transfer over the host link
+    bytes_per_s: float  # host link, achievable
+    chunk_bytes: float  # a transfer yields to a more urgent one at multiples of this
+    wake_s: float = 0.0  # on top, for the first transfer after a pause of the link
+    resume_s: float = 0.0  # lost by computing in a layer that waited
+    transfer_s: float = 0.0  # lost by computing for each prefetch
+    predict_s: float = 0.0  # a layer in which a prefetcher looks ahead
+
+
+def expert_s(c: CostCoefficients, tokens: float) -> float:
+    """Seconds one resident expert computes for `tokens` tokens; 0 tokens cost nothing."""
+    if tokens <= 0:
+        return 0.0
+    return max(tokens * c.expert_flop_s, c.expert_read_s) + c.launch_s
+
+
+def layer_s(
+    c: CostCoefficients, tokens: float, context: float, requests_context_tokens: float
+) -> float:
+    """Seconds of one layer's dense part: attention, norms, router, shared experts.
+
+    `tokens` are new tokens of the step over all requests, `context` the mean number of tokens each
+    of them attends, `requests_context_tokens` the KV entries read: the sum over the requests of
+    their context. One request decoding at position n: `layer_s(c, 1, n, n)`. A causal prefill of n:
+    `layer_s(c, n, (n + 1) / 2, n)`.
+    """
+    if tokens <= 0:
+        return 0.0
+    flop_s = tokens * c.layer_flop_s_per_token + tokens * context * c.attn_flop_s
+    read_s = c.layer_read_s + requests_context_tokens * c.kv_read_s
+    return max(flop_s, read_s) + c.layer_launch_s
+
+
+def step_s(c: CostCoefficients, tokens: float) -> float:
+    """Seconds of embedding and output head, once a step; `tokens` whose logits are computed.
+
+    Looking up an embedding row reads a few KB and is left out; its kernel is counted. A chunk of a
+    prefill that yields no token has 0 of them, and costs nothing here.
+    """
+    if tokens <= 0:
+        return 0.0
+    return max(tokens * c.head_flop_s, c.head_read_s) + c.step_launch_s
+
+
+def transfer_s(c: CostCoefficients, n_bytes: float) -> float:
+    """Seconds one transfer of `n_bytes` occupies an idle host link."""
+    return c.latency_s + n_bytes / c.bytes_per_s
+
+
+def coefficients(
+    profile: HardwareProfile, shape: ModelShape | None, expert_bytes: int
+) -> CostCoefficients:
+    """Fold a profile and a shape into plain floats.
+
+    `expert_bytes` is the size of one expert as stored and moved, which may differ from the shape's
+    own when the experts are quantized: the arithmetic stays that of the shape. Without a shape only
+    `expert_bytes` is known: an expert then holds `expert_bytes / 2` bf16 parameters, and the dense
+    part costs nothing at all (see `cost_warnings`).
+    """
+    if expert_bytes <= 0:
+        raise SpecmdError(f"expert_bytes is {expert_bytes}; give the size of one expert in bytes")
+    flops_per_s = profile.flops_per_s.value
+    memory_bytes_per_s = profile.memory_bytes_per_s.value
+    launch_s = profile.launch_s.value
+    expert_read_s = expert_bytes / memory_bytes_per_s
+    latency_s = profile.host_link.latency_s.value
+    bytes_per_s = profile.host_link.bytes_per_s.value
+    chunk_bytes = profile.host_link.chunk_bytes.value
+    wake_s = profile.host_link.wake_s.value if profile.host_link.wake_s else 0.0
+    stack = profile.stack
+    lost = {
+        name: figure.value if stack and (figure := getattr(stack, name)) else 0.0
+        for name in ("resume_s", "transfer_s", "predict_s")
+    }
+    expert_launch_s = stack.expert_s.value if stack else EXPERT_KERNELS * launch_s
+    if shape is None:
+        expert_flop_s = FLOPS_PER_WEIGHT * (expert_bytes / BF16_BYTES) / flops_per_s
+        return CostCoefficients(
+            expert_flop_s=expert_flop_s,
+            expert_read_s=expert_read_s,
+            launch_s=expert_launch_s,
+            layer_flop_s_per_token=0.0,
+            attn_flop_s=0.0,
+            layer_read_s=0.0,
+            kv_read_s=0.0,
+            layer_launch_s=stack.layer_s.value if stack else 0.0,
+            head_flop_s=0.0,
+            head_read_s=0.0,
+            step_launch_s=stack.step_s.value if stack else 0.0,
+            latency_s=latency_s,
+            bytes_per_s=bytes_per_s,
+            chunk_bytes=chunk_bytes,
+            wake_s=wake_s,
+            **lost,
+        )
+    share = shape.layers / shape.moe_layers  # layers without experts, charged evenly
+    dense_bytes_per_weight = shape.dense_weight_bits / 8
+    # A new token meets each attended token in q.k and in the weighted sum of v, in every head.
+    attn_weights = shape.heads * (shape.qk_head_dim + shape.v_head_dim)
+    return CostCoefficients(
+        expert_flop_s=FLOPS_PER_WEIGHT * shape.expert_matrix_parameters / flops_per_s,
+        expert_read_s=expert_read_s,
+        launch_s=expert_launch_s,
+        layer_flop_s_per_token=FLOPS_PER_WEIGHT * shape.dense_parameters / flops_per_s,
+        attn_flop_s=FLOPS_PER_WEIGHT * attn_weights * share / flops_per_s,
+        layer_read_s=shape.dense_parameters * dense_bytes_per_weight / memory_bytes_per_s,
+        kv_read_s=shape.kv_bytes_per_token * share / memory_bytes_per_s,
+        layer_launch_s=stack.layer_s.value if stack else LAYER_KERNELS * share * launch_s,
+        head_flop_s=FLOPS_PER_WEIGHT * shape.head_parameters / flops_per_s,
+        head_read_s=shape.head_parameters * dense_bytes_per_weight / memory_bytes_per_s,
+        step_launch_s=stack.step_s.value if stack else STEP_KERNELS * launch_s,
+        latency_s=latency_s,
+        bytes_per_s=bytes_per_s,
+        chunk_bytes=chunk_bytes,
+        wake_s=wake_s,
+        **lost,
+    )
+
+
+def cost_warnings(
+    profile: HardwareProfile, shape: ModelShape | None, expert_bytes: int
+) -> list[str]:
+    """List what to print beside a simulated time: uncalibrated profile, unknown model."""
+    found = profile.warnings()
+    if shape is None:
+        found.append(
+            f"model shape unknown: experts of {expert_bytes} bytes are taken as bf16, attention, "
+            "router and output head cost nothing; give a shape to time whole steps"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class LayerCosts:
+    """Seconds of the parts of one layer, for a report."""
+
+    dense_s: float
+    expert_s: float
+    transfer_s: float
+
+    @property
+    def transfer_over_compute(self) -> float:
+        """Transfers of one expert per computation of one: above 1 a miss cannot be hidden by it."""
+        return self.transfer_s / self.expert_s
+
+
+def layer_costs(
+    profile: HardwareProfile,
+    shape: ModelShape | None,
+    expert_bytes: int,
+    tokens: float,
+    context_tokens: float,
+) -> LayerCosts:
+    """Costs of one layer for `tokens` new tokens of one request and all of them on one expert."""
+    c = coefficients(profile, shape, expert_bytes)
+    return LayerCosts(
+        dense_s=layer_s(c, tokens, context_tokens, context_tokens),
+        expert_s=expert_s(c, tokens),
+        transfer_s=transfer_s(c, expert_bytes),
+    )
+
+
+def layer_cost(
+    profile: HardwareProfile, shape: ModelShape, tokens: float, context_tokens: float
+) -> float:
+    """Seconds of one layer's dense part for `tokens` new tokens of one request."""
+    c = coefficients(profile, shape, shape.expert_bytes)
+    return layer_s(c, tokens, context_tokens, context_tokens)
+
+
+def expert_cost(
+    profile: HardwareProfile, expert_bytes: int, shape: ModelShape | None, tokens: float
+) -> float:
+    """Seconds one resident expert of `expert_bytes` computes for `tokens` tokens."""
+    return expert_s(coefficients(profile, shape, expert_bytes), tokens)
+
+
+def step_overhead(profile: HardwareProfile, shape: ModelShape, tokens: float) -> float:
+    """Seconds of embedding and output head for `tokens` tokens that get logits."""
+    return step_s(coefficients(profile, shape, shape.expert_bytes), tokens)
+
+
+def transfer_cost(profile: HardwareProfile, n_bytes: float) -> float:
+    """Seconds one transfer of `n_bytes` occupies the idle host link."""
+    link = profile.host_link
+    return link.latency_s.value + n_bytes / link.bytes_per_s.value

@@ -1,0 +1,266 @@
+"""Simulate: a trace and a configuration in, a `Run` out.
+
+A run is replayed once through the residency core, with a clock if a hardware profile is given, and
+what happened is turned into numbers: metrics, their breakdown by phase and layer, the regime, the
+locality of the trace, the bounds, and the warnings that qualify them. All numbers made here are
+`simulated`; a live engine writes the same record with `measured`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from specmd.errors import SpecmdError
+from specmd.hardware.profile import HardwareProfile, load_profile
+from specmd.hardware.shape import load_shape
+from specmd.runs.contract import (
+    contract,
+    label,
+    recorded_config,
+    trace_facts,
+    unmet_need,
+    without_numbers,
+)
+from specmd.runs.counters import AccountingError, by_layer, by_phase, check, tally
+from specmd.runs.identity import provenance, run_id
+from specmd.runs.latency import latency, mean_ttft_estimate
+from specmd.runs.metrics import METRICS
+from specmd.runs.options import Admission, Reset, RunConfig, Scope
+from specmd.runs.regime import cautions, regime
+from specmd.runs.resolve import expert_bytes_of, make_grid
+from specmd.runs.run import Metrics, Run, Status
+from specmd.simulation.bounds import bounds as bounds_of
+from specmd.simulation.costs import CostCoefficients, coefficients, cost_warnings
+from specmd.simulation.replay import replay
+from specmd.trace import Locality, Trace, load, locality, slice_tokens
+
+_cut: WeakKeyDictionary[Trace, dict[tuple[int | None, int | None], Trace]] = WeakKeyDictionary()
+_localities: WeakKeyDictionary[Trace, Locality] = WeakKeyDictionary()
+
+
+def simulate(
+    trace: Trace | str | PathLike[str],
+    evict: str = "lru",
+    capacity: int | str = "5%",
+    scope: Scope = "global",
+    prefetch: str = "none",
+    schedule: str = "fifo",
+    miss: str = "overlap",
+    route: str = "none",
+    allocate: str = "uniform",
+    admission: Admission = "forced",
+    reset: Reset = "none",
+    sequential: bool = False,
+    warmup: int = 0,
+    tokens: int | None = None,
+    seed: int = 0,
+    profile: str | None = None,
+    shape: str | None = None,
+    bounds: bool = True,
+    training: Trace | str | PathLike[str] | None = None,
+    interpreted: bool = False,
+) -> Run:
+    """Simulate one expert cache over a trace.
+
+    Args:
+        trace: a trace, or the path of one.
+        evict: eviction policy, `name` or `name:key=value,...`, like all policies here.
+        capacity: slots (51), slots a layer ("16/layer"), a share ("5%"), or bytes ("0.6GB").
+        scope: "global" for one pool, "layer" for a quota a layer.
+        prefetch: prefetcher.
+        schedule: how prefetches are ordered, guarded and cancelled.
+        miss: how misses are handled under a clock.
+        route: routing modification.
+        allocate: how `scope="layer"` divides the slots.
+        admission: "forced", or "bypass" where a policy may refuse to admit.
+        reset: "none", or "request" to empty the cache between requests.
+        sequential: access by access, as classic cache simulators do; for cross-checks.
+        warmup: steps excluded from the counters.
+        tokens: only the first so many tokens.
+        seed: of random policies.
+        profile: hardware profile, by name or path; switches the clock on.
+        shape: model shape, by name or path; by default found by the trace's model name.
+        bounds: whether to run the bounds too (see specmd.simulation.bounds).
+        training: the trace that policies fitted beforehand are fitted on, or its path.
+        interpreted: run the core as Python, to debug it or a policy.
+
+    Raises:
+        SpecmdError: bad input, or a policy whose needs the trace does not meet.
+
+    """
+    options = {
+        "evict": evict,
+        "capacity": capacity,
+        "scope": scope,
+        "prefetch": prefetch,
+        "schedule": schedule,
+        "miss": miss,
+        "route": route,
+        "allocate": allocate,
+        "admission": admission,
+        "reset": reset,
+        "sequential": sequential,
+        "warmup": warmup,
+        "tokens": tokens,
+        "seed": seed,
+        "profile": profile,
+        "shape": shape,
+    }
+    several = [name for name, value in options.items() if isinstance(value, list | tuple)]
+    if several:
+        raise SpecmdError(f"{several[0]}: give one value; a grid of runs is a sweep")
+    loaded, name = (trace, "") if isinstance(trace, Trace) else (load(trace), Path(trace).stem)
+    learned = training if isinstance(training, Trace | None) else load(training)
+    (config,) = make_grid(options).expand(loaded.header)
+    return run_config(
+        loaded, config, name=name, training=learned, bounds=bounds, interpreted=interpreted
+    )
+
+
+def run_config(
+    trace: Trace,
+    config: RunConfig,
+    *,
+    name: str = "",
+    training: Trace | None = None,
+    bounds: bool = True,
+    interpreted: bool = False,
+    keep_bounds_in: Path | None = None,
+    argv: Sequence[str] | None = None,
+) -> Run:
+    """Run one expanded configuration (see specmd.runs.resolve); raises SpecmdError.
+
+    `name` is what the trace is called in the result. `keep_bounds_in` is a folder in which bounds
+    are shared with other processes.
+    """
+    unmet = unmet_need(trace, config, training)
+    if unmet:
+        raise SpecmdError(unmet)
+    whole = trace
+    trace = prepared(whole, config)
+    expert_bytes = trace.header.expert_bytes
+    profile, costs, warnings = _hardware(config, expert_bytes)
+    outcome = replay(trace, config, training=training, costs=costs, interpreted=interpreted)
+    check(outcome.counters)
+
+    facts = trace_facts(whole, trace, name, outcome.first_step)
+    metrics: Metrics = dict.fromkeys(METRICS)
+    metrics |= tally(outcome.counters.sum(axis=(0, 1)), expert_bytes, facts.counted_tokens)
+    if outcome.step_seconds is not None and costs is not None and expert_bytes is not None:
+        cut = trace.num_tokens < whole.num_tokens or not whole.header.complete
+        timed = latency(
+            trace, outcome.step_seconds, outcome.first_step, outcome.link_busy_s, cut=cut
+        )
+        metrics |= timed.metrics
+        warnings += timed.warnings
+        metrics["ttft_estimate_s"] = mean_ttft_estimate(trace, costs, expert_bytes)
+        if metrics["ttft_estimate_s"] is not None:
+            warnings.append("ttft_estimate_s is an estimate from prompt lengths, not a simulation")
+    found = _locality(trace)
+    return Run(
+        id=run_id(whole, config, bounds=bounds, training=training),
+        label=label(profile),
+        config=recorded_config(config, profile),
+        trace=facts,
+        metrics=metrics,
+        per_phase=by_phase(outcome.counters, expert_bytes),
+        per_layer=by_layer(outcome.counters, expert_bytes),
+        regime=regime(found, config.capacity_slots, trace.header.num_layers),
+        locality=found.model_dump(mode="json"),
+        bounds=bounds_of(
+            trace,
+            config,
+            metrics,
+            costs=costs,
+            training=training,
+            interpreted=interpreted,
+            keep_in=keep_bounds_in,
+        )
+        if bounds
+        else None,
+        contract=contract(config),
+        decision_digest=outcome.decision_digest,
+        warnings=cautions(trace, config, facts, found, metrics) + warnings,
+        provenance=provenance(config, whole.digest, argv),
+    )
+
+
+def try_config(
+    trace: Trace,
+    config: RunConfig,
+    *,
+    name: str = "",
+    training: Trace | None = None,
+    bounds: bool = True,
+    interpreted: bool = False,
+    keep_bounds_in: Path | None = None,
+    argv: Sequence[str] | None = None,
+) -> Run:
+    """Run one configuration; what cannot be run is a `skipped` or `failed` Run with its reason.
+
+    Skipped: the trace lacks what a policy declared to need. Failed: any other SpecmdError, and any
+    exception out of a policy.
+    """
+    unmet = unmet_need(trace, config, training)
+    status: Status = "skipped"
+    if not unmet:
+        try:
+            return run_config(
+                trace,
+                config,
+                name=name,
+                training=training,
+                bounds=bounds,
+                interpreted=interpreted,
+                keep_bounds_in=keep_bounds_in,
+                argv=argv,
+            )
+        except SpecmdError as error:
+            status, unmet = "failed", str(error)
+        except AccountingError:
+            raise  # a bug of ours is not a result
+        except Exception as error:
+            status, unmet = "failed", f"{type(error).__name__}: {error}"
+    return without_numbers(
+        trace, config, status, unmet, name=name, training=training, bounds=bounds, argv=argv
+    )
+
+
+def prepared(trace: Trace, config: RunConfig) -> Trace:
+    """Return the trace as it is run: its first `tokens`, knowing how large an expert is."""
+    expert_bytes = expert_bytes_of(trace.header, config.shape)
+    tokens = config.tokens if (config.tokens or trace.num_tokens) < trace.num_tokens else None
+    if tokens is None and expert_bytes == trace.header.expert_bytes:
+        return trace
+    made = _cut.setdefault(trace, {})
+    if (tokens, expert_bytes) not in made:
+        part = trace if tokens is None else slice_tokens(trace, 0, tokens)
+        header = part.header.model_copy(update={"expert_bytes": expert_bytes})
+        made[tokens, expert_bytes] = dataclasses.replace(part, header=header)
+    return made[tokens, expert_bytes]
+
+
+def _hardware(
+    config: RunConfig, expert_bytes: int | None
+) -> tuple[HardwareProfile | None, CostCoefficients | None, list[str]]:
+    if config.profile is None:
+        return None, None, []
+    if expert_bytes is None:
+        raise SpecmdError(
+            "a timed simulation needs to know how large an expert is: import the trace with "
+            "--expert-bytes, or name its model's shape (--shape)"
+        )
+    profile = load_profile(config.profile)
+    shape = load_shape(config.shape) if config.shape else None
+    costs = coefficients(profile, shape, expert_bytes)
+    return profile, costs, cost_warnings(profile, shape, expert_bytes)
+
+
+def _locality(trace: Trace) -> Locality:
+    if trace not in _localities:
+        _localities[trace] = locality(trace)
+    return _localities[trace]

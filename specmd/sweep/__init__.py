@@ -1,0 +1,1 @@
+"""Many runs: the grid, the processes that work on it, the files it leaves."""

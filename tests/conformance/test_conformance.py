@@ -1,0 +1,487 @@
+"""The conformance suite: every registered policy passes; a broken one fails the right check."""
+
+import textwrap
+
+import pytest
+
+from specmd.conformance import suite as conformance
+from specmd.conformance.cases import PROPOSALS
+from specmd.conformance.suite import HOOKS, NEEDS, REPRODUCIBLE, check_policy
+from specmd.conformance.watch import COUNTERS, FETCHES, VICTIMS
+from specmd.policy import registry
+
+VARIANTS = {
+    ("evict", "least_stale"): [{"order": order} for order in ("cycle", "fifo", "layer", "recent")],
+    ("evict", "lfu"): [{}, {"resident": True}],
+    ("evict", "belady"): [{}, {"bypass": True}],
+    ("evict", "layer_distance"): [{}, {"ties": "frequency"}],
+    ("evict", "slru"): [{}, {"protected": 0.3}],
+    ("evict", "s3fifo"): [{}, {"small": 0.5, "move": 1}],
+    ("evict", "lrfu"): [{}, {"decay": 1.0}],
+    ("prefetch", "oracle"): [{}, {"depth": 6, "recall": 0.7, "extra": 2}],
+    ("prefetch", "next_gate"): [{}, {"depth": 2, "width": 5}],
+    ("prefetch", "prev_token"): [{}, {"depth": 3, "width": 1}],
+    ("prefetch", "static_top"): [{}, {"depth": 3, "width": 8}],
+    ("prefetch", "random"): [{}, {"depth": 3, "width": 4}],
+}
+CASES = [
+    pytest.param(entry, values, id=f"{entry.axis}-{entry.name}-{values or ''}")
+    for entry in registry.entries()
+    for values in VARIANTS.get((entry.axis, entry.name), [{}])
+]
+
+
+@pytest.mark.parametrize(("entry", "values"), CASES)
+def test_every_registered_policy_passes(entry, values):
+    findings = check_policy(entry, **values)
+    assert findings
+    assert [finding for finding in findings if not finding.passed] == []
+
+
+def test_every_parameter_with_choices_is_covered():
+    for entry in registry.entries():
+        for name, schema in entry.row()["parameters"].items():
+            if schema["type"] == "bool" or "|" in schema["type"]:
+                values = [v.get(name) for v in VARIANTS[entry.axis, entry.name]]
+                choices = schema["type"].split("|") if "|" in schema["type"] else [True]
+                default = entry.parameters[name].default
+                assert set(choices) - {default} <= set(values), (entry.name, name)
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """Register a plug-in given as source text; gone after the test."""
+    found = dict(registry._registry())
+    monkeypatch.setattr(registry, "_registry", lambda: found)
+
+    def add(source):
+        path = tmp_path / "mine.py"
+        path.write_text(PREAMBLE + textwrap.dedent(source))
+        return registry.add_plugin(path)[0]
+
+    return add
+
+
+PREAMBLE = '''"""Mine."""
+import random
+from collections import OrderedDict
+from typing import NamedTuple
+
+import numpy as np
+
+from specmd.core.order.lists import *
+from specmd.core.event import *
+from specmd.policy.registry import policy
+from specmd.core.prefetch import propose
+from specmd.core.serve import READY, evictable
+
+
+class Ordered:
+    """LRU of Python objects, to be broken."""
+
+    def __init__(self):
+        self.order = OrderedDict()
+
+    @classmethod
+    def create(cls, world):
+        return cls()
+
+    def on_use(self, key, event):
+        self.order.move_to_end(key)
+
+    def on_insert(self, key, event):
+        self.order[key] = None
+
+    def on_prefetch(self, key, event):
+        self.order[key] = None
+
+    def on_evict(self, key, event):
+        del self.order[key]
+
+    def victim(self, candidates, incoming, event):
+        return next((key for key in self.order if key in candidates), None)
+
+
+class Listed(NamedTuple):
+    """FIFO over lists, to be broken."""
+
+    arrival: Lists
+    pool: KeyArray
+
+    @classmethod
+    def create(cls, world):
+        return cls(make_lists(world.num_keys, world.pools), world.pool_of_keys())
+
+    def on_insert(self, key, event):
+        push_front(self.arrival, self.pool[key], key)
+
+    def on_prefetch(self, key, event):
+        push_front(self.arrival, self.pool[key], key)
+
+    def on_evict(self, key, event):
+        unlink(self.arrival, key)
+
+    def victim(self, incoming, pool, core, event):
+        return last_evictable(self.arrival, pool, core)
+
+'''
+
+
+def failed(entry):
+    return {finding.name: finding.detail for finding in check_policy(entry) if not finding.passed}
+
+
+@pytest.mark.parametrize("base", ["Ordered", "Listed"])
+def test_sound_plugins_of_both_forms_pass(plugin, base):
+    entry = plugin(
+        f"""
+        @policy("mine", source="test")
+        class Mine({base}):
+            pass
+        """
+    )
+    assert failed(entry) == {}
+
+
+BROKEN = {
+    "evicts what is held": (
+        "Listed",
+        VICTIMS,
+        "may not leave now",
+        """
+        def victim(self, incoming, pool, core, event):
+            return back(self.arrival, pool)
+        """,
+    ),
+    "evicts what is held, as an object": (
+        "Ordered",
+        VICTIMS,
+        "may not leave now",
+        """
+        def victim(self, candidates, incoming, event):
+            return next(iter(self.order), None)
+        """,
+    ),
+    "forgets on_evict": (
+        "Listed",
+        VICTIMS,
+        "is not resident",
+        """
+        def on_insert(self, key, event):
+            if self.arrival.next[key] == key:
+                push_front(self.arrival, self.pool[key], key)
+        def on_evict(self, key, event):
+            pass
+        """,
+    ),
+    "forgets on_prefetch": (
+        "Ordered",
+        VICTIMS,
+        "named no key",
+        """
+        def on_prefetch(self, key, event):
+            pass
+        def on_use(self, key, event):
+            if key in self.order:
+                self.order.move_to_end(key)
+        def on_evict(self, key, event):
+            self.order.pop(key, None)
+        """,
+    ),
+    "returns what is not resident": (
+        "Listed",
+        VICTIMS,
+        "is not resident",
+        """
+        def victim(self, incoming, pool, core, event):
+            for key in range(len(core.state)):
+                if core.state[key] == 0:
+                    return key
+            return NOBODY
+        """,
+    ),
+    "returns a key of another pool": (
+        "Listed",
+        VICTIMS,
+        "is of pool",
+        """
+        def victim(self, incoming, pool, core, event):
+            for key in range(len(core.state)):
+                if core.state[key] == READY and evictable(core, key):
+                    return key
+            return NOBODY
+        """,
+    ),
+    "returns no key at all": (
+        "Ordered",
+        VICTIMS,
+        "which is not a key",
+        """
+        def victim(self, candidates, incoming, event):
+            return "the oldest"
+        """,
+    ),
+    "returns a key out of range": (
+        "Listed",
+        VICTIMS,
+        "which is not a key",
+        """
+        def victim(self, incoming, pool, core, event):
+            return -1
+        """,
+    ),
+    "names nobody though somebody may leave": (
+        "Ordered",
+        VICTIMS,
+        "named no key",
+        """
+        def victim(self, candidates, incoming, event):
+            return None
+        """,
+    ),
+    "ignores the guard": (
+        "Listed",
+        "prefetches, guard",
+        "may not leave now",
+        """
+        def victim(self, incoming, pool, core, event):
+            key = self.arrival.prev[self.arrival.size + pool]
+            while key != self.arrival.size + pool:
+                if core.hold[key] == 0:
+                    return key
+                key = self.arrival.prev[key]
+            return NOBODY
+        """,
+    ),
+    "is not reproducible": (
+        "Ordered",
+        REPRODUCIBLE,
+        "differently",
+        """
+        def victim(self, candidates, incoming, event):
+            able = list(candidates)
+            return random.choice(able) if able else None
+        """,
+    ),
+    "remembers an earlier run": (
+        "Ordered",
+        REPRODUCIBLE,
+        "differently",
+        """
+        used = {}
+        def on_insert(self, key, event):
+            self.order[key] = None
+            self.used[key] = self.used.get(key, 0) + 1
+        def victim(self, candidates, incoming, event):
+            return min(candidates, key=lambda key: self.used[key], default=None)
+        """,
+    ),
+    "sees the future": (
+        "Ordered",
+        NEEDS,
+        "later events are hidden",
+        """
+        def victim(self, candidates, incoming, event):
+            able = sorted(candidates)
+            coming = [int(k) for k in event.keys[event.stop : event.stop + 99]]
+            return max(able, key=lambda k: coming.index(k) if k in coming else 99, default=None)
+        """,
+    ),
+    "uses a need that was not declared": (
+        "Ordered",
+        "half of the keys fit",
+        "IndexError",
+        """
+        def victim(self, candidates, incoming, event):
+            return max(candidates, key=lambda key: event.next_use[key], default=None)
+        """,
+    ),
+    "uses weights that were not declared": (
+        "Ordered",
+        "C = K",
+        "IndexError",
+        """
+        def on_event(self, event):
+            assert event.gates[event.start] >= 0
+        """,
+    ),
+    "raises": (
+        "Ordered",
+        "all keys fit",
+        "ZeroDivisionError: division by zero (",
+        """
+        def on_use(self, key, event):
+            1 / 0
+        """,
+    ),
+    "raises in create": (
+        "Ordered",
+        "half of the keys fit",
+        "KeyError",
+        """
+        @classmethod
+        def create(cls, world):
+            return {}["missing"]
+        """,
+    ),
+    "ends the program": (
+        "Ordered",
+        "scope=layer",
+        "SystemExit",
+        """
+        def on_event(self, event):
+            raise SystemExit(3)
+        """,
+    ),
+    "never returns": (
+        "Ordered",
+        "half of the keys fit",
+        "did not return",
+        """
+        def on_event(self, event):
+            while True:
+                pass
+        """,
+    ),
+    "misspells a hook": (
+        "Ordered",
+        HOOKS,
+        "on_evicted is no hook",
+        """
+        def on_evicted(self, key, event):
+            pass
+        """,
+    ),
+    "has a hook that is no function": (
+        "Ordered",
+        HOOKS,
+        "on_use is not a plain function",
+        """
+        on_use = print
+        """,
+    ),
+    "meddles with the counters": (
+        "Listed",
+        COUNTERS,
+        "came in",
+        """
+        def victim(self, incoming, pool, core, event):
+            core.counters[10] += 1
+            return last_evictable(self.arrival, pool, core)
+        """,
+    ),
+    "meddles with the misses": (
+        "Ordered",
+        FETCHES,
+        "missing",
+        """
+        def victim(self, candidates, incoming, event):
+            candidates._core.missing[1] = candidates._core.missing[0]
+            return next((key for key in self.order if key in candidates), None)
+        """,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_policy_is_caught_by_its_check(plugin, monkeypatch, name):
+    base, check, words, body = BROKEN[name]
+    if name == "never returns":
+        monkeypatch.setattr(conformance, "PATIENCE_S", 0.05)
+    source = f'@policy("mine", source="test")\nclass Mine({base}):\n'
+    entry = plugin(source + textwrap.indent(textwrap.dedent(body), "    "))
+    found = failed(entry)
+    assert words in found[check], found
+
+
+@pytest.mark.parametrize(
+    ("check", "words", "body"),
+    [
+        (PROPOSALS, "is not a key", "propose(proposals, 10**6, event.clock + 1, 1.0)"),
+        (PROPOSALS, "is not a key", "propose(proposals, -1, event.clock + 1, 1.0)"),
+        (PROPOSALS, "is due at clock", "propose(proposals, 1, event.clock, 1.0)"),
+        (PROPOSALS, "no score", "propose(proposals, 1, event.clock + 1, float('nan'))"),
+        (
+            REPRODUCIBLE,
+            "otherwise",
+            "propose(proposals, random.randrange(32), event.clock + 1, 1.0)",
+        ),
+        (
+            NEEDS,
+            "later events are hidden",
+            "[propose(proposals, int(k), event.clock + 1, 1.0)"
+            " for k in outlook.keys[event.stop : event.stop + 2]]",
+        ),
+        ("proposals", "ZeroDivisionError", "1 / 0"),
+        ("proposals", "IndexError", "outlook.lookahead[0, 0, 0, 0]"),
+    ],
+)
+def test_a_broken_prefetcher_is_caught_by_its_check(plugin, check, words, body):
+    entry = plugin(
+        f"""
+        @policy("mine", axis="prefetch", source="test")
+        class Mine:
+            @classmethod
+            def create(cls, world):
+                return cls()
+
+            def predict(self, event, outlook, proposals):
+                {body}
+        """
+    )
+    found = failed(entry)
+    assert words in found[check], found
+
+
+def test_a_prefetcher_that_proposes_twice_is_caught(plugin):
+    entry = plugin(
+        """
+        @policy("mine", axis="prefetch", source="test")
+        class Mine:
+            @classmethod
+            def create(cls, world):
+                return cls()
+
+            def predict(self, event, outlook, proposals):
+                for _ in range(2):
+                    at = proposals.count[0]
+                    proposals.key[at], proposals.due[at] = 3, event.clock + 1
+                    proposals.count[0] += 1
+        """
+    )
+    assert "proposed twice" in failed(entry)[PROPOSALS]
+
+
+@pytest.mark.parametrize(
+    ("axis", "answer", "words"),
+    [
+        ("schedule", "7", "not a Schedule"),
+        ("miss", "7", "not a MissHandling"),
+        ("allocate", "cls()", "1 slots over 4 layers"),
+    ],
+)
+def test_broken_options_are_caught(plugin, axis, answer, words):
+    entry = plugin(
+        f"""
+        @policy("mine", axis="{axis}", source="test")
+        class Mine:
+            @classmethod
+            def create(cls):
+                return {answer}
+
+            def quotas(self, slots, layers):
+                return [slots] * layers
+        """
+    )
+    assert words in failed(entry)["create"]
+
+
+def test_only_the_random_policy_depends_on_the_seed():
+    from specmd.conformance.cases import Case, watch_eviction
+
+    for entry in registry.entries("evict"):
+        digests = {
+            watch_eviction(registry.choose("evict", entry.name), Case("", 16, seed=seed))
+            for seed in (1, 2)
+        }
+        assert len(digests) == (2 if entry.name == "random" else 1), entry.name

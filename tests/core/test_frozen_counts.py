@@ -1,0 +1,96 @@
+"""Exact counts and digests of every policy on two shipped traces, frozen in `frozen_counts.json`.
+
+They change only with the meaning of a number, and then on purpose: with the contract, a policy's
+rule, a counter or what the digest logs. To freeze them anew, run
+
+    SPECMD_FREEZE=1 python -m pytest tests/test_frozen_counts.py
+
+read the difference of the JSON file, and say in the commit why it is right.
+"""
+
+import json
+import os
+import re
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from specmd.policy import registry
+from specmd.runs.options import RunConfig, parse_capacity
+from specmd.simulation.replay import replay
+from specmd.trace import load, slice_steps
+
+HERE = Path(__file__).parent
+FROZEN = HERE / "frozen_counts.json"
+TRACES = {"tiny-prose-b1": (40, 100, "40%"), "tiny-mixed-b8": (0, 24, "75%")}  # steps, capacity
+EVICT = [
+    "lru", "fifo", "mru", "random", "lfu", "lfu:resident=true", "lfru", "lrfu", "slru", "arc",
+    "sieve", "s3fifo", "least_stale", "least_stale:order=fifo", "least_stale:order=layer",
+    "layer_distance", "layer_distance:ties=frequency", "static", "belady", "belady:bypass=true",
+]  # fmt: skip
+PREFETCH = ["prev_token", "next_gate", "static_top:width=2", "random", "oracle:recall=0.8,extra=1"]
+RUNS = [
+    *({"evict": evict} for evict in EVICT),
+    *({"evict": "least_stale", "prefetch": prefetch} for prefetch in PREFETCH),
+    {"evict": "lru", "prefetch": "oracle:depth=3", "schedule": "guard"},
+    {"evict": "lru", "scope": "layer"},
+    {"evict": "arc", "sequential": True},
+    {"evict": "lru", "admission": "bypass"},
+    {"evict": "lfu", "reset": "request", "warmup": 2},
+]
+
+
+@cache
+def shipped(name):
+    first, stop, _ = TRACES[name]
+    trace, training = (
+        load(HERE.parents[1] / "traces" / f"{file}.npz") for file in (name, "tiny-math-b1")
+    )
+    return slice_steps(trace, first, stop), slice_steps(training, 0, 60)
+
+
+def spelled(options):
+    return " ".join(f"{name}={value}" for name, value in options.items())
+
+
+def count(name, options):
+    trace, training = shipped(name)
+    capacity = TRACES[name][2]
+    slots = parse_capacity(capacity, trace.header.num_layers, trace.header.num_experts, None)
+    config = RunConfig(capacity=capacity, capacity_slots=slots, seed=7, **options)
+    outcome = replay(trace, config, training=training, interpreted=True)
+    return {
+        "digest": outcome.decision_digest,
+        "counters": outcome.counters.sum(axis=(0, 1)).tolist(),
+        "by_phase_and_layer": int(
+            (outcome.counters.reshape(-1) * np.arange(1, outcome.counters.size + 1)).sum()
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    if os.environ.get("SPECMD_FREEZE"):
+        found = {name: {spelled(run): count(name, run) for run in RUNS} for name in TRACES}
+        lines = json.dumps(found, indent=2).replace("\n      ", " ").replace("\n    }", " }")
+        FROZEN.write_text(re.sub(r"\[[^]]*\]", lambda m: " ".join(m[0].split()), lines) + "\n")
+    return json.loads(FROZEN.read_text())
+
+
+@pytest.mark.parametrize("options", RUNS, ids=spelled)
+@pytest.mark.parametrize("name", TRACES)
+def test_counts_are_what_they_were(frozen, name, options):
+    assert count(name, options) == frozen[name][spelled(options)]
+
+
+def test_every_policy_is_frozen(frozen):
+    for axis, named in (("evict", EVICT), ("prefetch", [*PREFETCH, "none"])):
+        known = {entry.name for entry in registry.entries(axis)}
+        assert known == {name.partition(":")[0] for name in named}
+    for name in TRACES:
+        assert set(frozen[name]) == {spelled(run) for run in RUNS}
+    # The batch leaves little to choose; on the other trace no two decide alike.
+    digests = [run["digest"] for run in frozen["tiny-prose-b1"].values()]
+    assert len(set(digests)) == len(digests)

@@ -1,0 +1,118 @@
+"""Models and generations that the tests of the live engine share."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+
+from specmd import live as engine
+
+torch.set_num_threads(1)
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": None,
+    "initializer_range": 0.3,
+}
+LOCAL: dict[str, Any] = {"num_local_experts": 8, "num_experts_per_tok": 3, "intermediate_size": 16}
+QWEN: dict[str, Any] = {
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 16,
+    "intermediate_size": 48,
+    "head_dim": 8,
+}
+MLA: dict[str, Any] = {
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 8,
+    "num_key_value_heads": 4,
+    "first_k_dense_replace": 1,
+    "n_shared_experts": 2,
+    "moe_intermediate_size": 16,
+    "intermediate_size": 48,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "topk_method": "group_limited_greedy",
+    "n_group": 4,
+    "topk_group": 2,
+}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "olmoe": ("Olmoe", {"num_experts": 8, "num_experts_per_tok": 3, "intermediate_size": 16}),
+    "mixtral": ("Mixtral", LOCAL),
+    "qwen3_moe": ("Qwen3Moe", QWEN),
+    "gpt_oss": ("GptOss", LOCAL | {"head_dim": 8, "sliding_window": 16}),
+    "deepseek_v2": ("DeepseekV2", MLA),
+}
+
+
+def build(family: str, seed: int = 0) -> Any:
+    """A random model of a family in fp32; also biases and norms are random."""
+    import transformers
+
+    prefix, extra = FAMILIES[family]
+    torch.manual_seed(seed)
+    config = getattr(transformers, f"{prefix}Config")(**(SIZES | extra))
+    model = getattr(transformers, f"{prefix}ForCausalLM")(config).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if "norm" in name:
+                tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
+            elif "bias" in name:
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) - 0.5)
+    return model
+
+
+@cache
+def tiny() -> Any:
+    """The shipped model, shared: every test must leave it as it was."""
+    from specmd.models.tiny import load_tiny
+
+    return load_tiny()[0]
+
+
+def prompt(rows: int = 1, width: int = 7, vocab: int = 96, seed: int = 0) -> dict[str, Any]:
+    """Random token ids, the later rows padded on the left."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(3, vocab, (rows, width), generator=generator)
+    mask = torch.ones_like(ids)
+    for row in range(1, rows):
+        padding = min(row, width - 2)
+        ids[row, :padding], mask[row, :padding] = 1, 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def generate(model: Any, tokens: int = 8, **inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Greedy tokens (B, T) and logits (steps, B, V)."""
+    inputs = inputs or prompt()
+    result = model.generate(
+        **inputs,
+        max_new_tokens=tokens,
+        do_sample=False,
+        pad_token_id=1,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    return result.sequences, torch.stack(result.logits)
+
+
+def weights_of(model: Any) -> dict[str, torch.Tensor]:
+    """A copy of all parameters."""
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def offload(model: Any, *args: Any, **options: Any) -> engine.Offload:
+    """`specmd.offload` on the cpu link unless another is asked for, whatever this machine has."""
+    return engine.offload(model, *args, **({"link": "cpu"} | options))

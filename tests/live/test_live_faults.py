@@ -1,0 +1,278 @@
+"""Whatever goes wrong: a clear error or a right result, in bounded time, and the model restored."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from live_models import SIZES, build, generate, offload, prompt, weights_of
+
+from specmd.errors import SpecmdError
+from specmd.live.layer import Engine
+from specmd.live.links.host import HostLink
+from specmd.live.service import Residence
+from specmd.live.stores.store import HostStore
+from specmd.live.transfers import Mover
+from specmd.models.layout import read_layout
+from specmd.models.moe import find_moe
+
+
+@pytest.fixture
+def model() -> Iterator[Any]:
+    """A model that must come out of every test as it went in."""
+    model = build("olmoe")
+    weights, own = weights_of(model), generate(model)
+    attributes = set(model.__dict__)
+    implementation = model.config._experts_implementation
+    yield model
+    assert set(model.__dict__) == attributes
+    assert model.config._experts_implementation == implementation
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, weights[name]), name
+    again = generate(model)
+    assert torch.equal(own[0], again[0])
+    assert torch.equal(own[1], again[1])
+
+
+def live(model: Any, **options: Any) -> Any:
+    return offload(model, **({"capacity": 6, "interpreted": True, "timeout_s": 5.0} | options))
+
+
+def on_call(number: int, fault: Any) -> Any:
+    """Wrap a function so that its call of that number does something else."""
+
+    def wrap(original: Any) -> Any:
+        calls = 0
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                return fault()
+            return original(*args, **kwargs)
+
+        return called
+
+    return wrap
+
+
+def raising(error: BaseException) -> Any:
+    def fault() -> None:
+        raise error
+
+    return fault
+
+
+def test_a_failed_pin_makes_the_rest_pageable(model: Any) -> None:
+    moe = find_moe(model)
+    layout = read_layout(moe)
+    pinned: list[int] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        if len(pinned) == 1:
+            raise RuntimeError("CUDA error: out of memory")
+        pinned.append(tensor.numel())
+        return tensor
+
+    store = HostStore(layout, moe.num_experts, len(moe.layers), pin=pin)
+    for layer in moe.layers:
+        store.take_layer(layer.experts)
+    assert [store.is_pinned(key) for key in (0, 7, 8, 23)] == [True, True, False, False]
+    assert store.pinned_bytes == 8 * layout.blob_bytes
+    assert "out of memory" in store.pin_failure
+    tensors = layout.views(store.blob(9))
+    assert torch.equal(tensors["down_proj"], moe.layers[1].experts.down_proj[1])
+
+
+def test_the_pinned_budget_is_kept(model: Any) -> None:
+    moe = find_moe(model)
+    layout = read_layout(moe)
+    budget = 2 * 8 * layout.blob_bytes + 1
+    store = HostStore(layout, 8, 3, pinned_budget_bytes=budget, pin=lambda tensor: tensor)
+    for layer in moe.layers:
+        store.take_layer(layer.experts)
+    assert store.pinned_bytes == 2 * 8 * layout.blob_bytes
+    assert not store.pin_failure
+    assert not store.is_pinned(23)
+
+
+def test_a_failed_read_names_the_expert(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault = on_call(5, raising(OSError("the disk is gone")))
+    monkeypatch.setattr(HostStore, "blob", fault(HostStore.blob))
+    with live(model) as cache:
+        with pytest.raises(SpecmdError, match=r"copying expert \d+ failed: OSError: the disk"):
+            generate(model)
+        with pytest.raises(SpecmdError, match="the disk is gone"):
+            generate(model)
+    assert cache.report().misses > 0
+
+
+def test_a_failed_prefetch_is_not_swallowed(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = HostLink.copy
+
+    def copy(self: HostLink, slot: int, key: int, *rest: Any) -> None:
+        if key == 13:
+            raise MemoryError("no room")
+        original(self, slot, key, *rest)
+
+    monkeypatch.setattr(HostLink, "copy", copy)
+    with (
+        live(model, capacity=20, prefetch="random:width=8") as _,
+        pytest.raises(SpecmdError, match="expert 13 failed: MemoryError"),
+    ):
+        generate(model, 20)
+
+
+@pytest.mark.parametrize("death", [SystemExit(3), KeyboardInterrupt(), RuntimeError("odd")])
+def test_a_dying_copy_thread(
+    model: Any, monkeypatch: pytest.MonkeyPatch, death: BaseException
+) -> None:
+    monkeypatch.setattr(Mover, "_move", on_call(7, raising(death))(Mover._move))
+    with live(model), pytest.raises(SpecmdError, match="copy thread stopped"):
+        generate(model)
+
+
+def test_a_copy_thread_that_ends_without_a_word(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Mover, "_work", lambda self: None)
+    with live(model), pytest.raises(SpecmdError, match="ended without a word"):
+        generate(model)
+
+
+def test_a_stuck_link_times_out(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(HostLink, "copy", lambda *_: over.wait(60))
+    with live(model, timeout_s=0.4):
+        with pytest.raises(SpecmdError, match=r"waited 0.4 s for expert"):
+            generate(model)
+        assert not over.is_set()  # it gave up while the copy was still stuck
+        over.set()
+
+
+@pytest.mark.parametrize("place", ["compute", "decide", "sum"])
+def test_ctrl_c_in_mid_generation(model: Any, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """Both leaving the block and going on inside it are fine."""
+    stop = raising(KeyboardInterrupt())
+    with live(model, prefetch="next_gate", canary=True):
+        resident = generate(model)
+        with monkeypatch.context() as patched:
+            if place == "compute":
+                patched.setattr(Residence, "_locate", on_call(20, stop)(Residence._locate))
+            elif place == "decide":
+                patched.setattr(Residence, "_carry_out", on_call(9, stop)(Residence._carry_out))
+            else:
+                patched.setattr(Engine, "_propose", on_call(9, stop)(Engine._propose))
+            with pytest.raises(KeyboardInterrupt):
+                generate(model)
+        again = generate(model)
+        assert torch.equal(resident[1], again[1])
+    monkeypatch.setattr(Residence, "_locate", on_call(20, stop)(Residence._locate))
+    with pytest.raises(KeyboardInterrupt), live(model):
+        generate(model)
+    monkeypatch.undo()
+
+
+def test_failing_on_the_way_in_restores(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Mover, "start", lambda self: raising(KeyboardInterrupt())())
+    with pytest.raises(KeyboardInterrupt):
+        live(model).__enter__()
+    fault = on_call(2, raising(MemoryError("arena")))
+    monkeypatch.setattr(HostStore, "take_layer", fault(HostStore.take_layer))
+    with pytest.raises(MemoryError):
+        live(model).__enter__()
+
+
+def test_offload_inside_offload(model: Any) -> None:
+    with live(model):
+        with pytest.raises(SpecmdError, match="offloaded already"), live(model):
+            pass
+        generate(model)
+    with live(model) as cache:
+        generate(model)
+    with pytest.raises(SpecmdError, match="entered once"):
+        cache.__enter__()
+
+
+def test_a_model_that_is_not_moe() -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    dense = LlamaForCausalLM(LlamaConfig(**SIZES, intermediate_size=32))
+    with pytest.raises(SpecmdError, match="no Mixture-of-Experts layer"):
+        offload(dense)
+
+
+def test_an_unknown_architecture(model: Any) -> None:
+    experts = find_moe(model).layers[1].experts
+    kept = experts.__dict__.pop("has_gate")
+    with pytest.raises(SpecmdError, match="cannot be offloaded"):
+        offload(model)
+    experts.has_gate = kept
+    weights = experts._parameters.pop("down_proj")
+    with pytest.raises(SpecmdError, match="holds no fused down_proj"):
+        offload(model)
+    experts._parameters["down_proj"] = weights
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"link": "accelerator"}, "no accelerator"),
+        ({"link": "cpu", "device": "cuda"}, "the cpu link cannot"),
+        ({"link": "pigeon"}, "choose auto"),
+        ({"throttle": (0, 0)}, "bytes per second"),
+        ({"staging_slots": 0}, "give 1 or more"),
+        ({"capacity": "lots"}, "not understood"),
+        ({"evict": "lur"}, "lru"),
+    ],
+)
+def test_impossible_requests(model: Any, options: dict[str, Any], words: str) -> None:
+    if words == "no accelerator" and torch.accelerator.is_available():
+        pytest.skip("there is an accelerator here")
+    with pytest.raises(SpecmdError, match=words):
+        live(model, **options)
+
+
+def test_experts_called_outside_a_pass(model: Any) -> None:
+    experts = find_moe(model).layers[0].experts
+    with live(model), pytest.raises(SpecmdError, match="outside a forward pass"):
+        experts(torch.zeros(1, 32), torch.zeros(1, 3, dtype=torch.long), torch.ones(1, 3))
+
+
+def test_memory_is_slots_plus_dense(model: Any) -> None:
+    dense = sum(
+        p.numel() * p.element_size() for n, p in model.named_parameters() if ".experts." not in n
+    )
+    with live(model, capacity=5, staging_slots=1) as cache:
+        held = sum(p.numel() * p.element_size() for p in model.parameters() if not p.is_meta)
+        assert held == dense
+        report = cache.report()
+        assert report.slot_bytes == 6 * cache._layout.blob_bytes
+        assert report.store_bytes == 24 * cache._layout.blob_bytes
+    assert all(not p.is_meta for p in model.parameters())
+
+
+def test_nothing_grows_over_a_thousand_steps(model: Any) -> None:
+    inputs = prompt(1, 4)
+    with live(model, prefetch="random:width=2") as cache, torch.no_grad():
+
+        def steps(count: int) -> int:
+            past = model(**inputs, use_cache=True).past_key_values
+            token = torch.full((1, 1), 5)
+            for _ in range(count):
+                model(token, past_key_values=past, use_cache=True)
+                past.crop(-1)
+            del past
+            gc.collect()
+            return sum(1 for item in gc.get_objects() if issubclass(type(item), torch.Tensor))
+
+        steps(50)
+        before = steps(50)
+        assert steps(900) <= before + 2
+        assert len(cache._residence._home) <= 24
+        assert len(cache._residence._under_way) <= 24
+        assert len(cache._mover.demand) == 0

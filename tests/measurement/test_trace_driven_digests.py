@@ -1,0 +1,111 @@
+"""A trace played live through random weights decides what a simulation of it decides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from small_shapes import LAYERS, TABLES, mixed, offload, shipped, small_shape
+
+from specmd import simulate
+from specmd.core import serve as residency
+from specmd.live.cache import Offload
+from specmd.measurement.trace_workload import TraceWorkload
+from specmd.policy.registry import entries
+from specmd.trace import Trace, interleave
+
+EVICT = [e.name for e in entries("evict") if e.origin == "built-in" and "future" not in e.needs]
+PREFETCH = [e.name for e in entries("prefetch") if "future" not in e.needs]
+
+
+def play(trace: Trace, family: str = "olmoe", **options: Any) -> tuple[TraceWorkload, Offload]:
+    """Play a whole trace in fp32 through a small model, transfers done before each event."""
+    workload = TraceWorkload(trace, small_shape(family), dtype="float32")
+    with offload(
+        workload.model,
+        **options,
+        deterministic=True,
+        canary=True,
+        store=workload.store(),
+        routing=workload.routing,
+        log_routing=True,
+    ) as cache:
+        steps = workload.play()
+    assert [step.tokens for step in steps] == [batch.tokens for batch in workload.steps]
+    return workload, cache
+
+
+def agree(trace: Trace, family: str = "olmoe", **options: Any) -> None:
+    """Live, simulated, and simulated again from the live run's own log: the same decisions."""
+    workload, cache = play(trace, family, **options)
+    for routing in (trace, workload.trace, cache.trace):
+        run = simulate(routing, **options, bounds=False)
+        assert cache.decision_digest == run.decision_digest
+    counts = cache.counters.sum(axis=(0, 1))
+    for name in ("accesses", "reuse_hits", "prefetch_hits", "evictions", "compulsory_misses"):
+        assert counts[getattr(residency, name.upper())] == run.metrics[name], name
+    assert counts[residency.CAPACITY_MISSES] == run.metrics["capacity_misses"]
+    assert counts[residency.COLLISION_MISSES] == run.metrics["collision_misses"]
+
+
+@pytest.mark.parametrize("evict", EVICT)
+def test_every_eviction_policy_on_mixed_steps(evict: str) -> None:
+    options = {"prefetch": "next_gate", "schedule": "guard", "interpreted": True}
+    agree(mixed(), evict=evict, capacity=24, training=mixed(1), **options)
+
+
+@pytest.mark.parametrize("prefetch", [*PREFETCH, "next_gate:depth=2,width=6"])
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_every_prefetcher_on_mixed_steps(prefetch: str, scope: str) -> None:
+    capacity = 24 if scope == "global" else "4/layer"
+    options: dict[str, Any] = {"capacity": capacity, "scope": scope, "training": mixed(1)}
+    agree(mixed(2), evict="lfu", prefetch=prefetch, schedule="fifo", interpreted=True, **options)
+
+
+@pytest.mark.parametrize("evict", ["least_stale", "lrfu"])
+@pytest.mark.parametrize(
+    ("name", "tokens"), [("tiny-math-b1-full", 140), ("tiny-mixed-b8", 600), ("tiny-code-b1", 130)]
+)
+def test_shipped_traces(name: str, tokens: int, evict: str) -> None:
+    options = {"prefetch": "next_gate", "capacity": "20%", "schedule": "guard"}
+    agree(shipped(name, tokens), evict=evict, **options)
+
+
+@pytest.mark.parametrize("family", TABLES)
+def test_every_family(family: str) -> None:
+    options = {"prefetch": "next_gate", "schedule": "fifo", "interpreted": True}
+    agree(mixed(3), family, evict="lru", capacity=20, **options)
+
+
+@pytest.mark.parametrize("capacity", [3, 4, 5, 64, 128])
+def test_capacities(capacity: int) -> None:
+    options = {"prefetch": "next_gate", "schedule": "fifo", "interpreted": True}
+    agree(mixed(4), evict="least_stale", capacity=capacity, **options)
+
+
+def test_bypass_admission() -> None:
+    options = {"admission": "bypass", "training": mixed(1), "interpreted": True}
+    agree(mixed(5), evict="static", capacity=24, **options)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_tokens_of_a_step_in_any_order_and_weights_in_single_precision(seed: int) -> None:
+    trace = mixed(seed, interleaved=True, single=True)
+    options = {"prefetch": "next_gate", "schedule": "guard", "interpreted": True}
+    agree(trace, evict="lrfu", capacity=24, **options)
+
+
+def test_batches_made_of_recordings() -> None:
+    trace = interleave(shipped("tiny-prose-b1", 503), batch=3)
+    options = {"prefetch": "prev_token", "schedule": "guard", "interpreted": True}
+    agree(trace, evict="lru", capacity=30, **options)
+
+
+def test_what_is_logged_is_what_was_played() -> None:
+    trace = mixed(6, single=True)
+    _, cache = play(trace, evict="lru", prefetch="next_gate:depth=2", capacity=24)
+    logged = cache.trace
+    for name in ("expert_ids", "weights", "step", "request", "phase", "prompt_lengths"):
+        assert (getattr(logged, name) == getattr(trace, name)).all(), name
+    seen = slice(None), slice(0, LAYERS - 2)
+    assert (logged.lookahead[seen] == trace.lookahead[seen]).all()

@@ -1,0 +1,141 @@
+"""Tables of runs and their renderings."""
+
+import pytest
+from made_up_runs import make_run
+
+from specmd.errors import SpecmdError
+from specmd.report.names import policy_name
+from specmd.report.table import default_metrics, run_table
+from specmd.report.text import Cell, Column, Section, Table, cells, markdown, plain, terminal
+
+
+def grid(**options):
+    return [
+        make_run(evict, slots, misses + slots, **options)
+        for slots in (26, 51)
+        for evict, misses in (("lru", 500), ("lfu", 450), ("belady", 300))
+    ]
+
+
+def row_of(table, name, section=0):
+    found = [row for row in table.sections[section].rows if row[0].text.split()[0] == name]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_sections_share_a_title_and_rows_keep_their_order():
+    table = run_table(grid())
+    assert "made_up" in table.title
+    assert [section.title.split(" of ")[0] for section in table.sections[:2]] == ["26", "51"]
+    assert [row[0].text.split()[0] for row in table.sections[0].rows] == [
+        "lru", "lfu", "belady", "belady",
+    ]  # fmt: skip
+
+
+def test_the_best_real_policy_is_bold_and_bounds_never_are():
+    table = run_table(grid())
+    assert row_of(table, "lfu")[1].style == "bold"
+    assert row_of(table, "lru")[1].style == ""
+    for row in table.sections[0].rows:
+        if "†" in row[0].text or "‡" in row[0].text:
+            assert {cell.style for cell in row} == {"dim"}
+
+
+def test_equal_values_are_not_bold():
+    table = run_table([make_run("lru", 51, 500), make_run("lfu", 51, 500)])
+    assert not any(cell.style == "bold" for row in table.sections[0].rows for cell in row)
+
+
+def test_baseline_regret_and_bounds():
+    table = run_table([make_run("lru", 51, 698)])
+    assert row_of(table, "lru")[0].text == "lru *"
+    assert row_of(table, "lru")[-1].text == "+100.0"
+    labels = [row[0].text for section in table.sections for row in section.rows]
+    for name in ("belady", "belady bypass", "compulsory", "all resident", "no cache"):
+        assert f"{name} ‡" in labels
+
+
+def test_a_bound_that_was_run_is_not_repeated():
+    table = run_table([make_run("belady", 51, 349)])
+    labels = [row[0].text for row in table.sections[0].rows]
+    assert labels == ["belady †", "belady bypass ‡"]
+
+
+def test_what_did_not_run_is_a_row_with_its_reason():
+    table = run_table([make_run("lru"), make_run("static", status="skipped", reason="needs luck")])
+    assert "skipped: needs luck" in plain(table)
+    assert "skipped: needs luck" in markdown(table)
+    assert "skipped: needs luck" in terminal(table, 80)
+
+
+def test_every_warning_once_and_alike_ones_together():
+    runs = [
+        make_run(slots=slots).model_copy(update={"warnings": ["same", f"C={slots} is small"]})
+        for slots in (26, 51)
+    ]
+    notes = run_table(runs).notes
+    assert notes.count("warning: same") == 1
+    assert "warning: C=26 is small (and 1 more like it)" in notes
+
+
+def test_the_label_says_simulated_and_the_contract_is_there():
+    text = plain(run_table([make_run(profile="t4")]))
+    assert "simulated on t4" in text
+    assert "contract: event-atomic, scope global" in text
+
+
+def test_metrics_are_chosen_by_what_is_there():
+    assert "tpot_s" not in default_metrics([make_run()])
+    assert "tpot_s" in default_metrics([make_run(profile="t4")])
+    assert "late_rate" in default_metrics([make_run(prefetch="prev_token")])
+    with pytest.raises(SpecmdError, match="hit_rate"):
+        run_table([make_run()], ["hit_rat"])
+
+
+def test_policy_names_say_what_is_not_the_default():
+    assert policy_name(make_run("lru")) == "lru"
+    run = make_run("lru", prefetch="next_gate:depth=2", schedule="guard", miss="block")
+    assert policy_name(run) == "lru + next_gate:depth=2 guard miss=block"
+
+
+def test_no_runs_make_an_empty_table():
+    assert plain(run_table([]))
+
+
+@pytest.mark.parametrize("options", [{}, {"profile": "rtx4090"}, {"prefetch": "prev_token"}])
+def test_a_terminal_of_80_columns_is_enough(options):
+    table = run_table(grid(**options))
+    for line in terminal(table, 80).splitlines():
+        assert len(line.rstrip()) <= 80
+
+
+def test_a_pipe_gets_no_escapes_and_no_trailing_spaces():
+    text = plain(run_table(grid(profile="t4")))
+    assert "\x1b" not in text
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_numbers_stand_right_and_words_left():
+    table = Table(
+        [Column("name"), Column("size (MB)", number=True)],
+        [Section([cells("a", "1"), cells("longer", "1,000")])],
+    )
+    assert plain(table).splitlines()[-2:] == ["a            1", "longer   1,000"]
+
+
+def test_spare_columns_are_left_out_and_named():
+    table = Table(
+        [Column("name"), Column("a", True), Column("much", True, spare=True)],
+        [Section([cells("x" * 16, "1", "2" * 40)])],
+    )
+    text = terminal(table, 40)
+    assert "left out for want of width: much" in text
+    assert "2" * 40 not in text
+    assert "2" * 40 in plain(table)
+
+
+def test_markdown_escapes_pipes_and_marks_the_best():
+    table = Table(
+        [Column("name"), Column("n", True)], [Section([[Cell("a|b"), Cell("1", "bold")]])]
+    )
+    assert markdown(table).splitlines()[-1] == "| a\\|b | **1** |"

@@ -1,0 +1,177 @@
+"""The roofline's laws, hand-computed values, and the same numbers when compiled."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specmd.errors import SpecmdError
+from specmd.hardware.profile import list_profiles, load_profile
+from specmd.hardware.shape import list_shapes, load_shape
+from specmd.simulation import costs
+from specmd.simulation.costs import (
+    EXPERT_KERNELS,
+    LAYER_KERNELS,
+    STEP_KERNELS,
+    coefficients,
+    cost_warnings,
+    expert_cost,
+    expert_s,
+    layer_cost,
+    layer_costs,
+    layer_s,
+    step_overhead,
+    step_s,
+    transfer_cost,
+    transfer_s,
+)
+
+H100 = load_profile("h100_sxm")
+OLMOE = load_shape("olmoe-1b-7b")
+PAIRS = [(profile, shape) for profile in list_profiles() for shape in list_shapes()]
+TOKENS = st.integers(1, 20_000)
+
+
+def olmoe_on_h100():
+    return coefficients(H100, OLMOE, OLMOE.expert_bytes)
+
+
+def test_one_token_through_an_expert_by_hand():
+    read_s = 12_582_912 / 3.35e12
+    assert expert_cost(H100, 12_582_912, OLMOE, 1) == pytest.approx(read_s + 3 * 5e-6)
+
+
+def test_many_tokens_through_an_expert_by_hand():
+    flops = 2 * 3 * 2048 * 1024 * 4096
+    assert expert_cost(H100, 12_582_912, OLMOE, 4096) == pytest.approx(flops / 989.5e12 + 3 * 5e-6)
+
+
+def test_a_decode_layer_by_hand():
+    weights = 4 * 2048**2 + 4 * 2048 + 64 * 2048
+    kv = 1000 * 2 * 16 * 128 * 2
+    expected = (weights * 2 + kv) / 3.35e12 + LAYER_KERNELS * 5e-6
+    assert layer_cost(H100, OLMOE, 1, 1000) == pytest.approx(expected)
+
+
+def test_a_prefill_layer_by_hand():
+    n = 8192
+    weights = 4 * 2048**2 + 4 * 2048 + 64 * 2048
+    flops = 2 * weights * n + n * n * 2 * 16 * 256
+    assert layer_cost(H100, OLMOE, n, n) == pytest.approx(flops / 989.5e12 + LAYER_KERNELS * 5e-6)
+
+
+def test_head_and_transfer_by_hand():
+    head = 50304 * 2048 * 2 / 3.35e12 + STEP_KERNELS * 5e-6
+    assert step_overhead(H100, OLMOE, 1) == pytest.approx(head)
+    assert transfer_cost(H100, 12_582_912) == pytest.approx(6e-6 + 12_582_912 / 56.3e9)
+
+
+def test_kv_of_a_batch_is_read_once_per_request():
+    c = olmoe_on_h100()
+    one, batch = layer_s(c, 1, 4000, 4000), layer_s(c, 8, 4000, 8 * 4000)
+    assert batch - one == pytest.approx(7 * 4000 * c.kv_read_s)
+
+
+@pytest.mark.parametrize(("profile", "shape"), PAIRS)
+def test_one_token_is_bound_by_memory_and_many_by_arithmetic(profile: str, shape: str):
+    model = load_shape(shape)
+    c = coefficients(load_profile(profile), model, model.expert_bytes)
+    assert expert_s(c, 1) == c.expert_read_s + c.launch_s
+    assert layer_s(c, 1, 1, 1) == c.layer_read_s + c.kv_read_s + c.layer_launch_s
+    assert step_s(c, 1) == c.head_read_s + c.step_launch_s
+    assert expert_s(c, 100_000) == 100_000 * c.expert_flop_s + c.launch_s
+
+
+@pytest.mark.parametrize(("profile", "shape"), PAIRS)
+def test_the_knee_is_where_both_bounds_meet(profile: str, shape: str):
+    device, model = load_profile(profile), load_shape(shape)
+    c = coefficients(device, model, model.expert_bytes)
+    knee = c.expert_read_s / c.expert_flop_s
+    ratio = device.flops_per_s.value / device.memory_bytes_per_s.value
+    bits = 8 * model.expert_bytes / model.expert_matrix_parameters
+    assert knee == pytest.approx(ratio * bits / 16)
+    assert expert_s(c, 0.99 * knee) == expert_s(c, 1)
+    assert expert_s(c, 1.01 * knee) > expert_s(c, 1)
+
+
+@given(TOKENS, TOKENS, st.integers(0, 100_000))
+def test_costs_never_fall_with_more_tokens(a: int, b: int, context: int):
+    few, many = min(a, b), max(a, b)
+    c = olmoe_on_h100()
+    assert expert_s(c, few) <= expert_s(c, many)
+    assert layer_s(c, few, context, context) <= layer_s(c, many, context, context)
+    assert layer_s(c, few, context, context) <= layer_s(c, few, context + 1, context + 1)
+    assert step_s(c, few) <= step_s(c, many)
+    assert transfer_s(c, few) < transfer_s(c, few + 1)
+
+
+@given(TOKENS, TOKENS)
+def test_two_kernels_never_beat_one_for_all_tokens(a: int, b: int):
+    c = olmoe_on_h100()
+    assert expert_s(c, a + b) <= expert_s(c, a) + expert_s(c, b)
+
+
+def test_no_tokens_cost_nothing_but_an_empty_transfer_has_its_latency():
+    c = olmoe_on_h100()
+    assert (expert_s(c, 0), layer_s(c, 0, 10, 10), step_s(c, 0)) == (0.0, 0.0, 0.0)
+    assert transfer_s(c, 0) == c.latency_s > 0
+
+
+def test_launches_are_counted_by_kernel():
+    c = olmoe_on_h100()
+    launch_s = H100.launch_s.value
+    assert c.launch_s == EXPERT_KERNELS * launch_s
+    assert c.layer_launch_s == LAYER_KERNELS * launch_s
+    assert c.step_launch_s == STEP_KERNELS * launch_s
+
+
+@pytest.mark.parametrize("name", list_profiles())
+def test_a_miss_costs_more_than_a_hit_everywhere(name: str):
+    """The premise of an expert cache: the link is slower than computing one token."""
+    assert (
+        layer_costs(load_profile(name), OLMOE, OLMOE.expert_bytes, 1, 512).transfer_over_compute > 1
+    )
+
+
+def test_a_quantized_expert_is_read_faster_and_computed_alike():
+    full, quarter = olmoe_on_h100(), coefficients(H100, OLMOE, OLMOE.expert_bytes // 4)
+    assert quarter.expert_read_s == full.expert_read_s / 4
+    assert quarter.expert_flop_s == full.expert_flop_s
+    assert transfer_s(quarter, OLMOE.expert_bytes // 4) < transfer_s(full, OLMOE.expert_bytes)
+
+
+def test_an_unknown_model_is_taken_as_bf16_and_warned_about():
+    known, unknown = olmoe_on_h100(), coefficients(H100, None, OLMOE.expert_bytes)
+    assert expert_s(unknown, 1) == expert_s(known, 1)
+    assert expert_s(unknown, 5000) == pytest.approx(expert_s(known, 5000))
+    assert layer_s(unknown, 100, 100, 100) == step_s(unknown, 100) == 0.0
+    assert transfer_s(unknown, 1e6) == transfer_s(known, 1e6)
+    warned, silent = cost_warnings(H100, None, 12_582_912), cost_warnings(H100, OLMOE, 12_582_912)
+    assert len(warned) == len(silent) + 1
+    assert "model shape unknown" in warned[-1]
+    assert "12582912" in warned[-1]
+
+
+@pytest.mark.parametrize("expert_bytes", [0, -1])
+def test_an_expert_without_bytes_is_refused(expert_bytes: int):
+    with pytest.raises(SpecmdError, match="give the size of one expert"):
+        coefficients(H100, OLMOE, expert_bytes)
+
+
+def test_every_coefficient_is_a_finite_float():
+    c = olmoe_on_h100()
+    assert all(type(value) is float and math.isfinite(value) for value in c)
+
+
+def test_compiled_equals_interpreted():
+    numba = pytest.importorskip("numba")
+    c = olmoe_on_h100()
+    for name, arguments in [
+        ("expert_s", (3.0,)),
+        ("layer_s", (700.0, 350.5, 700.0)),
+        ("step_s", (1.0,)),
+        ("transfer_s", (1e6,)),
+    ]:
+        plain = getattr(costs, name)
+        assert numba.njit(plain)(c, *arguments) == plain(c, *arguments)
