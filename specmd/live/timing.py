@@ -4,8 +4,8 @@ A step lasts from the moment the decoder is entered to the moment it is entered 
 `generate` does between two passes (sampling, stopping, preparing inputs) belongs to the step before
 it; the last step of a call ends with the call. A pass outside of `generate` ends when the model
 returns. Its parts are the columns of `specmd.runs.metrics.PARTS`: the two kinds of stall are what
-was waited for copies; overhead is bringing the router's choice to the host, deciding, and what happens
-between two passes; all the rest is computing.
+was waited for copies; overhead is bringing the router's choice to the host, deciding, and what
+happens between two passes; all the rest is computing.
 """
 
 from __future__ import annotations

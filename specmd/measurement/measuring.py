@@ -2,9 +2,9 @@
 
 The record is that of a simulation, `measured` instead of `simulated`: the same metrics by the same
 formulas (`specmd.runs.counters`, `specmd.runs.latency`), from the live cache's own counters and the
-clock on the wall. Every play starts with an empty cache, so that it can be compared with the others and with a
-simulation of its trace; the first ones, in which kernels compile and memory is touched for the
-first time, do not count.
+clock on the wall. Every play starts with an empty cache, so that it can be compared with the others
+and with a simulation of its trace; the first ones, in which kernels compile and memory is touched
+for the first time, do not count.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What the header of a recording says about the model: sizes, counted from the model itself.
 
-The names are those of `specmd.hardware.shape.ModelShape`, so that a simulator can price the recorded
-model without knowing its family. Everything is counted from parameters, because configurations name the
-same size differently in every family. Shared experts (used by every token) and dense layers appear
-here and nowhere else in a trace.
+The names are those of `specmd.hardware.shape.ModelShape`, so that a simulator can price the
+recorded model without knowing its family. Everything is counted from parameters, because
+configurations name the same size differently in every family. Shared experts (used by every token)
+and dense layers appear here and nowhere else in a trace.
 """
 
 from __future__ import annotations
