@@ -1,8 +1,15 @@
 """Tests share one process; what one registers must not reach the next."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from specmd.policy import registry
+
+sys.path.insert(
+    0, str(Path(__file__).parent / "races")
+)  # the checker is used from other folders, too
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from specmd.report.text import Section, Table
     from specmd.trace import Locality, Trace
-    from specmd.trace.locality import Spread
+    from specmd.trace.statistics import Spread
 
 
 def inspect_(

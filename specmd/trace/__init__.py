@@ -3,7 +3,6 @@
 from specmd.trace.file import load, save
 from specmd.trace.header import DECODE, PREFILL, TraceHeader
 from specmd.trace.importers import import_trace
-from specmd.trace.locality import Locality, locality
 from specmd.trace.slicing import (
     concatenate,
     interleave,
@@ -12,7 +11,8 @@ from specmd.trace.slicing import (
     slice_steps,
     slice_tokens,
 )
-from specmd.trace.synthetic import synthetic
+from specmd.trace.statistics import Locality, locality
+from specmd.trace.synthesis import synthetic
 from specmd.trace.trace import Trace, build_trace
 
 __all__ = [

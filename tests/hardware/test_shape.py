@@ -27,7 +27,9 @@ def test_a_shipped_shape_is_valid_and_sourced(name: str):
     shape = load_shape(name)
     assert shape.name == name
     assert all(len(source) > 10 for source in shape.sources)
-    assert any(mark in source for source in shape.sources for mark in ("http", "specmd/tiny"))
+    assert any(
+        mark in source for source in shape.sources for mark in ("http", "specmd/models/tiny")
+    )
     assert shape.expert_parameters * shape.experts * shape.moe_layers < shape.total_parameters
     assert shape.active_parameters < shape.total_parameters
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from live_models import build, generate, prompt, weights_of
-from specmd.engine import offload
 
 from specmd.live import cache as live_cache
+from specmd.live import offload
 from specmd.live.links.accelerator import AcceleratorLink
 
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from small_shapes import EXPERTS, LAYERS, TABLES, mixed, offload, shipped, small_shape
-from specmd.stand_in import PlayedStep, RandomStore, TraceWorkload
 
 from specmd.errors import SpecmdError
 from specmd.hardware import memory
 from specmd.hardware.shape import load_shape
+from specmd.live.stores.random import RandomStore
 from specmd.measurement.batches import batches, in_rows
+from specmd.measurement.trace_workload import PlayedStep, TraceWorkload
 from specmd.simulation.loads import step_loads
 from specmd.trace import DECODE, PREFILL, Trace, build_trace, slice_layers
 

@@ -81,7 +81,7 @@ def test_everything_equals_a_plain_reference(experts):
 def test_chunks_do_not_show(monkeypatch, cells):
     trace = synthetic(prompt_length=3, batch=3, raggedness=0.9)
     whole = locality(trace, max_reuse_accesses=3000)
-    monkeypatch.setattr("specmd.trace.locality._CHUNK_CELLS", cells)
+    monkeypatch.setattr("specmd.trace.statistics._CHUNK_CELLS", cells)
     assert locality(trace, max_reuse_accesses=3000) == whole
 
 

@@ -106,7 +106,7 @@ def synthetic(
     header = {
         "model": model,
         "expert_bytes": expert_bytes,
-        "recorder": "specmd.trace.synthetic",
+        "recorder": "specmd.trace.synthesis",
         "source": f"generated: seed {seed}, zipf {zipf}, reuse {reuse}",
         "license": "Apache-2.0",
         "kind": "synthetic",
