@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from specmd.core.serve import ACCESSES, PREFETCH_HITS, REUSE_HITS
+from specmd.core.state import ACCESSES, PREFETCH_HITS, REUSE_HITS
 from specmd.hardware.profile import load_profile
 from specmd.policy.registry import add_plugin, entries
 from specmd.runs.options import RunConfig

@@ -8,16 +8,14 @@ also when nobody may leave: the rules of queues learn from being asked.
 from collections import Counter
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache
 from math import inf, log2
 
 import numpy as np
 
-from specmd.core import serve as residency
+from specmd.core import state as residency
 from specmd.core.event import World
-from specmd.core.kernel import LINK_HOOKS, POLICY_HOOKS, as_lists
-from specmd.core.serve import LOADING, READY
-from specmd.core.specialise import specialise
+from specmd.core.kernel import Kernel
+from specmd.core.state import LOADING, READY
 from specmd.policy.registry import choose
 from specmd.simulation.events import EventStream
 from specmd.trace import build_trace
@@ -521,7 +519,7 @@ def random_steps(seed, *, prefetches=False):
     return trace, steps
 
 
-class Telling:
+class Telling(list):
     """A link that lands everything before the next event, and tells when events begin."""
 
     def settle(self, core, event):
@@ -543,13 +541,6 @@ def tell(core, entry, key):
     LOG.append((entry, int(key)))
 
 
-@cache
-def telling_run(cls):
-    bindings = {hook: getattr(Telling, hook.__name__, hook) for hook in LINK_HOOKS}
-    bindings |= {hook: getattr(cls, hook.__name__, hook) for hook in POLICY_HOOKS}
-    return specialise(residency.run, bindings | {residency.log: tell}, compiled=False)
-
-
 def core_log(
     trace,
     steps,
@@ -565,15 +556,7 @@ def core_log(
     header = trace.header
     choice = choose("evict", name)
     needs = choice.entry.needs
-    world = World(
-        header.num_layers,
-        header.num_experts,
-        header.top_k,
-        len(capacity),
-        np.asarray(capacity),
-        seed,
-        np.zeros(0) if popularity is None else np.asarray(popularity, float),
-    )
+    world = World.of(header, capacity, seed=seed, popularity=popularity)
     stream = EventStream(trace, future="future" in needs)
     chunk = stream.chunk(0, stream.num_steps)
     if any(now.proposals for now in steps):
@@ -584,16 +567,17 @@ def core_log(
             prefetch_due=np.array([due for _, due in flat]),
             prefetch_score=np.zeros(len(flat)),
         )
-    core = as_lists(residency.create_core(world, admission, guard))
-    future = stream.first_use.tolist()
+    kernel = Kernel(
+        world,
+        choice,
+        Telling(),
+        admission=admission,
+        guarded=guard,
+        interpreted=True,
+        future=stream.first_use,
+        also={residency.log: tell},
+    )
     LOG.clear()
-    telling_run(choice.entry.cls)(
-        core, as_lists(choice.create(world)), [], future, as_lists(chunk), header.num_experts
-    )
-    total = np.array(core.counters).reshape(-1, residency.NUM_COUNTERS).sum(axis=0).tolist()
-    brought = residency.PREFETCHED
-    total[residency.PREFETCH_WASTED] += sum(
-        state != residency.EMPTY and mark & (residency.USED | brought) == brought
-        for state, mark in zip(core.state, core.mark, strict=True)
-    )
-    return list(LOG), dict(zip(COUNTS, total, strict=True)), core
+    kernel.run(chunk)
+    total = kernel.final_counters.sum(axis=(0, 1)).tolist()
+    return list(LOG), dict(zip(COUNTS, total, strict=True)), kernel.core

@@ -11,15 +11,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.core.event import NOBODY, Event, FloatArray, IntArray, KeyArray, World
-from specmd.core.order.lists import Lists, back, last_evictable, make_lists, push_front, unlink
-from specmd.core.serve import Core
-from specmd.policy.registry import policy
+from specmd.policy import (
+    NOBODY,
+    Core,
+    Event,
+    FloatArray,
+    IntArray,
+    KeyArray,
+    Lists,
+    World,
+    back,
+    last_evictable,
+    make_lists,
+    policy,
+    push_front,
+    unlink,
+)
 
 ONCE, AGAIN, ONCE_GHOST, AGAIN_GHOST, NOWHERE = range(5)
 
 
-@policy("arc", source="Megiddo and Modha, FAST 2003")
+@policy("arc", source="Megiddo and Modha, FAST 2003", compiled=True)
 class ARC(NamedTuple):
     """Per pool four lists, latest at the front: T1, T2, B1, B2 of the paper."""
 
@@ -35,28 +47,28 @@ class ARC(NamedTuple):
     def create(cls, world: World) -> ARC:
         """Build the empty lists."""
         where = np.full(world.num_keys, NOWHERE, np.int64)
-        lists, pool = make_lists(world.num_keys, 4 * world.pools), world.pool_of_keys()
+        lists, pool = make_lists(world.num_keys, 4 * world.pools), world.pool
         size, target = np.zeros(4 * world.pools, np.int64), np.zeros(world.pools)
         return cls(lists, where, size, target, world.capacity, pool, np.zeros(2, np.int64))
 
-    def on_use(self, key: int, event: Event) -> None:
+    def on_use(self, key: int, pool: int, event: Event) -> None:
         """Move to the front of AGAIN."""
         move(self, key, AGAIN)
 
-    def on_insert(self, key: int, event: Event) -> None:
+    def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter AGAIN if remembered, else ONCE."""
         known = self.where[key] == ONCE_GHOST or self.where[key] == AGAIN_GHOST
         move(self, key, AGAIN if known or self.coming[0] == key + 1 else ONCE)
         self.coming[0] = 0
 
-    def on_prefetch(self, key: int, event: Event) -> None:
+    def on_prefetch(self, key: int, pool: int, event: Event) -> None:
         """Enter ONCE: nothing has been used."""
         move(self, key, ONCE)
         self.coming[0] = 0
 
-    def on_evict(self, key: int, event: Event) -> None:
+    def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Become a ghost; the oldest goes where T1 and B1, with the key to come, outgrow C."""
-        pool = self.pool[key]
+        pool = pool
         first = 4 * pool
         once = self.where[key] == ONCE
         move(self, key, ONCE_GHOST if once else AGAIN_GHOST)

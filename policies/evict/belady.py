@@ -9,13 +9,28 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from specmd.core.event import Event, KeyArray, World
-from specmd.core.order.blocks import Blocks, enter, largest_evictable, leave, make_blocks, set_value
-from specmd.core.serve import Core
-from specmd.policy.registry import policy
+from specmd.policy import (
+    Blocks,
+    Core,
+    Event,
+    KeyArray,
+    World,
+    enter,
+    largest_evictable,
+    leave,
+    make_blocks,
+    policy,
+    set_value,
+)
 
 
-@policy("belady", source="Belady, IBM Systems Journal 5(2), 1966", needs=["future"])
+@policy(
+    "belady",
+    source="Belady, IBM Systems Journal 5(2), 1966",
+    needs=["future"],
+    compiled=True,
+    bypass="bypass",
+)
 class Belady(NamedTuple):
     """The clock of every resident key's next use."""
 
@@ -25,23 +40,19 @@ class Belady(NamedTuple):
     @classmethod
     def create(cls, world: World, *, bypass: bool = False) -> Belady:
         """Start empty; `bypass` is read by the run, as `--admission bypass` is."""
-        return cls(make_blocks(world.num_keys, world.pools), world.pool_of_keys())
+        return cls(make_blocks(world.num_keys, world.pools), world.pool)
 
-    def on_use(self, key: int, event: Event) -> None:
+    def on_use(self, key: int, pool: int, event: Event) -> None:
         """Rank by the use after this one."""
         set_value(self.next_use, key, event.next_use[key])
 
-    def on_insert(self, key: int, event: Event) -> None:
+    def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter by the next use."""
-        enter(self.next_use, self.pool[key], key, event.next_use[key])
+        enter(self.next_use, pool, key, event.next_use[key])
 
-    def on_prefetch(self, key: int, event: Event) -> None:
-        """Enter by the next use."""
-        enter(self.next_use, self.pool[key], key, event.next_use[key])
-
-    def on_evict(self, key: int, event: Event) -> None:
+    def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Leave."""
-        leave(self.next_use, self.pool[key], key)
+        leave(self.next_use, pool, key)
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Choose the latest next use."""

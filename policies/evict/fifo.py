@@ -8,13 +8,21 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from specmd.core.event import Event, KeyArray, World
-from specmd.core.order.lists import Lists, last_evictable, make_lists, push_front, unlink
-from specmd.core.serve import Core
-from specmd.policy.registry import policy
+from specmd.policy import (
+    Core,
+    Event,
+    KeyArray,
+    Lists,
+    World,
+    last_evictable,
+    make_lists,
+    policy,
+    push_front,
+    unlink,
+)
 
 
-@policy("fifo", source="Belady, IBM Systems Journal 5(2), 1966")
+@policy("fifo", source="Belady, IBM Systems Journal 5(2), 1966", compiled=True)
 class FIFO(NamedTuple):
     """Keys by arrival, the latest at the front."""
 
@@ -24,17 +32,13 @@ class FIFO(NamedTuple):
     @classmethod
     def create(cls, world: World) -> FIFO:
         """Build the empty queue."""
-        return cls(make_lists(world.num_keys, world.pools), world.pool_of_keys())
+        return cls(make_lists(world.num_keys, world.pools), world.pool)
 
-    def on_insert(self, key: int, event: Event) -> None:
+    def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter at the front."""
-        push_front(self.arrival, self.pool[key], key)
+        push_front(self.arrival, pool, key)
 
-    def on_prefetch(self, key: int, event: Event) -> None:
-        """Enter at the front."""
-        push_front(self.arrival, self.pool[key], key)
-
-    def on_evict(self, key: int, event: Event) -> None:
+    def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Leave the queue."""
         unlink(self.arrival, key)
 

@@ -12,13 +12,23 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from specmd.core.event import NOBODY, Event, IntArray, KeyArray, World
-from specmd.core.order.lists import Lists, make_lists, place_ordered, unlink
-from specmd.core.serve import Core, evictable
-from specmd.policy.registry import policy
+from specmd.policy import (
+    NOBODY,
+    Core,
+    Event,
+    IntArray,
+    KeyArray,
+    Lists,
+    World,
+    evictable,
+    make_lists,
+    place_ordered,
+    policy,
+    unlink,
+)
 
 
-@policy("layer_distance", source="SpecMD, arXiv:2602.03921")
+@policy("layer_distance", source="SpecMD, arXiv:2602.03921", compiled=True)
 class LayerDistance(NamedTuple):
     """One list a layer by last touch, the latest at the front; and use counts."""
 
@@ -45,20 +55,16 @@ class LayerDistance(NamedTuple):
         for i in range(event.start, event.stop):
             self.uses[event.keys[i]] += 1
 
-    def on_use(self, key: int, event: Event) -> None:
+    def on_use(self, key: int, pool: int, event: Event) -> None:
         """Move to the front of its layer."""
         unlink(self.layers, key)
         place_ordered(self.layers, self.layer[key], key, self.last, event.clock)
 
-    def on_insert(self, key: int, event: Event) -> None:
+    def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter at the front of its layer."""
         place_ordered(self.layers, self.layer[key], key, self.last, event.clock)
 
-    def on_prefetch(self, key: int, event: Event) -> None:
-        """Enter at the front of its layer."""
-        place_ordered(self.layers, self.layer[key], key, self.last, event.clock)
-
-    def on_evict(self, key: int, event: Event) -> None:
+    def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Leave its layer's list."""
         unlink(self.layers, key)
 

@@ -12,22 +12,27 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from specmd.core.event import NOBODY, Event, IntArray, KeyArray, World
-from specmd.core.order.lists import (
+from specmd.policy import (
+    NOBODY,
+    Core,
+    Event,
+    IntArray,
+    KeyArray,
     Lists,
+    World,
+    evictable,
     make_lists,
     place_ordered,
+    policy,
     push_front,
     splice_front,
     unlink,
 )
-from specmd.core.serve import Core, evictable
-from specmd.policy.registry import policy
 
 CYCLE, LAYER, FIFO, RECENT = range(4)
 
 
-@policy("least_stale", source="SpecMD, arXiv:2602.03921")
+@policy("least_stale", source="SpecMD, arXiv:2602.03921", compiled=True)
 class LeastStale(NamedTuple):
     """Lists by touch, latest at the front: one a layer, or for each pool stale and current."""
 
@@ -46,7 +51,7 @@ class LeastStale(NamedTuple):
         """Build the empty lists."""
         kind = {"cycle": CYCLE, "layer": LAYER, "fifo": FIFO, "recent": RECENT}[order]
         layer = (np.arange(world.num_keys) // world.num_experts).astype(np.uint32)
-        group = layer if kind <= LAYER else (world.pool_of_keys() * 2 + 1).astype(np.uint32)
+        group = layer if kind <= LAYER else (world.pool * 2 + 1).astype(np.uint32)
         count = world.num_layers if kind <= LAYER else world.pools * 2
         last = np.zeros(world.num_keys, np.int64)
         step = np.full(world.num_keys, -1, np.int64)
@@ -60,21 +65,17 @@ class LeastStale(NamedTuple):
                 splice_front(self.lists, 2 * pool + 1, 2 * pool)
         self.present[0] = event.step
 
-    def on_use(self, key: int, event: Event) -> None:
+    def on_use(self, key: int, pool: int, event: Event) -> None:
         """Become current; in FIFO order only the first touch of a step moves a key."""
         if self.order != FIFO or self.step[key] != event.step:
             unlink(self.lists, key)
             enter(self, key, event)
 
-    def on_insert(self, key: int, event: Event) -> None:
+    def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter as current."""
         enter(self, key, event)
 
-    def on_prefetch(self, key: int, event: Event) -> None:
-        """Enter as current: a prefetch touches."""
-        enter(self, key, event)
-
-    def on_evict(self, key: int, event: Event) -> None:
+    def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Leave the lists."""
         unlink(self.lists, key)
 

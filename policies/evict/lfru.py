@@ -11,12 +11,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.core.event import NOBODY, Event, FloatArray, IntArray, KeyArray, World
-from specmd.core.serve import Core, evictable
-from specmd.policy.registry import policy
+from specmd.policy import (
+    NOBODY,
+    Core,
+    Event,
+    FloatArray,
+    IntArray,
+    KeyArray,
+    World,
+    evictable,
+    policy,
+)
 
 
-@policy("lfru", source="vLLM pull request 37190; moe-cache-eval")
+@policy("lfru", source="vLLM pull request 37190; moe-cache-eval", compiled=True)
 class LFRU(NamedTuple):
     """Residents of pool p are at places `p * span` to `p * span + residents[p] - 1`."""
 
@@ -35,36 +43,29 @@ class LFRU(NamedTuple):
         numbers, keys = np.zeros(world.num_keys, np.int64), np.zeros(world.num_keys, np.uint32)
         arrays = (numbers, keys, np.zeros(world.num_keys), np.zeros(world.num_keys), keys.copy())
         residents = np.zeros(world.pools, np.int64)
-        return cls(*arrays, residents, world.pool_of_keys(), world.keys_per_pool)
+        return cls(*arrays, residents, world.pool, world.pool_span)
 
     def on_event(self, event: Event) -> None:
         """Count the use of every key of U."""
         for i in range(event.start, event.stop):
             self.uses[event.keys[i]] += 1
 
-    def on_use(self, key: int, event: Event) -> None:
+    def on_use(self, key: int, pool: int, event: Event) -> None:
         """Update the key's place."""
         self.uses_at[self.place[key]] = self.uses[key]
         self.last_at[self.place[key]] = event.clock
 
-    def on_insert(self, key: int, event: Event) -> None:
+    def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Take the next place of the pool."""
-        settle(self, key, self.pool[key] * self.span + self.residents[self.pool[key]])
-        self.residents[self.pool[key]] += 1
+        settle(self, key, pool * self.span + self.residents[pool])
+        self.residents[pool] += 1
         self.uses_at[self.place[key]] = self.uses[key]
         self.last_at[self.place[key]] = event.clock
 
-    def on_prefetch(self, key: int, event: Event) -> None:
-        """Take the next place, stamped but not used."""
-        settle(self, key, self.pool[key] * self.span + self.residents[self.pool[key]])
-        self.residents[self.pool[key]] += 1
-        self.uses_at[self.place[key]] = self.uses[key]
-        self.last_at[self.place[key]] = event.clock
-
-    def on_evict(self, key: int, event: Event) -> None:
+    def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Let the pool's last resident take the place."""
-        self.residents[self.pool[key]] -= 1
-        end = self.pool[key] * self.span + self.residents[self.pool[key]]
+        self.residents[pool] -= 1
+        end = pool * self.span + self.residents[pool]
         hole = self.place[key]
         self.uses_at[hole] = self.uses_at[end]
         self.last_at[hole] = self.last_at[end]

@@ -11,13 +11,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.core.event import Event, FloatArray, KeyArray, World
-from specmd.core.order.heap import Heap, drop, least_evictable, make_heap, put, settle_rank
-from specmd.core.serve import Core
-from specmd.policy.registry import policy
+from specmd.policy import (
+    Core,
+    Event,
+    FloatArray,
+    Heap,
+    KeyArray,
+    World,
+    drop,
+    least_evictable,
+    make_heap,
+    policy,
+    put,
+    settle_rank,
+)
 
 
-@policy("lfu", source="Aho, Denning and Ullman, JACM 18(1), 1971")
+@policy("lfu", source="Aho, Denning and Ullman, JACM 18(1), 1971", compiled=True)
 class LFU(NamedTuple):
     """Use counts, and a heap by (count, last touch)."""
 
@@ -30,28 +40,24 @@ class LFU(NamedTuple):
     def create(cls, world: World, *, resident: bool = False) -> LFU:
         """Build the empty heap."""
         heap = make_heap(world.num_keys, world.pools)
-        return cls(heap, np.zeros(world.num_keys), world.pool_of_keys(), int(resident))
+        return cls(heap, np.zeros(world.num_keys), world.pool, int(resident))
 
     def on_event(self, event: Event) -> None:
         """Count the use of every key of U, admitted or not."""
         for i in range(event.start, event.stop):
             self.uses[event.keys[i]] += 1.0
 
-    def on_use(self, key: int, event: Event) -> None:
+    def on_use(self, key: int, pool: int, event: Event) -> None:
         """Rank by the new count."""
-        settle_rank(self.heap, self.pool[key], key, self.uses[key], event.clock)
+        settle_rank(self.heap, pool, key, self.uses[key], event.clock)
 
-    def on_insert(self, key: int, event: Event) -> None:
+    def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter with the count so far."""
-        put(self.heap, self.pool[key], key, self.uses[key], event.clock)
+        put(self.heap, pool, key, self.uses[key], event.clock)
 
-    def on_prefetch(self, key: int, event: Event) -> None:
-        """Enter with the count so far."""
-        put(self.heap, self.pool[key], key, self.uses[key], event.clock)
-
-    def on_evict(self, key: int, event: Event) -> None:
+    def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Leave the heap; forget the count if it is of residents only."""
-        drop(self.heap, self.pool[key], key)
+        drop(self.heap, pool, key)
         if self.resident:
             self.uses[key] = 0.0
 

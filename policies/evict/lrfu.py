@@ -13,13 +13,24 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from specmd.core.event import Event, FloatArray, IntArray, KeyArray, World
-from specmd.core.order.heap import Heap, drop, least_evictable, make_heap, put, settle_rank
-from specmd.core.serve import Core
-from specmd.policy.registry import policy
+from specmd.policy import (
+    Core,
+    Event,
+    FloatArray,
+    Heap,
+    IntArray,
+    KeyArray,
+    World,
+    drop,
+    least_evictable,
+    make_heap,
+    policy,
+    put,
+    settle_rank,
+)
 
 
-@policy("lrfu", source="Lee et al., IEEE Transactions on Computers 50(12), 2001")
+@policy("lrfu", source="Lee et al., IEEE Transactions on Computers 50(12), 2001", compiled=True)
 class LRFU(NamedTuple):
     """The combined recency and frequency of each key, as of its last use."""
 
@@ -33,7 +44,7 @@ class LRFU(NamedTuple):
     def create(cls, world: World, *, decay: Annotated[float, Field(gt=0, le=1)] = 0.05) -> LRFU:
         """Build the empty heap."""
         heap, keys = make_heap(world.num_keys, world.pools), world.num_keys
-        return cls(heap, np.zeros(keys), np.zeros(keys, np.int64), world.pool_of_keys(), decay)
+        return cls(heap, np.zeros(keys), np.zeros(keys, np.int64), world.pool, decay)
 
     def on_event(self, event: Event) -> None:
         """Add one use to what is left of the earlier ones."""
@@ -43,23 +54,23 @@ class LRFU(NamedTuple):
             self.score[key] = 1.0 + self.score[key] * 2.0 ** (-self.decay * age)
             self.last[key] = event.clock
 
-    def on_use(self, key: int, event: Event) -> None:
+    def on_use(self, key: int, pool: int, event: Event) -> None:
         """Rank by the new score."""
         rank = log2(self.score[key]) + self.decay * self.last[key]
-        settle_rank(self.heap, self.pool[key], key, rank, event.clock)
+        settle_rank(self.heap, pool, key, rank, event.clock)
 
-    def on_insert(self, key: int, event: Event) -> None:
+    def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter with the score so far."""
         rank = log2(self.score[key]) + self.decay * self.last[key]
-        put(self.heap, self.pool[key], key, rank, event.clock)
+        put(self.heap, pool, key, rank, event.clock)
 
-    def on_prefetch(self, key: int, event: Event) -> None:
+    def on_prefetch(self, key: int, pool: int, event: Event) -> None:
         """Enter as if used now, without counting a use."""
-        put(self.heap, self.pool[key], key, self.decay * event.clock, event.clock)
+        put(self.heap, pool, key, self.decay * event.clock, event.clock)
 
-    def on_evict(self, key: int, event: Event) -> None:
+    def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Leave the heap; the score stays known."""
-        drop(self.heap, self.pool[key], key)
+        drop(self.heap, pool, key)
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Choose the least score."""

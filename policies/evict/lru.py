@@ -10,13 +10,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.core.event import Event, IntArray, KeyArray, World
-from specmd.core.order.lists import Lists, last_evictable, make_lists, place_ordered, unlink
-from specmd.core.serve import Core
-from specmd.policy.registry import policy
+from specmd.policy import (
+    Core,
+    Event,
+    IntArray,
+    KeyArray,
+    Lists,
+    World,
+    last_evictable,
+    make_lists,
+    place_ordered,
+    policy,
+    unlink,
+)
 
 
-@policy("lru", source="Mattson et al., IBM Systems Journal 9(2), 1970")
+@policy("lru", source="Mattson et al., IBM Systems Journal 9(2), 1970", compiled=True)
 class LRU(NamedTuple):
     """Keys by last touch, the latest at the front."""
 
@@ -28,22 +37,18 @@ class LRU(NamedTuple):
     def create(cls, world: World) -> LRU:
         """Build the empty order."""
         last = np.zeros(world.num_keys, np.int64)
-        return cls(make_lists(world.num_keys, world.pools), last, world.pool_of_keys())
+        return cls(make_lists(world.num_keys, world.pools), last, world.pool)
 
-    def on_use(self, key: int, event: Event) -> None:
+    def on_use(self, key: int, pool: int, event: Event) -> None:
         """Move to the front."""
         unlink(self.recency, key)
-        place_ordered(self.recency, self.pool[key], key, self.last, event.clock)
+        place_ordered(self.recency, pool, key, self.last, event.clock)
 
-    def on_insert(self, key: int, event: Event) -> None:
+    def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter at the front."""
-        place_ordered(self.recency, self.pool[key], key, self.last, event.clock)
+        place_ordered(self.recency, pool, key, self.last, event.clock)
 
-    def on_prefetch(self, key: int, event: Event) -> None:
-        """Enter at the front: a prefetch touches."""
-        place_ordered(self.recency, self.pool[key], key, self.last, event.clock)
-
-    def on_evict(self, key: int, event: Event) -> None:
+    def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Leave the order."""
         unlink(self.recency, key)
 

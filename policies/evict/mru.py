@@ -10,13 +10,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.core.event import NOBODY, Event, IntArray, KeyArray, World
-from specmd.core.order.lists import Lists, make_lists, place_ordered, unlink
-from specmd.core.serve import Core, evictable
-from specmd.policy.registry import policy
+from specmd.policy import (
+    NOBODY,
+    Core,
+    Event,
+    IntArray,
+    KeyArray,
+    Lists,
+    World,
+    evictable,
+    make_lists,
+    place_ordered,
+    policy,
+    unlink,
+)
 
 
-@policy("mru", source="Chou and DeWitt, VLDB 1985")
+@policy("mru", source="Chou and DeWitt, VLDB 1985", compiled=True)
 class MRU(NamedTuple):
     """Keys by last touch, the latest at the front; equal touches by ascending key."""
 
@@ -28,22 +38,18 @@ class MRU(NamedTuple):
     def create(cls, world: World) -> MRU:
         """Build the empty order."""
         last = np.zeros(world.num_keys, np.int64)
-        return cls(make_lists(world.num_keys, world.pools), last, world.pool_of_keys())
+        return cls(make_lists(world.num_keys, world.pools), last, world.pool)
 
-    def on_use(self, key: int, event: Event) -> None:
+    def on_use(self, key: int, pool: int, event: Event) -> None:
         """Move to the front."""
         unlink(self.recency, key)
-        place_ordered(self.recency, self.pool[key], key, self.last, event.clock)
+        place_ordered(self.recency, pool, key, self.last, event.clock)
 
-    def on_insert(self, key: int, event: Event) -> None:
+    def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter at the front."""
-        place_ordered(self.recency, self.pool[key], key, self.last, event.clock)
+        place_ordered(self.recency, pool, key, self.last, event.clock)
 
-    def on_prefetch(self, key: int, event: Event) -> None:
-        """Enter at the front."""
-        place_ordered(self.recency, self.pool[key], key, self.last, event.clock)
-
-    def on_evict(self, key: int, event: Event) -> None:
+    def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Leave the order."""
         unlink(self.recency, key)
 

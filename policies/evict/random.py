@@ -10,15 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.core.event import NOBODY, Event, IntArray, World
-from specmd.core.order.chance import below
-from specmd.core.serve import READY, Core, evictable
-from specmd.policy.registry import policy
+from specmd.policy import NOBODY, READY, Core, Event, IntArray, World, below, evictable, policy
 
 TRIES = 64
 
 
-@policy("random", source="Belady, IBM Systems Journal 5(2), 1966")
+@policy("random", source="Belady, IBM Systems Journal 5(2), 1966", compiled=True)
 class Random(NamedTuple):
     """Counts its draws; draws depend on the seed and on the count alone."""
 

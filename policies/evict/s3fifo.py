@@ -12,17 +12,29 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from specmd.core.event import NOBODY, Event, IntArray, KeyArray, World
-from specmd.core.order.lists import Lists, back, last_evictable, make_lists, push_front, unlink
-from specmd.core.serve import Core, evictable
-from specmd.policy.registry import policy
+from specmd.policy import (
+    NOBODY,
+    Core,
+    Event,
+    IntArray,
+    KeyArray,
+    Lists,
+    World,
+    back,
+    evictable,
+    last_evictable,
+    make_lists,
+    policy,
+    push_front,
+    unlink,
+)
 
 SMALL, MAIN, GHOST, NOWHERE = range(4)
 Share = Annotated[float, Field(gt=0, lt=1)]
 Moves = Annotated[int, Field(ge=1, le=3)]
 
 
-@policy("s3fifo", source="Yang et al., SOSP 2023")
+@policy("s3fifo", source="Yang et al., SOSP 2023", compiled=True)
 class S3FIFO(NamedTuple):
     """Per pool three lists, latest at the front: 3 * pool + SMALL, MAIN, GHOST."""
 
@@ -43,32 +55,32 @@ class S3FIFO(NamedTuple):
         limit = np.stack([first, np.maximum(1, slots - first), ghost], 1).reshape(-1)
         numbers = np.zeros(world.num_keys, np.int64)
         lists = make_lists(world.num_keys, 3 * world.pools)
-        pool, where = world.pool_of_keys(), np.full(world.num_keys, NOWHERE, np.int64)
+        pool, where = world.pool, np.full(world.num_keys, NOWHERE, np.int64)
         return cls(lists, where, numbers, np.zeros_like(limit), limit, pool, move)
 
-    def on_use(self, key: int, event: Event) -> None:
+    def on_use(self, key: int, pool: int, event: Event) -> None:
         """Count the use."""
         self.uses[key] = min(self.uses[key] + 1, 3)
 
-    def on_insert(self, key: int, event: Event) -> None:
+    def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter SMALL, or MAIN if remembered."""
         known = self.where[key] == GHOST
         leave(self, key)
         self.uses[key] = 0
         join(self, key, MAIN if known else SMALL)
 
-    def on_prefetch(self, key: int, event: Event) -> None:
+    def on_prefetch(self, key: int, pool: int, event: Event) -> None:
         """Enter SMALL: nothing has been proven yet."""
         leave(self, key)
         self.uses[key] = 0
         join(self, key, SMALL)
 
-    def on_evict(self, key: int, event: Event) -> None:
+    def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Leave; what leaves SMALL is remembered for a while."""
         small = self.where[key] == SMALL
         leave(self, key)
         if small:
-            first = 3 * self.pool[key]
+            first = 3 * pool
             if self.size[first + GHOST] >= self.limit[first + GHOST]:
                 leave(self, back(self.lists, first + GHOST))
             join(self, key, GHOST)

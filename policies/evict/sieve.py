@@ -10,13 +10,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.core.event import NOBODY, Event, KeyArray, World
-from specmd.core.order.lists import Lists, make_lists, push_front, unlink
-from specmd.core.serve import Core, evictable
-from specmd.policy.registry import policy
+from specmd.policy import (
+    NOBODY,
+    Core,
+    Event,
+    KeyArray,
+    Lists,
+    World,
+    evictable,
+    make_lists,
+    policy,
+    push_front,
+    unlink,
+)
 
 
-@policy("sieve", source="Zhang et al., NSDI 2024")
+@policy("sieve", source="Zhang et al., NSDI 2024", compiled=True)
 class Sieve(NamedTuple):
     """Keys by arrival, the latest at the front, and where the hand stands."""
 
@@ -30,26 +39,21 @@ class Sieve(NamedTuple):
         """Build the empty queue."""
         hand = np.arange(world.num_keys, world.num_keys + world.pools, dtype=np.uint32)
         visited = np.zeros(world.num_keys, np.uint32)
-        return cls(make_lists(world.num_keys, world.pools), visited, hand, world.pool_of_keys())
+        return cls(make_lists(world.num_keys, world.pools), visited, hand, world.pool)
 
-    def on_use(self, key: int, event: Event) -> None:
+    def on_use(self, key: int, pool: int, event: Event) -> None:
         """Mark as visited."""
         self.visited[key] = 1
 
-    def on_insert(self, key: int, event: Event) -> None:
+    def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter at the front, not visited."""
         self.visited[key] = 0
-        push_front(self.arrival, self.pool[key], key)
+        push_front(self.arrival, pool, key)
 
-    def on_prefetch(self, key: int, event: Event) -> None:
-        """Enter at the front, not visited."""
-        self.visited[key] = 0
-        push_front(self.arrival, self.pool[key], key)
-
-    def on_evict(self, key: int, event: Event) -> None:
+    def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Leave the queue; the hand moves on to the next newer key."""
-        if self.hand[self.pool[key]] == key:
-            self.hand[self.pool[key]] = self.arrival.prev[key]
+        if self.hand[pool] == key:
+            self.hand[pool] = self.arrival.prev[key]
         unlink(self.arrival, key)
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:

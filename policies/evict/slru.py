@@ -12,15 +12,26 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from specmd.core.event import NOBODY, Event, IntArray, KeyArray, World
-from specmd.core.order.lists import Lists, back, last_evictable, make_lists, push_front, unlink
-from specmd.core.serve import Core
-from specmd.policy.registry import policy
+from specmd.policy import (
+    NOBODY,
+    Core,
+    Event,
+    IntArray,
+    KeyArray,
+    Lists,
+    World,
+    back,
+    last_evictable,
+    make_lists,
+    policy,
+    push_front,
+    unlink,
+)
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-@policy("slru", source="Karedla, Love and Wherry, IEEE Computer 27(3), 1994")
+@policy("slru", source="Karedla, Love and Wherry, IEEE Computer 27(3), 1994", compiled=True)
 class SLRU(NamedTuple):
     """Per pool two lists, latest at the front: 2 * pool probation, 2 * pool + 1 protected."""
 
@@ -37,11 +48,11 @@ class SLRU(NamedTuple):
         limit = np.minimum(limit, np.maximum(world.capacity - 1, 0))
         lists = make_lists(world.num_keys, 2 * world.pools)
         size = np.zeros(world.pools, np.int64)
-        return cls(lists, np.zeros(world.num_keys, np.int64), size, limit, world.pool_of_keys())
+        return cls(lists, np.zeros(world.num_keys, np.int64), size, limit, world.pool)
 
-    def on_use(self, key: int, event: Event) -> None:
+    def on_use(self, key: int, pool: int, event: Event) -> None:
         """Go to the front of the protected segment; its last key makes room in probation."""
-        pool = self.pool[key]
+        pool = pool
         unlink(self.lists, key)
         if self.proven[key] == 0:
             if self.limit[pool] == 0:
@@ -57,18 +68,14 @@ class SLRU(NamedTuple):
             self.proven[key] = 1
         push_front(self.lists, 2 * pool + 1, key)
 
-    def on_insert(self, key: int, event: Event) -> None:
+    def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter at the front of probation."""
-        push_front(self.lists, 2 * self.pool[key], key)
+        push_front(self.lists, 2 * pool, key)
 
-    def on_prefetch(self, key: int, event: Event) -> None:
-        """Enter at the front of probation."""
-        push_front(self.lists, 2 * self.pool[key], key)
-
-    def on_evict(self, key: int, event: Event) -> None:
+    def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Leave the segment."""
         unlink(self.lists, key)
-        self.size[self.pool[key]] -= self.proven[key]
+        self.size[pool] -= self.proven[key]
         self.proven[key] = 0
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from specmd.core.event import Event, FloatArray, KeyArray, World
-from specmd.core.order.heap import Heap, drop, least_evictable, make_heap, put
-from specmd.core.serve import Core
-from specmd.policy.registry import policy
+from specmd.policy import (
+    Core,
+    Event,
+    FloatArray,
+    Heap,
+    KeyArray,
+    World,
+    drop,
+    least_evictable,
+    make_heap,
+    policy,
+    put,
+)
 
 
-@policy("static", source="Fiddler, arXiv:2402.07033", needs=["training"])
+@policy("static", source="Fiddler, arXiv:2402.07033", needs=["training"], compiled=True)
 class Static(NamedTuple):
     """Popularity in the training trace, and a heap by it."""
 
@@ -25,19 +34,15 @@ class Static(NamedTuple):
     @classmethod
     def create(cls, world: World) -> Static:
         """Build the empty heap."""
-        return cls(make_heap(world.num_keys, world.pools), world.popularity, world.pool_of_keys())
+        return cls(make_heap(world.num_keys, world.pools), world.popularity, world.pool)
 
-    def on_insert(self, key: int, event: Event) -> None:
+    def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter by popularity."""
-        put(self.heap, self.pool[key], key, self.popularity[key], 0)
+        put(self.heap, pool, key, self.popularity[key], 0)
 
-    def on_prefetch(self, key: int, event: Event) -> None:
-        """Enter by popularity."""
-        put(self.heap, self.pool[key], key, self.popularity[key], 0)
-
-    def on_evict(self, key: int, event: Event) -> None:
+    def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Leave the heap."""
-        drop(self.heap, self.pool[key], key)
+        drop(self.heap, pool, key)
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Choose the least popular."""

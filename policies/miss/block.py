@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from specmd.policy.registry import policy
-from specmd.policy.schedule import MissHandling
+from specmd.policy import MissHandling, policy
 
 
 @policy("block", axis="miss", source="baseline")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from specmd.policy.registry import policy
-from specmd.policy.schedule import MissHandling
+from specmd.policy import MissHandling, policy
 
 
 @policy("overlap", axis="miss", source="arXiv:2312.17238")

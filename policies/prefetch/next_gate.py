@@ -7,20 +7,31 @@ a batch, every token votes for its best `width` experts by rank.
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from pydantic import Field
 
-from specmd.core.event import Event, FloatArray, World
-from specmd.core.prefetch import Outlook, Proposals, propose
-from specmd.policy.registry import policy
+from specmd.policy import (
+    Count,
+    Event,
+    FloatArray,
+    Outlook,
+    Proposals,
+    Width,
+    World,
+    policy,
+    propose,
+)
 
-Count = Annotated[int, Field(ge=1)]
-Width = Annotated[int, Field(ge=0)]
 
-
-@policy("next_gate", axis="prefetch", source="arXiv:2312.17238", needs=["lookahead"])
+@policy(
+    "next_gate",
+    axis="prefetch",
+    source="arXiv:2312.17238",
+    needs=["lookahead"],
+    compiled=True,
+    ahead="depth",
+)
 class NextGate(NamedTuple):
     """Scratch for the scores of one layer."""
 

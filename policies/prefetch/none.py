@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from specmd.core.event import World
-from specmd.policy.registry import policy
+from specmd.policy import World, policy
 
 
 @policy("none", axis="prefetch", source="baseline")

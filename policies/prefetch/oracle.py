@@ -10,17 +10,23 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from specmd.core.event import Event, World
-from specmd.core.order.chance import below, fraction
-from specmd.core.prefetch import Outlook, Proposals, propose
-from specmd.policy.registry import policy
+from specmd.policy import (
+    Count,
+    Event,
+    Outlook,
+    Proposals,
+    Share,
+    World,
+    below,
+    fraction,
+    policy,
+    propose,
+)
 
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Extra = Annotated[int, Field(ge=0)]
 
 
-@policy("oracle", axis="prefetch", source="bound", needs=["future"])
+@policy("oracle", axis="prefetch", source="bound", needs=["future"], compiled=True, ahead="depth")
 class Oracle(NamedTuple):
     """Draws depend on the seed, the clock of the predicted event and the key alone."""
 

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from pydantic import Field
 
-from specmd.core.event import Event, FloatArray, IntArray, World
-from specmd.core.prefetch import Outlook, Proposals, propose
-from specmd.policy.registry import policy
+from specmd.policy import (
+    Count,
+    Event,
+    FloatArray,
+    IntArray,
+    Outlook,
+    Proposals,
+    Width,
+    World,
+    policy,
+    propose,
+)
 
-Count = Annotated[int, Field(ge=1)]
-Width = Annotated[int, Field(ge=0)]
 
-
-@policy("prev_token", axis="prefetch", source="baseline of most published predictors")
+@policy(
+    "prev_token",
+    axis="prefetch",
+    source="baseline of most published predictors",
+    compiled=True,
+    ahead="depth",
+)
 class PrevToken(NamedTuple):
     """The keys each layer used last, with their weight."""
 

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
-from pydantic import Field
-
-from specmd.core.event import Event, World
-from specmd.core.order.chance import mix
-from specmd.core.prefetch import Outlook, Proposals, propose
-from specmd.policy.registry import policy
-
-Count = Annotated[int, Field(ge=1)]
-Width = Annotated[int, Field(ge=0)]
+from specmd.policy import Count, Event, Outlook, Proposals, Width, World, mix, policy, propose
 
 
-@policy("random", axis="prefetch", source="control")
+@policy("random", axis="prefetch", source="control", compiled=True, ahead="depth")
 class RandomPrefetch(NamedTuple):
     """Draws depend on the seed, the clock and the depth alone."""
 

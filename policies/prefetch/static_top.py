@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from pydantic import Field
 
-from specmd.core.event import Event, KeyArray, World
-from specmd.core.prefetch import Outlook, Proposals, propose
-from specmd.policy.registry import policy
-
-Count = Annotated[int, Field(ge=1)]
-Width = Annotated[int, Field(ge=0)]
+from specmd.policy import Count, Event, KeyArray, Outlook, Proposals, Width, World, policy, propose
 
 
-@policy("static_top", axis="prefetch", source="baseline (BigMoeOnEdge)", needs=["training"])
+@policy(
+    "static_top",
+    axis="prefetch",
+    source="baseline (BigMoeOnEdge)",
+    needs=["training"],
+    compiled=True,
+    ahead="depth",
+)
 class StaticTop(NamedTuple):
     """Per layer its keys by falling popularity."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specmd.policy.registry import policy
+from specmd.policy import policy
 
 
 @policy("none", axis="route", source="baseline")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from specmd.policy.registry import policy
-from specmd.policy.schedule import Schedule
+from specmd.policy import Schedule, policy
 
 
 @policy("guard", axis="schedule", source="SpecMD evaluation contract, schedule S5")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from specmd.policy.registry import policy
-from specmd.policy.schedule import Schedule
+from specmd.policy import Schedule, policy
 
 
 @policy("priority", axis="schedule", source="MoE-Infinity, arXiv:2401.14361")

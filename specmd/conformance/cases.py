@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from specmd.conformance.watch import Violation, Watch, watched_class
-from specmd.core import serve as residency
+from specmd.conformance.watch import Violation, Watch, watched
+from specmd.core import hooks, prefetch
+from specmd.core import state as residency
 from specmd.core.event import World
-from specmd.core.kernel import as_lists, bind_plan, bind_replay, is_compiled
+from specmd.core.kernel import Kernel, as_lists
 from specmd.core.prefetch import Outlook, Proposals
-from specmd.core.serve import Chunk, Core
+from specmd.core.specialise import specialise
+from specmd.core.state import Chunk
 from specmd.policy.registry import Choice, choose
 from specmd.simulation.events import EventStream
 from specmd.trace import Trace, synthetic
@@ -66,21 +68,13 @@ def small_world(case: Case, needs: tuple[str, ...]) -> World:
     """Sizes of the small trace, with the pools of a case."""
     header = small_trace().header
     pools = header.num_layers if case.layered else 1
-    keys = header.num_layers * header.num_experts
     popularity = np.zeros(0)
     if "training" in needs:
         popularity = np.zeros((header.num_layers, header.num_experts))
         for layer in range(header.num_layers):
             np.add.at(popularity[layer], small_trace().expert_ids[:, layer], 1.0)
-    return World(
-        header.num_layers,
-        header.num_experts,
-        header.top_k,
-        pools,
-        np.minimum(np.full(pools, case.slots // pools), keys // pools),
-        case.seed,
-        popularity.reshape(-1),
-    )
+    slots = [case.slots // pools] * pools
+    return World.of(header, slots, seed=case.seed, popularity=popularity.reshape(-1))
 
 
 def watch_eviction(choice: Choice, case: Case) -> str:
@@ -88,22 +82,28 @@ def watch_eviction(choice: Choice, case: Case) -> str:
 
     Raises Violation where a rule is broken, and whatever the policy raises.
     """
-    needs, cls = choice.entry.needs, choice.entry.cls
+    needs = choice.needs
     world = small_world(case, needs)
     stream = EventStream(small_trace(), weights="weights" in needs, future="future" in needs)
-    core: Core = as_lists(residency.create_core(world, case.admission, case.guarded))
     link = Watch(world)
-    run = bind_replay(watched_class(cls), Watch, sequential=False, compiled=False)
-    policy, future = as_lists(choice.create(world)), stream.first_use.tolist()
+    kernel = Kernel(
+        world,
+        watched(choice),
+        link,
+        admission=case.admission,
+        guarded=case.guarded,
+        interpreted=True,
+        future=stream.first_use,
+    )
     for first, last in stream.stretches(0, stream.num_steps):
         chunk = stream.chunk(first, last)
         if case.prefetches:
             predictor = choose("prefetch", "random:depth=3,width=3")
             chunk = watch_proposals(predictor, case, chunk, stream, first, last)
         for part in _one_by_one(chunk) if case.blind else (chunk,):
-            run(core, policy, link, future, as_lists(part), world.num_experts)
-    link.conclude(core)
-    return "".join(f"{int(lane):08x}" for lane in core.digest)
+            kernel.run(part)
+    link.conclude(kernel.core)
+    return kernel.digest
 
 
 def watch_prefetches(choice: Choice, case: Case) -> str:
@@ -123,9 +123,9 @@ def watch_proposals(
     """Return a chunk with a prefetcher's proposals, each of which was looked at."""
     world = small_world(case, choice.entry.needs)
     prefetcher = choice.create(world)
-    if is_compiled(choice.entry.cls):
+    if choice.compiled:
         prefetcher = as_lists(prefetcher)
-    plan = bind_plan(choice.entry.cls, compiled=False)
+    plan = specialise(prefetch.plan, {hooks.predict: choice.cls.predict}, compiled=False)
     lookahead = np.zeros((0, 0, 0, 0), np.float32)
     if "lookahead" in choice.entry.needs:
         scores = small_trace().lookahead
@@ -141,9 +141,9 @@ def watch_proposals(
         listed = as_lists(part)
         outlook = Outlook(0, listed.start, listed.keys, token_start, 0, lookahead)
         begins = [0] * (events + 1)
-        plan(prefetcher, listed, outlook, world.num_layers, world.num_experts, 0, begins, proposals)
+        plan(prefetcher, listed, outlook, [], 0, begins, proposals)
         for event in range(events):
-            _look_at(proposals, begins[event], begins[event + 1], part.first_clock + event, world)
+            _look_at(proposals, begins[event], begins[event + 1], int(part.clock[0]) + event, world)
             starts.append(starts[-1] + begins[event + 1] - begins[event])
         for all_, new in zip(found, proposals[:3], strict=True):
             all_.extend(new[: begins[-1]])
@@ -175,7 +175,7 @@ def _one_by_one(chunk: Chunk) -> Iterator[Chunk]:
     for i in range(len(chunk.layer)):
         a, b = int(chunk.start[i]), int(chunk.start[i + 1])
         part = chunk._replace(
-            first_clock=chunk.first_clock + i,
+            clock=chunk.clock + i,
             step=chunk.step[i : i + 1],
             layer=chunk.layer[i : i + 1],
             phase=chunk.phase[i : i + 1],

@@ -25,10 +25,9 @@ from specmd.conformance.cases import (
     widest_event,
 )
 from specmd.conformance.watch import CAPACITY, COUNTERS, FETCHES, VICTIMS, Violation
-from specmd.core import serve as residency
-from specmd.core.kernel import POLICY_HOOKS, is_compiled
-from specmd.core.order.scan import rank
-from specmd.core.prefetch import predict
+from specmd.core import state as residency
+from specmd.core.hooks import predict, rank
+from specmd.core.kernel import POLICY_HOOKS
 from specmd.policy.registry import Choice, Entry
 from specmd.policy.schedule import MissHandling, Schedule
 from specmd.runs.counters import AccountingError, check
@@ -204,8 +203,6 @@ def _odd_hooks(cls: Any, hooks: Iterable[Callable[..., Any]]) -> str:
             return f"{name} is not a plain function: the core cannot call it"
     if "victim" in known and not hasattr(cls, "victim") and not hasattr(cls, "rank"):
         return "neither victim nor rank is defined"
-    if is_compiled(cls) and "victim" in known and not hasattr(cls, "victim"):
-        return "a NamedTuple has to define victim: rank alone is not compiled"
     return ""
 
 

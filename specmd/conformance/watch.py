@@ -7,17 +7,23 @@ ends the run: what follows would only be its echo.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from specmd.core import serve as residency
+from specmd.core import hooks
+from specmd.core import state as residency
 from specmd.core.event import NOBODY, Event, World
-from specmd.core.kernel import POLICY_HOOKS, Candidates, is_compiled
-from specmd.core.order.scan import least_ranked, rank
-from specmd.core.serve import Core, land
+from specmd.core.kernel import (
+    POLICY_HOOKS,
+    Maker,
+    as_lists,
+    bind_policy,
+    candidates,
+    may_leave,
+)
 from specmd.core.specialise import specialise
+from specmd.core.state import Core, land
 from specmd.runs.counters import AccountingError, check
 
 CAPACITY = "resident never above capacity"
@@ -102,21 +108,37 @@ class Watch:
             raise Violation(COUNTERS, str(error)) from None
 
 
-def watched_class(cls: type) -> type:
-    """Build a class with the hooks of a policy class, its `victim` under watch."""
-    ask = _question(cls)
+class Watched(NamedTuple):
+    """A policy whose every victim is looked at; what `Kernel` takes for a policy."""
+
+    choice: Maker
+    cls: type
+    compiled: bool = True  # its `victim` is called as that of a compiled class is
+
+    def create(self, world: World) -> Any:
+        """Build the policy, in lists where its class is in the compiled form."""
+        return as_lists(self.choice.create(world))
+
+
+def watched(choice: Maker) -> Watched:
+    """Put the `victim` of a policy under watch."""
+    cls = choice.cls
+    ask = bind_policy(choice)[hooks.victim]
+    if not hasattr(cls, "victim"):
+        ask = specialise(ask, {hooks.rank: cls.rank}, compiled=False)
+    elif not choice.compiled:
+        ask = cls.victim
 
     def victim(policy: Any, incoming: int, pool: int, core: Core, event: Event) -> int:
         key = ask(policy, incoming, pool, core, event)
-        may_leave = Candidates(core, pool)
-        if key == NOBODY:
-            able = next(iter(may_leave), None)
+        if key is None or key == NOBODY:
+            able = next(candidates(core, pool), None)
             if able is not None:
                 raise Violation(VICTIMS, f"victim named no key, though {able} may leave")
             return int(NOBODY)
         if not (isinstance(key, int) and 0 <= key < len(core.state)):
             raise Violation(VICTIMS, f"victim returned {key!r}, which is not a key")
-        if key not in may_leave:
+        if not may_leave(core, pool, key):
             why = "is not resident"
             if core.pool[key] != pool:
                 why = f"is of pool {core.pool[key]}, not {pool}"
@@ -125,20 +147,6 @@ def watched_class(cls: type) -> type:
             raise Violation(VICTIMS, f"victim returned key {key}, which {why}")
         return int(key)
 
-    hooks = {hook.__name__ for hook in POLICY_HOOKS} - {"victim"}
-    named = {name: getattr(cls, name) for name in hooks if hasattr(cls, name)}
-    return type(cls.__name__, (tuple,), {**named, "_fields": (), "victim": victim})
-
-
-def _question(cls: Any) -> Callable[..., Any]:
-    """How a class is asked for a victim: as the core does, see specmd.core.kernel."""
-    if not hasattr(cls, "victim"):
-        return specialise(least_ranked, {rank: cls.rank}, compiled=False)
-    if is_compiled(cls):
-        return cls.victim  # type: ignore[no-any-return]
-
-    def ask(policy: Any, incoming: int, pool: int, core: Core, event: Event) -> Any:
-        key = policy.victim(Candidates(core, pool), incoming, event)
-        return NOBODY if key is None else key
-
-    return ask
+    names = {hook.__name__ for hook in POLICY_HOOKS} - {"victim"}
+    named = {name: getattr(cls, name) for name in names if hasattr(cls, name)}
+    return Watched(choice, type(cls.__name__, (), {**named, "victim": victim}))

@@ -7,8 +7,8 @@ delimit this event's part. Knowledge a policy did not declare as a need is an em
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,16 +25,52 @@ NEVER = 1 << 62
 NOBODY: Any = np.uint32(0xFFFFFFFF)  # no key, no slot; the type of a key in compiled code
 
 
+class Sizes(Protocol):
+    """What a world takes from the header of a trace."""
+
+    @property
+    def num_layers(self) -> int: ...  # noqa: D102 - MoE layers
+    @property
+    def num_experts(self) -> int: ...  # noqa: D102 - of a layer
+    @property
+    def top_k(self) -> int: ...  # noqa: D102 - experts a token chooses in a layer
+
+
 class World(NamedTuple):
-    """What is fixed for a run: sizes, the pools, and what the policy's needs brought along."""
+    """What is fixed for a run: sizes, the pools, and what a policy's needs brought along."""
 
     num_layers: int
     num_experts: int
     top_k: int
-    pools: int
     capacity: IntArray  # (pools,) slots
+    pool: KeyArray  # (keys,) pool of each key
     seed: int
     popularity: FloatArray  # (keys,) uses a step in the training trace; empty unless needed
+
+    @classmethod
+    def of(
+        cls,
+        sizes: Sizes,
+        capacity: Sequence[int],
+        *,
+        seed: int = 0,
+        popularity: FloatArray | None = None,
+    ) -> World:
+        """Build the world of a model's sizes and the slots of each pool.
+
+        One pool holds all keys; as many as there are layers hold a layer's keys each. A pool is cut
+        to the keys that may enter it.
+        """
+        keys, pools = sizes.num_layers * sizes.num_experts, len(capacity)
+        return cls(
+            sizes.num_layers,
+            sizes.num_experts,
+            sizes.top_k,
+            np.minimum(np.asarray(capacity, np.int64), keys // pools),
+            (np.arange(keys) // (keys // pools)).astype(np.uint32),
+            seed & 0x7FFFFFFF,
+            np.zeros(0) if popularity is None else np.asarray(popularity, np.float64),
+        )
 
     @property
     def num_keys(self) -> int:
@@ -42,21 +78,14 @@ class World(NamedTuple):
         return self.num_layers * self.num_experts
 
     @property
-    def keys_per_pool(self) -> int:
-        """Keys that may enter one pool; pool p holds the keys from `p * keys_per_pool` on."""
-        return self.num_keys // self.pools
+    def pools(self) -> int:
+        """Number of pools."""
+        return len(self.capacity)
 
-    def pool_of_keys(self) -> KeyArray:
-        """Pool of every key, shape (keys,)."""
-        return _pool_of_keys(self.num_keys, self.pools)
-
-
-@lru_cache(maxsize=8)
-def _pool_of_keys(num_keys: int, pools: int) -> KeyArray:
-    """One array for all who ask: kernels read it often, and it should be in cache once."""
-    pool = (np.arange(num_keys) // (num_keys // pools)).astype(np.uint16)
-    pool.setflags(write=False)
-    return pool
+    @property
+    def pool_span(self) -> int:
+        """Keys that may enter the largest pool: the room a table by pool gives to each."""
+        return int(np.bincount(self.pool).max())
 
 
 class Event(NamedTuple):
@@ -70,7 +99,44 @@ class Event(NamedTuple):
     stop: int
     keys: KeyArray  # key ids
     tokens: KeyArray  # tokens of the step that chose the key
-    gates: FloatArray  # summed router weight of the key; empty if the trace has none
+    gates: FloatArray  # summed router weight of the key; empty unless needed
     num_layers: int
     num_experts: int
     next_use: IntArray  # (keys,) clock of the next use after this event; empty unless needed
+
+
+def event_at(chunk: Any, index: int, future: IntArray) -> Event:
+    """Build an event of a chunk (`specmd.core.state.Chunk`); nothing else builds events."""
+    return Event(
+        chunk.clock[0] + index,
+        chunk.step[index],
+        chunk.layer[index],
+        chunk.phase[index],
+        chunk.start[index],
+        chunk.start[index + 1],
+        chunk.keys,
+        chunk.tokens,
+        chunk.gates,
+        chunk.num_layers,
+        chunk.num_experts,
+        future,
+    )
+
+
+def access_at(chunk: Any, index: int, i: int, future: IntArray) -> Event:
+    """Build the event that one access of a chunk is by itself, in sequential replay."""
+    event = event_at(chunk, index, future)
+    return Event(
+        chunk.clock[0] + i,
+        event.step,
+        event.layer,
+        event.phase,
+        i,
+        i + 1,
+        event.keys,
+        event.tokens,
+        event.gates,
+        event.num_layers,
+        event.num_experts,
+        event.next_use,
+    )

@@ -11,17 +11,17 @@ from typing import NamedTuple
 import numpy as np
 
 from specmd.core.event import Event, IntArray
-from specmd.core.serve import Core, land
+from specmd.core.state import Core, land
 
 
-class Immediate(NamedTuple):
+class InstantLink(NamedTuple):
     """Prefetches under way: `pending[:count[0]]`."""
 
     pending: IntArray
     count: IntArray  # type: ignore[assignment]
 
     @classmethod
-    def create(cls, num_keys: int) -> Immediate:
+    def create(cls, num_keys: int) -> InstantLink:
         """Build an idle link."""
         return cls(np.zeros(num_keys, np.uint32), np.zeros(1, np.int64))
 

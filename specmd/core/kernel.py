@@ -1,124 +1,321 @@
-"""Bind the residency core to a policy and a link, compiled or interpreted.
+"""The kernel: the core bound to a policy, a prefetcher and a link, compiled or interpreted inside.
 
-A policy whose class is a NamedTuple of arrays and numbers is compiled. Any other class, with
-whatever Python objects it likes, is interpreted: the same core then runs over Python lists, which
-Python indexes several times faster than arrays.
+A policy that declares itself compiled (a NamedTuple of arrays and numbers) runs at native speed.
+Any other, with whatever Python objects it likes, is interpreted: the same core then runs over
+Python lists, which Python indexes several times faster than arrays. Callers never ask which.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from specmd.core import hooks as policy_hooks
-from specmd.core import link_hooks
-from specmd.core import prefetch as prefetching
-from specmd.core import serve as residency
-from specmd.core.event import NOBODY, Event
-from specmd.core.specialise import specialise
-
-POLICY_HOOKS: tuple[Callable[..., Any], ...] = (
-    policy_hooks.on_event,
-    policy_hooks.on_use,
-    policy_hooks.on_insert,
-    policy_hooks.on_prefetch,
-    policy_hooks.on_evict,
-    policy_hooks.victim,
-)
-_NOBODY = int(NOBODY)
-LINK_HOOKS: tuple[Callable[..., Any], ...] = (
-    link_hooks.settle,
-    link_hooks.promote,
-    link_hooks.withdraw,
-    link_hooks.reclaim,
-    link_hooks.await_landing,
-    link_hooks.fetch,
-    link_hooks.prefetch,
-    link_hooks.execute,
+from specmd.core import hooks, prefetch, serve
+from specmd.core.event import NOBODY, Event, IntArray, World
+from specmd.core.order.scan import least_ranked
+from specmd.core.specialise import Function, is_cheaper_interpreted, specialise, specialise_frozen
+from specmd.core.state import (
+    EMPTY,
+    FETCHED_EVER,
+    FORCED,
+    NUM_COUNTERS,
+    PREFETCH_ISSUED,
+    PREFETCH_WASTED,
+    PREFETCHED,
+    READY,
+    USED,
+    Chunk,
+    Core,
+    create_core,
+    evictable,
 )
 
-
-def is_compiled(cls: type) -> bool:
-    """Whether a policy class is in the compiled form: a NamedTuple."""
-    return issubclass(cls, tuple) and hasattr(cls, "_fields")
-
-
-def bind_replay(
-    policy: type, link: type, *, sequential: bool, compiled: bool
-) -> Callable[..., None]:
-    """Return `residency.run` (or `run_sequential`) for a policy class and a link class."""
-    entry = residency.run_sequential if sequential else residency.run
-    return specialise(entry, bind_hooks(policy, link), compiled)
-
-
-def bind_hooks(policy: type, link: type) -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Return what the names stand for by which the core calls a policy and a link."""
-    bindings: dict[Callable[..., Any], Callable[..., Any]] = {
-        hook: getattr(link, hook.__name__, hook) for hook in LINK_HOOKS
-    }
-    for hook in POLICY_HOOKS:
-        bindings[hook] = getattr(policy, hook.__name__, hook)
-    if not hasattr(policy, "victim"):
-        bindings[policy_hooks.victim] = _least_ranked(policy)
-    elif not is_compiled(policy):
-        bindings[policy_hooks.victim] = _ask_with_candidates
-    return bindings
+POLICY_HOOKS: tuple[Function, ...] = (
+    hooks.on_event,
+    hooks.on_use,
+    hooks.on_insert,
+    hooks.on_prefetch,
+    hooks.on_evict,
+    hooks.victim,
+)
+LINK_HOOKS: tuple[Function, ...] = (
+    hooks.settle,
+    hooks.promote,
+    hooks.withdraw,
+    hooks.reclaim,
+    hooks.await_landing,
+    hooks.fetch,
+    hooks.prefetch,
+    hooks.execute,
+)
 
 
-def bind_plan(prefetcher: type, *, compiled: bool) -> Callable[..., int]:
-    """Return `prefetching.plan` for a prefetcher class."""
-    return specialise(prefetching.plan, bind_predict(prefetcher), compiled)
+class Maker(Protocol):
+    """A policy that has been chosen (see `specmd.policy.Choice`)."""
+
+    @property
+    def cls(self) -> Any: ...  # noqa: D102 - its class
+    @property
+    def compiled(self) -> bool: ...  # noqa: D102 - whether its class is in the compiled form
+    def create(self, world: World) -> Any: ...  # noqa: D102 - its state
 
 
-def bind_predict(prefetcher: type) -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Return what the name stands for by which a prefetcher is asked."""
-    return {prefetching.predict: prefetcher.predict}  # type: ignore[attr-defined]
+class Kernel:
+    """One cache: the state of the core, of its eviction policy and of its link.
 
+    Args:
+        world: sizes, pools, seed.
+        evict: the eviction policy.
+        link: what brings the keys; a NamedTuple of arrays where the kernel may be compiled.
+        admission: FORCED, BYPASS or NEVER_ADMIT.
+        guarded: whether prefetches are kept from evicting nearer ones.
+        resident: start with every key there.
+        sequential: serve access by access.
+        interpreted: run as Python even what could be compiled.
+        accesses: how many are to be served: so few may cost less than compiling. None: very many.
+        future: (keys,) clock of each key's first use, where the policy knows the future.
+        also: further functions to put in the place of others of the core, interpreted.
 
-class Candidates:
-    """The keys of a pool that may leave now, as an ordinary Python policy sees them.
-
-    Iterating gives them by falling key, so that the first of equals is the one the tie rule
-    evicts; `key in candidates` is the cheap test for policies that keep an order of their own.
     """
 
-    __slots__ = ("_core", "_pool")
+    def __init__(
+        self,
+        world: World,
+        evict: Maker,
+        link: Any,
+        *,
+        admission: int = FORCED,
+        guarded: bool = False,
+        resident: bool = False,
+        sequential: bool = False,
+        interpreted: bool = False,
+        accesses: int | None = None,
+        future: IntArray | None = None,
+        also: Mapping[Function, Function] | None = None,
+    ) -> None:
+        self.world, self._evict, self._resident = world, evict, resident
+        self._bindings = {**bind_policy(evict), **bind_link(type(link)), **(also or {})}
+        entry = serve.run_sequential if sequential else serve.run
+        self.compiled = (
+            evict.compiled
+            and not interpreted
+            and not is_cheaper_interpreted(entry, self._bindings, accesses)
+        )
+        self._run = specialise(entry, self._bindings, self.compiled)
+        self._settings = admission, guarded
+        self.link = self._form(link)
+        self.future = self._form(np.zeros(0, np.int64) if future is None else future.copy())
+        self.core, self.policy = self._fresh()
 
-    def __init__(self, core: residency.Core, pool: int) -> None:
-        self._core = core
-        self._pool = pool
+    def _form(self, value: Any) -> Any:
+        return value if self.compiled else as_lists(value)
 
-    def __contains__(self, key: Any) -> bool:
-        core = self._core
-        if core.hold[key] or core.state[key] != residency.READY or core.pool[key] != self._pool:
-            return False
-        return core.guard[0] < 0 or residency.evictable(core, key)
+    def _fresh(self) -> tuple[Core, Any]:
+        core = create_core(self.world, *self._settings)
+        if self._resident:
+            core.state[:] = READY
+            core.mark[:] = FETCHED_EVER | USED
+        return self._form(core), self._form(self._evict.create(self.world))
 
-    def __iter__(self) -> Iterator[int]:
-        return (key for key in range(len(self._core.state) - 1, -1, -1) if key in self)
+    def run(self, chunk: Chunk) -> None:
+        """Serve the events of a chunk in order."""
+        self._run(self.core, self.policy, self.link, self.future, self._form(chunk))
+
+    def bind_one(self, entry: Function, chunk: Chunk) -> Callable[[], int]:
+        """Return what serves the one event of a chunk, whose arrays are filled anew each time.
+
+        Args:
+            entry: a function of core, policy, link, future and chunk (see `specmd.live.core`).
+            chunk: its arrays stay where they are.
+
+        """
+        if self.compiled:
+            state = (self.core, self.policy, self.link, self.future, chunk)
+            return specialise_frozen(entry, self._bindings, state)
+        run = specialise(entry, self._bindings, compiled=False)
+        return lambda: run(self.core, self.policy, self.link, self.future, as_lists(chunk))
+
+    def empty(self) -> None:
+        """Empty the cache, and the policy's memory; counts, digest, what was ever fetched stay."""
+        self.write_off()
+        old, (core, self.policy) = self.core, self._fresh()
+        self.link.drain()
+        for key, mark in enumerate(old.mark):
+            core.mark[key] |= mark & FETCHED_EVER
+        self.core = core._replace(counters=old.counters, digest=old.digest)
+
+    def forget_counts(self) -> None:
+        """Count from zero; prefetches still unused count as issued."""
+        unused = self.unused_prefetches()
+        for i in range(len(self.core.counters)):
+            self.core.counters[i] = 0
+        self.core.counters[self._decode_row + PREFETCH_ISSUED] = unused
+
+    def write_off(self) -> None:
+        """Count the prefetches that ended unused, in the row of the first decode layer."""
+        self.core.counters[self._decode_row + PREFETCH_WASTED] += self.unused_prefetches()
+
+    def unused_prefetches(self) -> int:
+        """Count the prefetched keys that have not been used in their present stay."""
+        return sum(
+            state != EMPTY and mark & (USED | PREFETCHED) == PREFETCHED
+            for state, mark in zip(self.core.state, self.core.mark, strict=True)
+        )
+
+    @property
+    def _decode_row(self) -> int:
+        return self.world.num_layers * NUM_COUNTERS
+
+    @property
+    def counters(self) -> npt.NDArray[np.int64]:
+        """Counters (2 phases, layers, NUM_COUNTERS), see `specmd.core.state`."""
+        shape = (2, self.world.num_layers, NUM_COUNTERS)
+        return np.array(self.core.counters, np.int64).reshape(shape)
+
+    @property
+    def final_counters(self) -> npt.NDArray[np.int64]:
+        """Counters as of a run that ends now: prefetches not used so far count as wasted."""
+        counters = self.counters
+        counters[1, 0, PREFETCH_WASTED] += self.unused_prefetches()
+        return counters
+
+    @property
+    def digest(self) -> str:
+        """Hash of all decisions so far, the same in every engine."""
+        return "".join(f"{int(lane):08x}" for lane in self.core.digest)
 
 
-def _ask_with_candidates(
-    policy: Any, incoming: int, pool: int, core: residency.Core, event: Event
-) -> int:
-    candidates = Candidates(core, pool)
-    key = policy.victim(candidates, incoming, event)
-    if key is None:
+class Planner:
+    """A prefetcher, asked event by event, compiled or interpreted.
+
+    Args:
+        world: sizes, seed.
+        maker: the prefetcher.
+        interpreted: run as Python even what could be compiled.
+        accesses: how many there are to come; None: very many.
+
+    """
+
+    def __init__(
+        self,
+        world: World,
+        maker: Maker,
+        *,
+        interpreted: bool = False,
+        accesses: int | None = None,
+    ) -> None:
+        self._bindings = {hooks.predict: maker.cls.predict}
+        self.compiled = (
+            maker.compiled
+            and not interpreted
+            and not is_cheaper_interpreted(prefetch.plan, self._bindings, accesses)
+        )
+        self._plan = specialise(prefetch.plan, self._bindings, self.compiled)
+        self._prefetcher = maker.create(world)
+        if maker.compiled and not self.compiled:
+            self._prefetcher = as_lists(self._prefetcher)
+        self._none = np.zeros(0, np.int64)
+        self._space = 4 * world.num_keys
+
+    def plan(self, chunk: Chunk, outlook: prefetch.Outlook) -> Chunk:
+        """Return the chunk with the prefetcher's proposals for each of its events."""
+        events, done = len(chunk.layer), 0
+        self._space = max(self._space, 8 * events)
+        made, starts = prefetch.make_proposals(self._space), np.zeros(events + 1, np.int64)
+        while done < events:
+            arguments: Any = (chunk, outlook, self._none, done, starts, made)
+            if self.compiled:
+                done = self._plan(self._prefetcher, *arguments)
+            else:
+                listed = as_lists(arguments)
+                done = self._plan(self._prefetcher, *listed)
+                for array, values in zip((*made, starts), (*listed[-1], listed[-2]), strict=True):
+                    array[:] = values
+            if done < events:
+                self._space *= 2
+                wider = prefetch.make_proposals(self._space)
+                for array, old in zip(wider, made, strict=True):
+                    array[: len(old)] = old
+                made = wider
+        return chunk._replace(
+            prefetch_start=starts,
+            prefetch_keys=made.key,
+            prefetch_due=made.due,
+            prefetch_score=made.score,
+        )
+
+    def bind_one(
+        self, entry: Function, chunk: Chunk, token_start: IntArray, made: prefetch.Proposals
+    ) -> Callable[[Any], None]:
+        """Return what plans the one event of a chunk, given lookahead scores.
+
+        Args:
+            entry: a function of prefetcher, chunk, token starts, proposals and scores.
+            chunk: of one event; the proposals become its own.
+            token_start: (2,) 0 and the tokens of the step.
+            made: the proposals.
+
+        """
+        if self.compiled:
+            state = (self._prefetcher, chunk, token_start, made)
+            return specialise_frozen(entry, self._bindings, state)
+        run = specialise(entry, self._bindings, compiled=False)
+
+        def plan(scores: Any) -> None:
+            listed = as_lists((chunk, token_start, made))
+            run(self._prefetcher, *listed, scores)
+            for array, values in zip(made, listed[2], strict=True):
+                array[:] = values
+            chunk.prefetch_start[1] = made.count[0]
+
+        return plan
+
+
+def bind_link(link: type) -> dict[Function, Function]:
+    """Return what the names stand for by which the core calls a link."""
+    return {hook: getattr(link, hook.__name__, hook) for hook in LINK_HOOKS}
+
+
+def bind_policy(maker: Maker) -> dict[Function, Function]:
+    """Return what the names stand for by which the core calls an eviction policy."""
+    cls = maker.cls
+    found = {hook: getattr(cls, hook.__name__, hook) for hook in POLICY_HOOKS}
+    if not hasattr(cls, "on_prefetch"):
+        found[hooks.on_prefetch] = found[hooks.on_insert]
+    if not hasattr(cls, "victim"):
+        found |= {hooks.victim: least_ranked, hooks.rank: cls.rank}
+    elif not maker.compiled:
+        found[hooks.victim] = _checked
+    return found
+
+
+def candidates(core: Core, pool: int) -> Iterator[int]:
+    """Iterate over the keys of a pool that may leave now, by falling key.
+
+    The first of equals is then the one that the tie rule evicts. For policies in plain Python.
+    """
+    return (key for key in range(len(core.state) - 1, -1, -1) if may_leave(core, pool, key))
+
+
+def may_leave(core: Core, pool: int, key: int) -> bool:
+    """Tell whether a key is resident in a pool and may leave it now."""
+    return core.state[key] == READY and core.pool[key] == pool and bool(evictable(core, key))
+
+
+def _checked(policy: Any, incoming: int, pool: int, core: Core, event: Event) -> int:
+    """Ask a policy in plain Python, and look at what it says."""
+    key = policy.victim(incoming, pool, core, event)
+    if key is None or key == NOBODY:
         return _NOBODY
-    if not isinstance(key, int) or not 0 <= key < len(core.state) or key not in candidates:
+    if not isinstance(key, int) or not 0 <= key < len(core.state) or not may_leave(core, pool, key):
         raise ValueError(f"{type(policy).__name__}.victim returned {key!r}, not a candidate")
     return key
 
 
-def _least_ranked(policy: type) -> Callable[..., int]:
-    """Victim by full scan for policies that only define `rank` (smallest leaves first)."""
-    from specmd.core.order.scan import least_ranked, rank
-
-    if not hasattr(policy, "rank"):
-        raise TypeError(f"policy {policy.__name__} defines neither victim nor rank")
-    return specialise(least_ranked, {rank: policy.rank}, compiled=False)
+_NOBODY = int(NOBODY)
 
 
 def as_lists(value: Any) -> Any:

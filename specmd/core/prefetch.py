@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from specmd.core.event import Event, FloatArray, IntArray, KeyArray
-from specmd.core.serve import Chunk
+from specmd.core.event import FloatArray, IntArray, KeyArray, event_at
+from specmd.core.hooks import predict
+from specmd.core.state import Chunk
 
 
 class Proposals(NamedTuple):
@@ -25,19 +26,23 @@ class Proposals(NamedTuple):
     count: IntArray  # type: ignore[assignment]  # [proposals, first of the open event]
 
 
+def make_proposals(space: int) -> Proposals:
+    """Build room for so many proposals."""
+    keys, clocks = np.zeros(space, np.uint32), np.zeros(space, np.int64)
+    return Proposals(keys, clocks, np.zeros(space), np.zeros(2, np.int64))
+
+
 class Outlook(NamedTuple):
     """What lies beyond the event itself, for the prefetchers that declared the need."""
 
     index: int  # type: ignore[assignment]  # of the event in its stretch
-    start: IntArray  # (events ahead + 1,) where each coming event's keys begin: need `future`
+    start: (
+        IntArray  # (events ahead + 1,) where each coming event's keys begin; empty unless `future`
+    )
     keys: KeyArray
     token_start: IntArray  # (steps + 1,) tokens of each step, from the stretch's first step on
     first_step: int
     lookahead: npt.NDArray[np.float32]  # (tokens, layers, depth, experts): need `lookahead`
-
-
-def predict(prefetcher: Any, event: Event, outlook: Outlook, proposals: Proposals) -> None:
-    """Learn from an event and propose keys: a name to be bound (see specmd.core.specialise)."""
 
 
 def propose(proposals: Proposals, key: int, due: int, score: float) -> None:
@@ -76,30 +81,15 @@ def plan(
     prefetcher: Any,
     chunk: Chunk,
     outlook: Outlook,
-    num_layers: int,
-    experts: int,
+    none: IntArray,
     begin: int,
     starts: IntArray,
     proposals: Proposals,
 ) -> int:
     """Let a prefetcher run over events from `begin` on; return where its space ran out."""
     for index in range(begin, len(chunk.layer)):
-        if len(proposals.key) - proposals.count[0] < num_layers * experts:
+        if len(proposals.key) - proposals.count[0] < chunk.num_layers * chunk.num_experts:
             return index
-        event = Event(
-            chunk.first_clock + index,
-            chunk.step[index],
-            chunk.layer[index],
-            chunk.phase[index],
-            chunk.start[index],
-            chunk.start[index + 1],
-            chunk.keys,
-            chunk.tokens,
-            chunk.gates,
-            num_layers,
-            experts,
-            chunk.next_use,
-        )
         here = Outlook(
             index,
             outlook.start,
@@ -109,7 +99,7 @@ def plan(
             outlook.lookahead,
         )
         proposals.count[1] = proposals.count[0]
-        predict(prefetcher, event, here, proposals)
+        predict(prefetcher, event_at(chunk, index, none), here, proposals)
         rank_proposals(proposals)
         starts[index + 1] = proposals.count[0]
     return len(chunk.layer)

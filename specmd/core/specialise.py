@@ -1,6 +1,6 @@
-"""One source, two ways to run it: specialise the residency core for a policy and a link.
+"""One source, two ways to run it: specialise the core for a policy and a link.
 
-The core (`specmd.core.serve`) calls its policy and its link by the names of placeholder functions.
+The core (`specmd.core.serve`) calls its policy and its link by the names in `specmd.core.hooks`.
 `specialise` rebuilds the functions reachable from an entry point with those placeholders replaced,
 either as they are (interpreted: any Python policy, a debugger works) or each compiled by numba
 (native speed, policy and link inlined). Only the entry point is cached on disk: numba does not
@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.metadata
 import inspect
 import os
-import sys
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
@@ -23,6 +23,9 @@ from typing import Any
 import numpy as np
 
 Function = Callable[..., Any]
+
+on_wait: Callable[[str], None] = lambda what: None  # noqa: E731
+"""Called with what is waited for when that takes seconds; the command line says it."""
 
 
 def cache_home() -> Path:
@@ -43,31 +46,66 @@ def specialise(
     return _specialise(entry, tuple(bindings.items()), compiled)
 
 
-def specialise_held(
-    entry: Function, bindings: Mapping[Function, Function], held: tuple[Any, ...]
+def specialise_frozen(
+    entry: Function, bindings: Mapping[Function, Function], frozen: tuple[Any, ...]
 ) -> Function:
     """Compile `entry` with its leading arguments read once (see `specmd.core.frozen_args`).
 
-    Returns a function of the other arguments. The held arrays may change, be replaced they may not.
+    Returns a function of the other arguments. The frozen arrays may change, be replaced they may
+    not.
     """
     numba: Any = importlib.import_module("numba")
-    holding: Any = importlib.import_module("specmd.core.frozen_args")
-    call, keep = _specialise_held(entry, tuple(bindings.items()), numba.typeof(held))
-    bound = partial(call, holding.hold(keep, held))
-    vars(bound)["held"] = held  # alive as long as what was made of it
+    freezing: Any = importlib.import_module("specmd.core.frozen_args")
+    call, keep = _specialise_frozen(entry, tuple(bindings.items()), numba.typeof(frozen))
+    bound = partial(call, freezing.hold(keep, frozen))
+    vars(bound)["frozen"] = frozen  # alive as long as what was made of it
     return bound
 
 
 @cache
-def _specialise_held(
+def _specialise_frozen(
     entry: Function, bindings: tuple[tuple[Function, Function], ...], kind: Any
 ) -> tuple[Function, Function]:
-    holding: Any = importlib.import_module("specmd.core.frozen_args")
-    graph = _Graph({**dict(bindings), holding.entry: entry})
+    freezing: Any = importlib.import_module("specmd.core.frozen_args")
+    graph = _Graph({**dict(bindings), freezing.entry: entry})
     # What numba keeps of `keep` names the types, too: one folder for each, like `call`'s own.
-    own = str(kind), _digest(graph.reachable(holding.call_held))
-    call = _compile(graph, holding.call_held, *own, thaw=holding.make_thaw(kind))
-    return call, _compile(_Graph({}), holding.keep, *own)
+    own = str(kind), _digest(graph.reachable(freezing.call_held))
+    call = _compile(graph, freezing.call_held, *own, thaw=freezing.make_thaw(kind))
+    return call, _compile(_Graph({}), freezing.keep, *own)
+
+
+INTERPRETED_PER_S = 100_000.0
+COMPILING_S = 3.0
+
+
+def is_cheaper_interpreted(
+    entry: Function, bindings: Mapping[Function, Function], accesses: int | None
+) -> bool:
+    """Tell whether so few accesses are served sooner than a kernel for them is compiled.
+
+    A kernel that lies in the cache is always used. One that does not is compiled when what was
+    interpreted for want of it, in this process, would have paid for it: never more than twice the
+    time of whoever knows what is still to come (the ski-rental rule).
+    """
+    if accesses is None:
+        return False
+    bound = tuple(bindings.items())
+    if (entry, bound) in _interpreted or not _is_kept(entry, bound):
+        spent = _interpreted.get((entry, bound), 0.0) + accesses / INTERPRETED_PER_S
+        if spent < COMPILING_S:
+            _interpreted[entry, bound] = spent
+            return True
+    return False
+
+
+_interpreted: dict[Any, float] = {}  # seconds spent on interpreting what is not compiled
+
+
+@cache
+def _is_kept(entry: Function, bindings: tuple[tuple[Function, Function], ...]) -> bool:
+    """Tell whether a kernel lies in the cache."""
+    folder = _folder(_Graph(dict(bindings)), entry)
+    return folder.is_dir() and any(folder.rglob("*.nbc"))
 
 
 @cache
@@ -150,10 +188,11 @@ def _with_plain_numbers(function: FunctionType) -> FunctionType:
 
 def _compile(graph: _Graph, entry: Function, *extra: str, **names: Any) -> Function:
     """Compile `entry`; `names` are globals it is given, told apart in the cache by `extra`."""
+    folder = _folder(graph, entry, *extra)
+    if not folder.is_dir():
+        on_wait(f"compiling {_name(graph, entry)}, once")
     numba: Any = importlib.import_module("numba")  # slow to import, and its options are untyped
     config = numba.core.config
-
-    folder = cache_home() / f"kernels-{_digest(graph.reachable(entry), numba.__version__, *extra)}"
 
     def finish(function: FunctionType, is_entry: bool) -> Function:
         if is_entry:
@@ -181,6 +220,21 @@ def _compile(graph: _Graph, entry: Function, *extra: str, **names: Any) -> Funct
     return graph.rebuild(entry, finish)
 
 
+def _folder(graph: _Graph, entry: Function, *extra: str) -> Path:
+    """Folder in which a kernel is kept."""
+    version = importlib.metadata.version("numba")
+    return cache_home() / f"kernels-{_digest(graph.reachable(entry), version, *extra)}"
+
+
+def _name(graph: _Graph, entry: Function) -> str:
+    """Call a kernel by the policies bound in it, or by what it does."""
+    known = {
+        getattr(f, "__qualname__", "") for f in graph.bindings.values() if "." in f.__qualname__
+    }
+    classes = sorted({name.partition(".")[0] for name in known})
+    return f"{entry.__name__} for {', '.join(classes)}" if classes else entry.__name__
+
+
 def _digest(functions: list[FunctionType], *extra: str) -> str:
     """Digest of the source files the functions come from and of which function is bound where."""
     hasher = hashlib.blake2b(digest_size=10)
@@ -200,7 +254,7 @@ def _file_digest(file: str) -> bytes:
 
 @cache
 def _say_uncached(folder: str) -> None:
-    sys.stderr.write(
-        f"specmd: cannot write {folder}; kernels are compiled anew in every process "
-        "(set SPECMD_CACHE_DIR to a writable folder)\n"
+    on_wait(
+        f"cannot write {folder}; kernels are compiled anew in every process (set SPECMD_CACHE_DIR "
+        "to a writable folder)"
     )

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from specmd.core import serve as residency
+from specmd.core import state as residency
 from specmd.errors import SpecmdError
 from specmd.live.core import Decisions
 from specmd.live.layer import Engine
@@ -44,7 +44,6 @@ from specmd.models.moe import find_moe
 from specmd.models.passes import read_call
 from specmd.policy.registry import choose
 from specmd.runs.metrics import PARTS
-from specmd.simulation.replay import first_decode_row, unused_prefetches
 from specmd.trace import Trace
 
 _OFFLOADED: WeakSet[nn.Module] = WeakSet()
@@ -89,21 +88,18 @@ class Offload:
 
     @property
     def counters(self) -> npt.NDArray[np.int64]:
-        """Counters (2 phases, layers, NUM_COUNTERS), see `specmd.core.serve`."""
-        return self._decisions.counters
+        """Counters (2 phases, layers, NUM_COUNTERS), see `specmd.core.state`."""
+        return self._decisions.kernel.counters
 
     @property
     def final_counters(self) -> npt.NDArray[np.int64]:
         """Counters as of a run that ends now: prefetches not used so far count as wasted."""
-        counters, core = self.counters, self._decisions.core
-        row = first_decode_row(core) + residency.PREFETCH_WASTED
-        counters.reshape(-1)[row] += unused_prefetches(core)
-        return counters
+        return self._decisions.kernel.final_counters
 
     @property
     def decision_digest(self) -> str:
         """Hash of all decisions so far: that of a simulation of the same routing."""
-        return self._decisions.digest
+        return self._decisions.kernel.digest
 
     @property
     def trace(self) -> Trace:

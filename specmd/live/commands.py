@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from specmd.core.event import NOBODY, Event, FloatArray, IntArray, KeyArray
-from specmd.core.serve import Core, land
+from specmd.core.state import Core, land
 
 # Commands; the mover carries them out in the order in which they were written.
 FETCH, PROMOTE, PREFETCH, CANCEL, AWAIT = range(5)
@@ -52,6 +52,11 @@ class Commands(NamedTuple):
             count=np.zeros(3, np.int64),
             cancels=int(cancels),
         )
+
+    def drain(self) -> None:
+        """Forget what is under way: the cache is being emptied."""
+        for i in range(len(self.count)):
+            self.count[i] = 0
 
     def settle(self, core: Core, event: Event) -> None:
         """Land what Python says has arrived; forget the commands of the event before."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from specmd.core.event import World
@@ -13,6 +12,7 @@ from specmd.models.layout import Layout
 from specmd.models.moe import MoeModel
 from specmd.policy.registry import choose
 from specmd.runs.options import parse_capacity
+from specmd.trace.header import TraceHeader
 
 
 def plan_world(
@@ -32,13 +32,11 @@ def plan_world(
 
     """
     layers, experts = len(moe.layers), moe.num_experts
-    keys = layers * experts
-    slots = min(parse_capacity(options["capacity"], layers, experts, layout.blob_bytes), keys)
-    quotas = [slots]
+    slots = parse_capacity(options["capacity"], layers, experts, layout.blob_bytes)
+    quotas = [min(slots, layers * experts)]
     if options["scope"] == "layer":
-        quotas = choose("allocate", options["allocate"]).create().quotas(slots, layers)
-    capacity = np.minimum(np.asarray(quotas, np.int64), keys // len(quotas))
-    popularity = np.zeros(0)
+        quotas = choose("allocate", options["allocate"]).create().quotas(quotas[0], layers)
+    popularity = None
     training = options["training"]
     if training is not None:
         from specmd.simulation.loads import popularity as count_popularity
@@ -49,8 +47,8 @@ def plan_world(
     top_k = facts.get("top_k") or getattr(moe.layers[0].gate, "top_k", None)
     if not top_k:
         raise SpecmdError("the model does not say how many experts a token chooses")
-    seed = int(options["seed"]) & 0x7FFFFFFF
-    return World(layers, experts, int(top_k), len(quotas), capacity, seed, popularity)
+    header = TraceHeader(num_layers=layers, num_experts=experts, top_k=int(top_k))
+    return World.of(header, quotas, seed=int(options["seed"]), popularity=popularity)
 
 
 def find_device(link: str, device: torch.device | str | None) -> tuple[torch.device, str]:

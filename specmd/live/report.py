@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from specmd.core import serve as residency
+from specmd.core import state as residency
 
 if TYPE_CHECKING:
     from specmd.live.core import Decisions
@@ -90,7 +90,7 @@ def make_report(
     dense_bytes: int,
 ) -> Report:
     """Read the numbers off the parts of a live cache."""
-    totals = decisions.counters.sum(axis=(0, 1)).tolist()
+    totals = decisions.kernel.counters.sum(axis=(0, 1)).tolist()
     hits = totals[residency.REUSE_HITS] + totals[residency.PREFETCH_HITS]
     misses = (
         totals[residency.COMPULSORY_MISSES]
@@ -102,7 +102,7 @@ def make_report(
         link=link_name,
         device=str(mover.link.device),
         throttle=None if throttle is None else (throttle.bytes_per_s, throttle.latency_s),
-        decision_digest=decisions.digest,
+        decision_digest=decisions.kernel.digest,
         events=engine.events,
         accesses=totals[residency.ACCESSES],
         hits=hits,

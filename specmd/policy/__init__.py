@@ -1,1 +1,103 @@
-"""What a policy sees (`event`), must answer (`hooks`), and how it is found (`registry`)."""
+"""The one door for whoever writes a policy: what it is told, what it may use, how it is declared.
+
+A policy file imports from here and from nowhere else in SpecMD.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from specmd.core.event import (
+    DECODE,
+    NEVER,
+    NOBODY,
+    PREFILL,
+    Event,
+    FloatArray,
+    IntArray,
+    KeyArray,
+    World,
+)
+from specmd.core.kernel import candidates
+from specmd.core.order.blocks import (
+    Blocks,
+    enter,
+    largest_evictable,
+    leave,
+    make_blocks,
+    set_value,
+)
+from specmd.core.order.chance import below, fraction, mix
+from specmd.core.order.heap import Heap, drop, least_evictable, make_heap, put, settle_rank
+from specmd.core.order.lists import (
+    Lists,
+    back,
+    front,
+    last_evictable,
+    make_lists,
+    place_ordered,
+    push_back,
+    push_front,
+    splice_front,
+    unlink,
+)
+from specmd.core.prefetch import Outlook, Proposals, propose
+from specmd.core.state import EMPTY, LOADING, READY, Core, evictable
+from specmd.policy.registry import policy
+from specmd.policy.schedule import MissHandling, Schedule
+
+Count = Annotated[int, Field(ge=1)]
+Width = Annotated[int, Field(ge=0)]  # 0: as many as the policy's docstring says
+Share = Annotated[float, Field(ge=0, le=1)]
+
+__all__ = [
+    "DECODE",
+    "EMPTY",
+    "LOADING",
+    "NEVER",
+    "NOBODY",
+    "PREFILL",
+    "READY",
+    "Blocks",
+    "Core",
+    "Count",
+    "Event",
+    "FloatArray",
+    "Heap",
+    "IntArray",
+    "KeyArray",
+    "Lists",
+    "MissHandling",
+    "Outlook",
+    "Proposals",
+    "Schedule",
+    "Share",
+    "Width",
+    "World",
+    "back",
+    "below",
+    "candidates",
+    "drop",
+    "enter",
+    "evictable",
+    "fraction",
+    "front",
+    "largest_evictable",
+    "last_evictable",
+    "least_evictable",
+    "leave",
+    "make_blocks",
+    "make_heap",
+    "make_lists",
+    "mix",
+    "place_ordered",
+    "policy",
+    "propose",
+    "push_back",
+    "push_front",
+    "put",
+    "set_value",
+    "settle_rank",
+    "splice_front",
+    "unlink",
+]

@@ -25,10 +25,10 @@ from typing import Any, Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from specmd.errors import SpecmdError, unknown
+from specmd.policy.needs import Name
 
 Axis = Literal["evict", "prefetch", "schedule", "miss", "route", "allocate"]
 AXES: tuple[Axis, ...] = ("evict", "prefetch", "schedule", "miss", "route", "allocate")
-Need = Literal["future", "training", "lookahead", "weights"]
 C = TypeVar("C", bound=type)
 
 
@@ -40,6 +40,9 @@ class Declaration:
     name: str
     source: str
     needs: tuple[str, ...] = ()
+    compiled: bool = False
+    ahead: str = ""
+    bypass: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,9 @@ class Entry:
     summary: str
     origin: str
     cls: Any = field(repr=False)
+    compiled: bool = False
+    ahead: str = ""
+    bypass: str = ""
 
     @property
     def parameters(self) -> dict[str, inspect.Parameter]:
@@ -95,18 +101,63 @@ class Choice:
         ]
         return self.entry.name + (":" + ",".join(changed) if changed else "")
 
+    @property
+    def cls(self) -> Any:
+        """Class of the policy."""
+        return self.entry.cls
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the class is in the compiled form."""
+        return self.entry.compiled
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What it must be told, see `specmd.policy.needs`."""
+        return self.entry.needs
+
+    @property
+    def ahead(self) -> int:
+        """How many layers ahead it looks; 0 where it does not say."""
+        return int(self.values[self.entry.ahead]) if self.entry.ahead else 0
+
+    @property
+    def bypasses(self) -> bool:
+        """Whether it asks to be run under bypass admission."""
+        return bool(self.values[self.entry.bypass]) if self.entry.bypass else False
+
     def create(self, *args: Any) -> Any:
         """Build the policy, giving `create` what its axis passes and the parameters."""
         return self.entry.cls.create(*args, **self.values)
 
 
 def policy(
-    name: str, *, axis: Axis = "evict", source: str, needs: Iterable[Need] = ()
+    name: str,
+    *,
+    axis: Axis = "evict",
+    source: str,
+    needs: Iterable[Name] = (),
+    compiled: bool = False,
+    ahead: str = "",
+    bypass: str = "",
 ) -> Callable[[C], C]:
-    """Declare a class as a policy. `source` cites where the rule comes from."""
+    """Declare a class as a policy.
+
+    Args:
+        name: by which it is chosen.
+        axis: what it decides.
+        source: where the rule comes from.
+        needs: what it must be told beyond the event.
+        compiled: the class is a NamedTuple of arrays and numbers, its hooks in the subset of Python
+            that numba compiles. Any other class may do what it likes, and is interpreted.
+        ahead: the parameter of `create` that says how many layers ahead it looks.
+        bypass: the parameter of `create` that, if true, asks for bypass admission.
+
+    """
 
     def declare(cls: C) -> C:
-        cls.__specmd__ = Declaration(axis, name, source, tuple(needs))  # type: ignore[attr-defined]
+        declaration = Declaration(axis, name, source, tuple(needs), compiled, ahead, bypass)
+        cls.__specmd__ = declaration  # type: ignore[attr-defined]
         return cls
 
     return declare
@@ -206,6 +257,15 @@ def _declared(module: ModuleType, origin: str) -> list[Entry]:
         if isinstance(declaration, Declaration) and cls.__module__ == module.__name__:
             if not callable(getattr(cls, "create", None)):
                 raise SpecmdError(f"policy '{declaration.name}' ({origin}) has no `create`")
+            if declaration.compiled and not (issubclass(cls, tuple) and hasattr(cls, "_fields")):
+                raise SpecmdError(
+                    f"policy '{declaration.name}' ({origin}) says compiled=True: make its class a "
+                    "NamedTuple of arrays and numbers"
+                )
+            if declaration.axis == "evict" and not (hasattr(cls, "victim") or hasattr(cls, "rank")):
+                raise SpecmdError(
+                    f"policy '{declaration.name}' ({origin}) has neither `victim` nor `rank`"
+                )
             doc = inspect.getdoc(module) or inspect.getdoc(cls) or ""
             found.append(
                 Entry(
@@ -216,6 +276,9 @@ def _declared(module: ModuleType, origin: str) -> list[Entry]:
                     doc.strip().split("\n")[0],
                     origin,
                     cls,
+                    declaration.compiled,
+                    declaration.ahead,
+                    declaration.bypass,
                 )
             )
     return found

@@ -12,6 +12,7 @@ from typing import Any
 
 from specmd.hardware.profile import HardwareProfile, load_profile
 from specmd.hardware.shape import load_shape
+from specmd.policy.needs import offered, unmet
 from specmd.policy.registry import AXES, choose
 from specmd.runs.identity import provenance, run_id
 from specmd.runs.options import RunConfig
@@ -21,16 +22,9 @@ from specmd.trace import Trace
 
 def unmet_need(trace: Trace, config: RunConfig, training: Trace | None) -> str:
     """Say which declared need of which policy is not met, or nothing."""
-    for axis in AXES:
-        choice = choose(axis, getattr(config, axis))
-        for need in choice.entry.needs:
-            if need == "training" and training is None:
-                return f"needs a training trace: {axis} {choice.spelled}; give one (--training)"
-            if need == "lookahead" and trace.lookahead is None:
-                return f"needs lookahead scores: {axis} {choice.spelled}; the trace has none"
-            if need == "weights" and trace.weights is None:
-                return f"needs router weights: {axis} {choice.spelled}; the trace has none"
-    return ""
+    offer = offered(trace, training)
+    reasons = (unmet(choose(axis, getattr(config, axis)), offer) for axis in AXES)
+    return next(filter(None, reasons), "")
 
 
 def without_numbers(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from specmd.core import serve as core
+from specmd.core import state as core
 from specmd.runs.run import Metrics, Value
 from specmd.trace.header import DECODE, PREFILL
 

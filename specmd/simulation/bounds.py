@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from specmd.core.serve import ACCESSES
+from specmd.core.state import ACCESSES
 from specmd.policy.registry import choose
 from specmd.runs.counters import tally
 from specmd.runs.identity import digest, hardware_digest, source_digest

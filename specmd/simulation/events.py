@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from specmd.core.event import NEVER, FloatArray, IntArray, KeyArray
-from specmd.core.serve import Chunk
-from specmd.core.specialise import specialise
+from specmd.core.specialise import Function, is_cheaper_interpreted, specialise
+from specmd.core.state import Chunk
 
 if TYPE_CHECKING:
     from specmd.trace import Trace
@@ -69,11 +69,11 @@ class EventStream:
         self._base = np.repeat(
             np.arange(self.layers, dtype=np.uint32) * self.experts, trace.header.top_k
         )
-        self._gather = specialise(gather_sequential if sequential else gather, {})
+        self._gather = _kernel(gather_sequential if sequential else gather, trace)
         self._upcoming: dict[int, IntArray] = {}
         self.first_use: IntArray = np.zeros(0, np.int64)
         if future:
-            self._look_back = specialise(look_back, {})
+            self._look_back = _kernel(look_back, trace)
             self._walk_back()
 
     def stretches(self, first: int, last: int) -> Iterator[tuple[int, int]]:
@@ -106,7 +106,7 @@ class EventStream:
             )
         none = np.zeros(0, np.int64)
         return Chunk(
-            self._first_clock(first),
+            np.array([self._first_clock(first)]),
             *self._labels(first, last),
             buffers.start[: (ahead - first) * self.layers + 1],
             buffers.keys,
@@ -117,6 +117,8 @@ class EventStream:
             np.zeros(0, np.uint32),
             none,
             np.zeros(0, np.float64),
+            self.layers,
+            self.experts,
         )
 
     def _labels(self, first: int, last: int) -> tuple[KeyArray, KeyArray, KeyArray]:
@@ -188,6 +190,11 @@ class EventStream:
             self._look_back(buffers, accesses, clock, events, upcoming, self.sequential)
             self._upcoming[first] = upcoming.copy()
         self.first_use = upcoming
+
+
+def _kernel(entry: Function, trace: Trace) -> Function:
+    cheap = is_cheaper_interpreted(entry, {}, trace.expert_ids.size // 10)
+    return specialise(entry, {}, compiled=not cheap)
 
 
 def gather(

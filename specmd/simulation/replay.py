@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from specmd.core import serve as residency
 from specmd.core.event import World
-from specmd.core.instant_link import Immediate
-from specmd.core.kernel import as_lists, bind_plan, bind_replay, is_compiled
-from specmd.core.prefetch import Outlook, Proposals
+from specmd.core.instant_link import InstantLink
+from specmd.core.kernel import Kernel, Planner
+from specmd.core.prefetch import Outlook
+from specmd.core.state import BYPASS, FORCED, NEVER_ADMIT, Chunk
 from specmd.errors import SpecmdError
+from specmd.policy.needs import offered, shown, unmet
 from specmd.policy.registry import Choice, choose
 from specmd.runs.options import RunConfig
 from specmd.simulation.events import EventStream
 from specmd.simulation.loads import popularity as count_popularity
 from specmd.simulation.loads import step_loads
-from specmd.simulation.timed_link import BUSY, Clock
+from specmd.simulation.timed_link import BUSY, TimedLink
 
 if TYPE_CHECKING:
     from specmd.simulation.costs import CostCoefficients
@@ -34,7 +35,7 @@ PARTS = ("compute", "demand_stall", "late_prefetch_stall", "cpu_expert", "overhe
 class Outcome:
     """What happened, as arrays; `specmd.simulate` turns it into a `Run`."""
 
-    counters: npt.NDArray[np.int64]  # (2 phases, layers, NUM_COUNTERS), see specmd.core.serve
+    counters: npt.NDArray[np.int64]  # (2 phases, layers, NUM_COUNTERS), see specmd.core.state
     decision_digest: str
     step_seconds: npt.NDArray[np.float64] | None  # (counted steps, PARTS); None without a clock
     first_step: int  # the first counted step: steps before it were warm-up
@@ -81,129 +82,108 @@ class _Replay:
         self.prefetch = choose("prefetch", config.prefetch)
         self.schedule = choose("schedule", config.schedule).create()
         self.miss = choose("miss", config.miss).create()
-        needs = {*self.evict.entry.needs, *self.prefetch.entry.needs}
-        self._check(needs, training)
-        self.compiled = not interpreted and is_compiled(self.evict.entry.cls)
-        self.plan_compiled = not interpreted and is_compiled(self.prefetch.entry.cls)
-        self.world = self._world(training)
-        self.prefetcher = self._create(self.prefetch)
-        self.predicts = hasattr(self.prefetch.entry.cls, "predict")
+        self._check(training)
+        self.shows = shown(self.evict.needs), shown(self.prefetch.needs)
+        needs = {*self.evict.needs, *self.prefetch.needs}
         self.events = EventStream(
             trace,
             sequential=config.sequential,
             weights="weights" in needs,
             future="future" in needs,
-            ahead_events=getattr(self.prefetcher, "depth", 0) if "future" in needs else 0,
+            ahead_events=self.prefetch.ahead if "future" in self.prefetch.needs else 0,
         )
-        self.space = 0
-        self.busy_before_s = 0.0
+        size = trace.expert_ids.size
+        self.kernel = Kernel(
+            self._world(self.evict, training),
+            self.evict,
+            self._link(),
+            admission=self._admission(),
+            guarded=self.schedule.guard,
+            resident=resident == "all",
+            sequential=config.sequential,
+            interpreted=interpreted,
+            accesses=size,
+            future=self.events.first_use if "future" in self.evict.needs else None,
+        )
+        self.planner: Planner | None = None
+        if hasattr(self.prefetch.cls, "predict"):
+            world = self._world(self.prefetch, training)
+            self.planner = Planner(world, self.prefetch, interpreted=interpreted, accesses=size)
 
-    def _check(self, needs: set[str], training: Trace | None) -> None:
+    def _check(self, training: Trace | None) -> None:
         config, trace = self.config, self.trace
         for choice in (self.evict, self.prefetch):
-            name = choice.spelled
-            if "training" in choice.entry.needs and training is None:
-                raise SpecmdError(f"{name} needs a training trace: give one with --training")
-            if "lookahead" in choice.entry.needs and trace.lookahead is None:
-                raise SpecmdError(f"{name} needs lookahead scores, which the trace does not hold")
-            if "weights" in choice.entry.needs and trace.weights is None:
-                raise SpecmdError(f"{name} needs router weights, which the trace does not hold")
+            if reason := unmet(choice, offered(trace, training)):
+                raise SpecmdError(reason)
         if config.sequential and (self.prefetch.entry.name != "none" or self.costs is not None):
             raise SpecmdError(
                 "sequential mode is for cross-checks of eviction alone: it has neither a clock nor "
                 "prefetches; leave out --prefetch and --profile, or --sequential"
             )
-        depth = self.prefetch.values.get("depth", 0)
-        if "lookahead" in needs and trace.lookahead is not None:
-            held = trace.lookahead.shape[2]
-            if depth > held:
-                raise SpecmdError(
-                    f"{self.prefetch.spelled}: the trace holds lookahead scores {held} deep"
-                )
         if training is not None:
             same = ("num_layers", "num_experts")
             if any(getattr(training.header, n) != getattr(trace.header, n) for n in same):
                 raise SpecmdError(
                     "the training trace is of another model: layers or experts differ"
                 )
+        steps = len(np.unique(trace.step))
+        if 0 < steps <= config.warmup:
+            raise SpecmdError(
+                f"warm-up of {config.warmup} steps leaves nothing of a trace of {steps}"
+            )
 
-    def _world(self, training: Trace | None) -> World:
+    def _world(self, choice: Choice, training: Trace | None) -> World:
+        """Build the world as one of the policies may know it."""
         header, config = self.trace.header, self.config
-        keys = header.num_layers * header.num_experts
-        slots = keys if self.resident == "all" else config.capacity_slots
-        if config.scope == "layer" and self.resident != "all":
+        slots = config.capacity_slots
+        capacity = [slots]
+        if self.resident == "all":
+            capacity = [header.num_layers * header.num_experts]
+        elif config.scope == "layer":
             capacity = choose("allocate", config.allocate).create().quotas(slots, header.num_layers)
-        else:
-            capacity = [slots]
-        popularity = np.zeros(0)
-        if training is not None:
+        popularity = None
+        if training is not None and "training" in choice.needs:
             popularity = count_popularity(training)
-        return World(
-            header.num_layers,
-            header.num_experts,
-            header.top_k,
-            len(capacity),
-            np.minimum(np.asarray(capacity, np.int64), keys // len(capacity)),
-            config.seed & 0x7FFFFFFF,
-            popularity,
-        )
-
-    def _create(self, choice: Choice) -> Any:
-        return choice.create(self.world)
+        return World.of(header, capacity, seed=config.seed, popularity=popularity)
 
     def run(self) -> Outcome:
-        config, events, world = self.config, self.events, self.world
-        if config.warmup >= events.num_steps and config.warmup > 0:
-            raise SpecmdError(
-                f"warm-up of {config.warmup} steps leaves nothing of a trace of {events.num_steps}"
-            )
-        link = self._link()
-        run = bind_replay(
-            self.evict.entry.cls,
-            type(link),
-            sequential=config.sequential,
-            compiled=self.compiled,
-        )
-        core = residency.create_core(world, self._admission(), self.schedule.guard)
-        if self.resident == "all":
-            core.state[:] = residency.READY
-            core.mark[:] = residency.FETCHED_EVER | residency.USED
-        policy = self._create(self.evict)
-        if not self.compiled:
-            core, link, policy = as_lists(core), as_lists(link), as_lists(policy)
+        config, events, kernel = self.config, self.events, self.kernel
+        busy_before_s = 0.0
         resets = self._resets()
         cuts = sorted({0, events.num_steps, *resets, config.warmup})
         events.split(cuts[1:-1])
-        future = events.first_use.copy() if self.compiled else events.first_use.tolist()
         for first, last in pairwise(cuts):
             if first in resets:
-                core, policy = self._emptied(core, link)
+                kernel.empty()
             if first == config.warmup and first > 0:
-                _forget_counts(core)
-                self.busy_before_s = link.time[BUSY] if self.costs is not None else 0.0
+                kernel.forget_counts()
+                busy_before_s = kernel.link.time[BUSY] if self.costs is not None else 0.0
             for low, high in events.stretches(first, last):
-                chunk = self._with_prefetches(events.chunk(low, high), low, high)
-                if not self.compiled:
-                    chunk = as_lists(chunk)
-                run(core, policy, link, future, chunk, world.num_experts)
-        _write_off(core)
-        return self._outcome(core, link)
+                kernel.run(self._with_prefetches(events.chunk(low, high), low, high))
+        kernel.write_off()
+        seconds = busy_s = None
+        if self.costs is not None:
+            parts = np.asarray(kernel.link.parts, np.float64).reshape(-1, len(PARTS))
+            seconds = parts[config.warmup :]
+            busy_s = float(kernel.link.time[BUSY] - busy_before_s)
+        return Outcome(kernel.counters, kernel.digest, seconds, config.warmup, busy_s)
 
     def _link(self) -> Any:
+        header = self.trace.header
         if self.costs is None:
-            return Immediate.create(self.world.num_keys)
-        if self.trace.header.expert_bytes is None:
+            return InstantLink.create(header.num_layers * header.num_experts)
+        if header.expert_bytes is None:
             raise SpecmdError(
                 "a timed simulation needs the bytes of an expert: import with --expert-bytes"
             )
         costs = self.costs
-        if "lookahead" in choose("prefetch", self.config.prefetch).entry.needs:
+        if "lookahead" in self.prefetch.needs:
             layer_s = costs.layer_launch_s + costs.predict_s
             costs = costs._replace(layer_launch_s=layer_s)
-        return Clock.create(
-            self.world.num_keys,
+        return TimedLink.create(
+            header.num_layers * header.num_experts,
             costs,
-            float(self.trace.header.expert_bytes),
+            float(header.expert_bytes),
             step_loads(self.trace, self.events),
             by_score=self.schedule.by_score,
             cancels=self.schedule.cancel,
@@ -212,9 +192,9 @@ class _Replay:
 
     def _admission(self) -> int:
         if self.resident == "none":
-            return residency.NEVER_ADMIT
-        bypass = self.config.admission == "bypass" or self.evict.values.get("bypass") is True
-        return residency.BYPASS if bypass else residency.FORCED
+            return NEVER_ADMIT
+        bypass = self.config.admission == "bypass" or self.evict.bypasses
+        return BYPASS if bypass else FORCED
 
     def _resets(self) -> set[int]:
         """List the steps that share no request with the one before, under `reset=request`."""
@@ -230,108 +210,23 @@ class _Replay:
             before = now
         return resets
 
-    def _emptied(self, core: residency.Core, link: Any) -> tuple[residency.Core, Any]:
-        """Empty the cache between requests; what was ever fetched stays known."""
-        _write_off(core)
-        fresh = residency.create_core(self.world, self._admission(), self.schedule.guard)
-        link.drain()
-        policy = self._create(self.evict)
-        if not self.compiled:
-            fresh, policy = as_lists(fresh), as_lists(policy)
-        for key, mark in enumerate(core.mark):
-            fresh.mark[key] = mark & residency.FETCHED_EVER
-        return fresh._replace(counters=core.counters, digest=core.digest), policy
-
-    def _with_prefetches(self, chunk: residency.Chunk, first: int, last: int) -> residency.Chunk:
-        if not self.predicts:
-            return chunk
-        plan = bind_plan(self.prefetch.entry.cls, compiled=self.plan_compiled)
+    def _with_prefetches(self, chunk: Chunk, first: int, last: int) -> Chunk:
+        """Show the eviction policy what it needs of a chunk, and the prefetcher what it needs."""
+        seen, foreseen = (show(chunk) for show in self.shows)
+        if self.planner is None:
+            return seen
         low, high = int(self.events.step_start[first]), int(self.events.step_start[last])
         lookahead = np.zeros((0, 0, 0, 0), np.float32)
-        if "lookahead" in self.prefetch.entry.needs:
+        if "lookahead" in self.prefetch.needs:
             assert self.trace.lookahead is not None
             lookahead = np.ascontiguousarray(self.trace.lookahead[low:high], dtype=np.float32)
-        outlook = Outlook(
-            0,
-            chunk.start,
-            chunk.keys,
-            self.events.step_start[first : last + 1] - low,
-            first,
-            lookahead,
+        ahead = chunk.start if "future" in self.prefetch.needs else chunk.start[:0]
+        tokens = self.events.step_start[first : last + 1] - low
+        outlook = Outlook(0, ahead, foreseen.keys, tokens, first, lookahead)
+        planned = self.planner.plan(foreseen, outlook)
+        return seen._replace(
+            prefetch_start=planned.prefetch_start,
+            prefetch_keys=planned.prefetch_keys,
+            prefetch_due=planned.prefetch_due,
+            prefetch_score=planned.prefetch_score,
         )
-        events = len(chunk.layer)
-        self.space = max(self.space, 4 * self.world.num_keys, 8 * events)
-        proposals, starts = _proposals(self.space), np.zeros(events + 1, np.int64)
-        layers, experts = self.world.num_layers, self.world.num_experts
-        done = 0
-        while done < events:
-            args: Any = (chunk, outlook, layers, experts, done, starts, proposals)
-            if self.plan_compiled:
-                done = plan(self.prefetcher, *args)
-            else:
-                listed = as_lists(args)
-                done = plan(self.prefetcher, *listed)
-                for array, values in zip(proposals, listed[-1], strict=True):
-                    array[:] = values
-                starts[:] = listed[-2]
-            if done < events:
-                self.space *= 2
-                wider = _proposals(self.space)
-                for array, old in zip(wider, proposals, strict=True):
-                    array[: len(old)] = old
-                proposals = wider
-        return chunk._replace(
-            prefetch_start=starts,
-            prefetch_keys=proposals.key,
-            prefetch_due=proposals.due,
-            prefetch_score=proposals.score,
-        )
-
-    def _outcome(self, core: residency.Core, link: Any) -> Outcome:
-        shape = (2, self.world.num_layers, residency.NUM_COUNTERS)
-        digest = "".join(f"{int(lane):08x}" for lane in core.digest)
-        counters = np.asarray(core.counters, np.int64).reshape(shape)
-        first = self.config.warmup
-        if self.costs is None:
-            return Outcome(counters, digest, None, first, None)
-        seconds = np.asarray(link.parts, np.float64).reshape(-1, len(PARTS))[first:]
-        return Outcome(
-            counters, digest, seconds, first, float(link.time[BUSY] - self.busy_before_s)
-        )
-
-
-def _proposals(space: int) -> Proposals:
-    return Proposals(
-        np.zeros(space, np.uint32),
-        np.zeros(space, np.int64),
-        np.zeros(space, np.float64),
-        np.zeros(2, np.int64),
-    )
-
-
-def _forget_counts(core: residency.Core) -> None:
-    """End of the warm-up: count from zero; prefetches still unused count as issued."""
-    unused = unused_prefetches(core)
-    for i in range(len(core.counters)):
-        core.counters[i] = 0
-    core.counters[first_decode_row(core) + residency.PREFETCH_ISSUED] = unused
-
-
-def _write_off(core: residency.Core) -> None:
-    """Count the prefetches that ended unused, in the row of the first decode layer."""
-    core.counters[first_decode_row(core) + residency.PREFETCH_WASTED] += unused_prefetches(core)
-
-
-def first_decode_row(core: residency.Core) -> int:
-    """Index of the first decode layer's counters."""
-    return len(core.counters) // residency.NUM_COUNTERS // 2 * residency.NUM_COUNTERS
-
-
-def unused_prefetches(core: residency.Core) -> int:
-    """Count the prefetched keys that have not been used in their present stay."""
-    brought = residency.PREFETCHED
-    return sum(
-        1
-        for state, mark in zip(core.state, core.mark, strict=True)
-        if state != residency.EMPTY and mark & (residency.USED | brought) == brought
-    )

@@ -16,20 +16,20 @@ from typing import NamedTuple
 import numpy as np
 
 from specmd.core.event import NOBODY, Event, FloatArray, IntArray, KeyArray
-from specmd.core.serve import FORCED, Core, land
+from specmd.core.state import FORCED, Core, land
 from specmd.simulation.costs import CostCoefficients, expert_s, layer_s, step_s, transfer_s
 
-# Entries of `Clock.time`, in seconds.
+# Entries of `TimedLink.time`, in seconds.
 NOW, ROUTED, LINK_FREE, STARTED, BUSY = range(5)
-# Entries of `Clock.count`.
+# Entries of `TimedLink.count`.
 QUEUED, DEMANDED, UNDER_WAY, LAST_STEP = range(4)
 # How a key of this event is wanted.
 READY_KEY, LATE_KEY, MISSED_KEY = 0, 1, 2
-# Columns of `Clock.parts`, as `specmd.simulation.replay.PARTS`.
+# Columns of `TimedLink.parts`, as `specmd.simulation.replay.PARTS`.
 COMPUTE, DEMAND_STALL, LATE_STALL, CPU_EXPERT, OVERHEAD, NUM_PARTS = range(6)
 
 
-class Clock(NamedTuple):
+class TimedLink(NamedTuple):
     """Times are absolute seconds from the start of the run."""
 
     costs: CostCoefficients
@@ -66,7 +66,7 @@ class Clock(NamedTuple):
         by_score: bool,
         cancels: bool,
         blocks: bool,
-    ) -> Clock:
+    ) -> TimedLink:
         """Build an idle link; `loads` are the arrays of `specmd.simulation.loads.step_loads`."""
         keys, seconds, numbers = (
             np.zeros(num_keys + 1, kind) for kind in (np.uint32, np.float64, np.int64)
@@ -206,7 +206,7 @@ class Clock(NamedTuple):
         for i in range(self.count[DEMANDED]):
             key = self.demand[i]
             start = begin_s(self, self.time[ROUTED])
-            if core.slot[key] == NOBODY and core.admission == FORCED:
+            if core.slot[key] == NOBODY and core.admission[0] == FORCED:
                 # Streams through: it needs the slot of a key of this event that is computed.
                 if streamed < computed:
                     start = max(start, self.done[streamed])
@@ -241,7 +241,7 @@ class Clock(NamedTuple):
                 spend(self, row, expert_s(self.costs, event.tokens[i]), self.costs.launch_s)
 
 
-def spend(clock: Clock, row: int, seconds: float, launch_s: float) -> None:
+def spend(clock: TimedLink, row: int, seconds: float, launch_s: float) -> None:
     """Advance the compute timeline; the launch part of `seconds` is overhead."""
     if seconds > 0.0:
         clock.parts[row + COMPUTE] += seconds - launch_s
@@ -249,20 +249,20 @@ def spend(clock: Clock, row: int, seconds: float, launch_s: float) -> None:
         clock.time[NOW] += seconds
 
 
-def begin_s(clock: Clock, asked_s: float) -> float:
+def begin_s(clock: TimedLink, asked_s: float) -> float:
     """When a transfer asked for at a time begins: at once on a busy link, an idle one must wake."""
     free_s = clock.time[LINK_FREE]
     return free_s if free_s >= asked_s else asked_s + clock.costs.wake_s
 
 
-def unqueue(clock: Clock, position: int) -> None:
+def unqueue(clock: TimedLink, position: int) -> None:
     """Remove the entry at a position of the prefetch queue."""
     clock.count[QUEUED] -= 1
     for i in range(position, clock.count[QUEUED]):
         clock.queue[i] = clock.queue[i + 1]
 
 
-def start_next(clock: Clock) -> None:
+def start_next(clock: TimedLink) -> None:
     """Put the next prefetch under way: a started one first, then by score or in order of issue."""
     best = 0
     if clock.by_score and clock.started[clock.queue[0]] == 0:
@@ -276,7 +276,7 @@ def start_next(clock: Clock) -> None:
     clock.time[STARTED] = begin_s(clock, clock.issued[key])
 
 
-def finish_under_way(clock: Clock, core: Core, finish: float) -> None:
+def finish_under_way(clock: TimedLink, core: Core, finish: float) -> None:
     """Land the prefetch under way at a time."""
     key = clock.count[UNDER_WAY] - 1
     clock.time[BUSY] += finish - clock.time[STARTED]
@@ -285,7 +285,7 @@ def finish_under_way(clock: Clock, core: Core, finish: float) -> None:
     land(core, key)
 
 
-def yield_link(clock: Clock, core: Core) -> None:
+def yield_link(clock: TimedLink, core: Core) -> None:
     """Interrupt the prefetch under way at its next chunk boundary, unless it is demanded."""
     if clock.count[UNDER_WAY] == 0:
         return

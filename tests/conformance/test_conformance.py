@@ -73,7 +73,7 @@ from specmd.core.order.lists import *
 from specmd.core.event import *
 from specmd.policy.registry import policy
 from specmd.core.prefetch import propose
-from specmd.core.serve import READY, evictable
+from specmd.core.state import READY, evictable
 
 
 class Ordered:

@@ -43,7 +43,7 @@ def make() -> State:
 
 def test_held_arguments_are_those_given() -> None:
     held, plain = (make(), (5, 0.5)), (make(), (5, 0.5))
-    call = kernel.specialise_held(weigh, {}, held)
+    call = kernel.specialise_frozen(weigh, {}, held)
     for by in (1, -4, 1 << 40):
         more = np.array([0.125, by])
         assert call(by, more) == weigh(*plain, by, more)
@@ -55,7 +55,7 @@ def test_held_arguments_are_those_given() -> None:
 
 def test_two_holders_of_one_kernel_are_apart() -> None:
     states = make(), make()
-    calls = [kernel.specialise_held(weigh, {}, (state, (0, 0.0))) for state in states]
+    calls = [kernel.specialise_frozen(weigh, {}, (state, (0, 0.0))) for state in states]
     more = np.zeros(1)
     calls[0](7, more)
     calls[1](2, more)
@@ -63,7 +63,7 @@ def test_two_holders_of_one_kernel_are_apart() -> None:
 
 
 def test_the_holder_keeps_its_arrays_alive() -> None:
-    call = kernel.specialise_held(weigh, {}, (make(), (0, 0.0)))
+    call = kernel.specialise_frozen(weigh, {}, (make(), (0, 0.0)))
     rubbish = [np.full(3, 77, np.uint8) for _ in range(1000)]
     assert call(0, np.zeros(1)) == weigh(make(), (0, 0.0), 0, np.zeros(1))
     assert len(rubbish) == 1000
@@ -71,11 +71,11 @@ def test_the_holder_keeps_its_arrays_alive() -> None:
 
 def test_types_have_files_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECMD_CACHE_DIR", str(tmp_path))
-    kernel._specialise_held.cache_clear()
+    kernel._specialise_frozen.cache_clear()
     other = make()
     other = other._replace(inner=other.inner._replace(small=other.inner.small.astype(np.uint32)))
     for state in (make(), other):
-        assert kernel.specialise_held(weigh, {}, (state, (0, 0.0)))(0, np.zeros(1)) > 0
-    kernel._specialise_held.cache_clear()
+        assert kernel.specialise_frozen(weigh, {}, (state, (0, 0.0)))(0, np.zeros(1)) > 0
+    kernel._specialise_frozen.cache_clear()
     for name in ("call_held", "keep"):
-        assert len({file.parent for file in tmp_path.rglob(f"held.{name}*.nbc")}) == 2
+        assert len({file.parent for file in tmp_path.rglob(f"frozen_args.{name}*.nbc")}) == 2

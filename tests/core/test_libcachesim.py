@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from specmd.core import serve as residency
+from specmd.core import state as residency
 from specmd.runs.options import RunConfig
 from specmd.simulation.replay import replay
 from specmd.trace import build_trace, load, slice_tokens, synthetic

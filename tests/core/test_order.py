@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from specmd.core import hooks
 from specmd.core.event import NEVER, NOBODY
 from specmd.core.order import blocks, heap, lists, scan
 from specmd.core.order.chance import below, fraction, mix
-from specmd.core.serve import READY
 from specmd.core.specialise import specialise
+from specmd.core.state import READY
 
 KEYS, POOLS = 12, 3
 SPAN = KEYS // POOLS
@@ -25,6 +26,7 @@ def fake_core(held):
         guard=[-1, 0],
         state=[READY] * KEYS,
         num_free=[0] * POOLS,
+        pool=[key // SPAN for key in range(KEYS)],
     )
 
 
@@ -208,7 +210,7 @@ def test_the_scan_gives_the_smallest_rank_and_of_equals_the_largest_key(ranks, h
     core = fake_core(held)
     for key in gone:
         core.state[key] = 0
-    ask = specialise(scan.least_ranked, {scan.rank: Table.rank}, compiled=False)
+    ask = specialise(scan.least_ranked, {hooks.rank: Table.rank}, compiled=False)
     inside = range(pool * SPAN, (pool + 1) * SPAN)
     able = [key for key in inside if key not in held | gone]
     expected = min(able, key=lambda key: (ranks[key], -key), default=NOBODY)

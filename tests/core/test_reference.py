@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from reference import QUEUES, RANKS, Reference, core_log, random_steps
 
-from specmd.core import serve as residency
+from specmd.core import state as residency
 
 NAMES = [*RANKS, *QUEUES]
 PLACES = [

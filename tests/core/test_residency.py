@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from reference import BYPASS, COUNTS, EVICT, FETCH, HIT, PREFETCH, Step, core_log
 
-from specmd.core import serve as residency
+from specmd.core import state as residency
 from specmd.runs.options import RunConfig
 from specmd.simulation.replay import replay
 from specmd.trace import build_trace, slice_steps, synthetic

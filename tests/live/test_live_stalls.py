@@ -20,6 +20,7 @@ from specmd.live.stalls import DEMAND_STALL, LATE_STALL, Stalls
 from specmd.live.transfers import Mover
 from specmd.models.layout import Layout
 from specmd.policy.registry import choose
+from specmd.trace import TraceHeader
 
 EXPERTS, CHUNKS = 8, 4
 
@@ -76,7 +77,8 @@ class ScriptedLink:
 
 def make(link: Any, capacity: int = 5, *, prefetch: str = "none", miss: str = "overlap") -> Any:
     """A residence over a link, and a function that serves one event of layer 0."""
-    world = World(1, EXPERTS, 2, 1, np.array([capacity], np.int64), 7, np.zeros(0))
+    sizes = TraceHeader(num_layers=1, num_experts=EXPERTS, top_k=2)
+    world = World.of(sizes, [capacity], seed=7)
     schedule = choose("schedule", "fifo").create()
     decisions = Decisions(world, choose("evict", "lru"), choose("prefetch", prefetch), schedule)
     layout = Layout((), CHUNKS, CHUNKS)

@@ -8,7 +8,7 @@ import pytest
 from small_shapes import LAYERS, TABLES, mixed, offload, shipped, small_shape
 
 from specmd import simulate
-from specmd.core import serve as residency
+from specmd.core import state as residency
 from specmd.live.cache import Offload
 from specmd.measurement.trace_workload import TraceWorkload
 from specmd.policy.registry import entries

@@ -27,6 +27,7 @@ from specmd.live.slots import Slots
 from specmd.live.transfers import Mover
 from specmd.models.layout import Layout
 from specmd.policy.registry import choose as choose_policy
+from specmd.trace import TraceHeader
 
 _BLOB = torch.zeros(0, dtype=torch.uint8)
 
@@ -113,9 +114,9 @@ class Bench:
         evict: str = "lru",
     ) -> None:
         self.case, self._mover, self._residence = case, mover, residence
-        capacity = np.array([case.capacity], np.int64)
         top_k = max(1, min(case.experts, 2))
-        world = World(case.layers, case.experts, top_k, 1, capacity, 7, np.zeros(0))
+        sizes = TraceHeader(num_layers=case.layers, num_experts=case.experts, top_k=top_k)
+        world = World.of(sizes, [case.capacity], seed=7)
         self._decisions = Decisions(
             world,
             choose_policy("evict", evict),

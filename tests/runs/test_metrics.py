@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import specmd
-from specmd.core import serve as residency
+from specmd.core import state as residency
 from specmd.errors import SpecmdError
 from specmd.runs.counters import AccountingError, by_layer, by_phase, check, tally
 from specmd.runs.metrics import METRICS, PARTS, choices, metric

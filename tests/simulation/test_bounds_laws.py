@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from reference import random_steps
 
-from specmd.core import serve as residency
+from specmd.core import state as residency
 from specmd.policy import registry
 from specmd.runs.options import RunConfig
 from specmd.simulation.replay import replay

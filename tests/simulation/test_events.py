@@ -22,7 +22,7 @@ def test_events_are_the_steps_layers_and_uses_of_the_trace(seed, size, monkeypat
         for index in range(len(chunk.layer)):
             now = steps[number]
             inside = slice(int(chunk.start[index]), int(chunk.start[index + 1]))
-            assert chunk.first_clock + index == now.clock
+            assert chunk.clock[0] + index == now.clock
             assert (chunk.step[index], chunk.layer[index]) == (now.step, now.layer)
             keys = chunk.keys[inside].tolist()
             assert keys == sorted(now.tokens)

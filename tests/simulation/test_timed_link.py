@@ -5,10 +5,9 @@ import pytest
 from reference import EVICT, FETCH, HIT, LATE, LOG, PREFETCH, random_steps, tell
 from test_residency import made
 
-from specmd.core import serve as residency
+from specmd.core import state as residency
 from specmd.core.event import World
-from specmd.core.kernel import LINK_HOOKS, POLICY_HOOKS, as_lists
-from specmd.core.specialise import specialise
+from specmd.core.kernel import Kernel
 from specmd.policy.registry import choose
 from specmd.runs.options import RunConfig
 from specmd.simulation.costs import CostCoefficients
@@ -27,7 +26,7 @@ from specmd.simulation.timed_link import (
     ROUTED,
     STARTED,
     UNDER_WAY,
-    Clock,
+    TimedLink,
 )
 from specmd.trace import synthetic
 
@@ -44,12 +43,12 @@ def costs(transfer, chunk=1e9, latency=0.0, layer=1.0, expert=0.1, launch=0.0):
     )
 
 
-class Noted(Clock):
+class Noted(TimedLink):
     """A clock that notes, for every event, when it was routed and when its keys arrived."""
 
     def execute(self, core, event):
         demanded = [int(key) for key in self.demand[: self.count[1]]]
-        Clock.execute(self, core, event)
+        TimedLink.execute(self, core, event)
         NOTES.append((self.time[ROUTED], [(key, self.arrival[key]) for key in demanded]))
 
 
@@ -59,9 +58,7 @@ NOTES = []
 def run(trace, events, coefficients, slots=8, policy="lru", schedule="fifo", blocks=False):
     """Serve the events, with their proposals, on a clock; return the link, the log, the core."""
     choice, header = choose("evict", policy), trace.header
-    world = World(
-        header.num_layers, header.num_experts, header.top_k, 1, np.array([slots]), 0, np.zeros(0)
-    )
+    world = World.of(header, [slots])
     options = choose("schedule", schedule).create()
     stream = EventStream(trace)
     flat = [(k, d, s) for now in events for k, d, *s in now.proposals]
@@ -71,28 +68,27 @@ def run(trace, events, coefficients, slots=8, policy="lru", schedule="fifo", blo
         prefetch_due=np.array([due for _, due, _ in flat], int),
         prefetch_score=np.array([score[0] if score else 0.0 for _, _, score in flat]),
     )
-    link = as_lists(
-        Noted.create(
-            world.num_keys,
-            coefficients,
-            MB,
-            step_loads(trace, stream),
-            by_score=options.by_score,
-            cancels=options.cancel,
-            blocks=blocks,
-        )
+    link = Noted.create(
+        world.num_keys,
+        coefficients,
+        MB,
+        step_loads(trace, stream),
+        by_score=options.by_score,
+        cancels=options.cancel,
+        blocks=blocks,
     )
-    core = as_lists(residency.create_core(world, residency.FORCED, options.guard))
-    bindings = {hook: getattr(Noted, hook.__name__, hook) for hook in LINK_HOOKS}
-    cls = choice.entry.cls
-    bindings |= {hook: getattr(cls, hook.__name__, hook) for hook in POLICY_HOOKS}
-    bindings |= {residency.log: tell}
+    kernel = Kernel(
+        world,
+        choice,
+        link,
+        guarded=options.guard,
+        interpreted=True,
+        also={residency.log: tell},
+    )
     LOG.clear()
     NOTES.clear()
-    specialise(residency.run, bindings, compiled=False)(
-        core, as_lists(choice.create(world)), link, [], as_lists(chunk), header.num_experts
-    )
-    return link, list(LOG), core
+    kernel.run(chunk)
+    return kernel.link, list(LOG), kernel.core
 
 
 def one_layer(*sets, proposals=None):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from specmd.core.serve import PREFETCH_ISSUED
+from specmd.core.state import PREFETCH_ISSUED
 from specmd.hardware.profile import load_profile
 from specmd.runs.counters import tally
 from specmd.runs.metrics import PARTS

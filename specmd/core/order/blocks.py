@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from specmd.core.event import NOBODY, IntArray, KeyArray
-from specmd.core.serve import Core, evictable
+from specmd.core.state import Core, evictable
 
 SHIFT = 5
 WIDTH = 1 << SHIFT

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from specmd.core.event import NOBODY, FloatArray, IntArray, KeyArray
-from specmd.core.serve import Core, evictable
+from specmd.core.state import Core, evictable
 
 
 class Heap(NamedTuple):

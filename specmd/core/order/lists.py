@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from specmd.core.event import NOBODY, IntArray, KeyArray
-from specmd.core.serve import Core, evictable
+from specmd.core.state import Core, evictable
 
 
 class Lists(NamedTuple):

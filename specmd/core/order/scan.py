@@ -9,21 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 from specmd.core.event import NOBODY, Event
-from specmd.core.serve import READY, Core, evictable
-
-
-def rank(policy: Any, key: int, event: Event) -> float:
-    """Rank a resident key, smallest leaves first: a name to be bound."""
-    return 0.0
+from specmd.core.hooks import rank
+from specmd.core.state import READY, Core, evictable
 
 
 def least_ranked(policy: Any, incoming: int, pool: int, core: Core, event: Event) -> int:
     """Find the evictable key of smallest rank; among equals, the largest key."""
     best = NOBODY
     least = 0.0
-    keys_per_pool = len(core.state) // len(core.num_free)
-    for key in range(pool * keys_per_pool, (pool + 1) * keys_per_pool):
-        if core.state[key] == READY and evictable(core, key):
+    for key in range(len(core.state)):
+        if core.pool[key] == pool and core.state[key] == READY and evictable(core, key):
             value = rank(policy, key, event)
             if best == NOBODY or value <= least:
                 best = key

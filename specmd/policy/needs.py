@@ -1,0 +1,83 @@
+"""What a policy may ask to know beyond the event: each need in one row.
+
+A policy that did not declare a need is not shown what fills it, whatever policies run beside it
+have declared; one whose need is not met is skipped, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from specmd.core.state import Chunk
+    from specmd.policy.registry import Choice
+    from specmd.trace import Trace
+
+Name = Literal["future", "training", "lookahead", "weights"]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a run can tell its policies."""
+
+    future: bool = True
+    training: bool = False
+    lookahead: int = 0  # layers ahead that scores reach
+    weights: bool = True
+
+
+class Need(NamedTuple):
+    """How a need is met, what it is called, what to do where it is not met, and what fills it."""
+
+    met: Callable[[Offer, int], bool]  # of an offer, and of how many layers ahead a policy looks
+    text: str
+    remedy: str
+    fills: tuple[str, ...] = ()  # columns of a chunk
+
+
+NEEDS: dict[str, Need] = {
+    "future": Need(
+        lambda offer, _: offer.future,
+        "to know the future",
+        "a live run does not: record a trace and simulate it",
+        ("next_use",),
+    ),
+    "training": Need(
+        lambda offer, _: offer.training, "a training trace", "give one (--training, training=)"
+    ),
+    "lookahead": Need(
+        lambda offer, ahead: offer.lookahead >= max(1, ahead),
+        "lookahead scores",
+        "there are none, or they reach less far ahead",
+    ),
+    "weights": Need(
+        lambda offer, _: offer.weights, "router weights", "the trace has none", ("gates",)
+    ),
+}
+
+
+def offered(trace: Trace, training: Trace | None) -> Offer:
+    """Return what a simulation of a trace can tell."""
+    depth = 0 if trace.lookahead is None else int(trace.lookahead.shape[2])
+    return Offer(True, training is not None, depth, trace.weights is not None)
+
+
+def unmet(choice: Choice, offer: Offer) -> str:
+    """Say which need of a policy is not met, and what to do; nothing if all are."""
+    for name in choice.needs:
+        need = NEEDS[name]
+        if not need.met(offer, choice.ahead):
+            return f"needs {need.text}: {choice.entry.axis} {choice.spelled}; {need.remedy}"
+    return ""
+
+
+def shown(needs: Iterable[str]) -> Callable[[Chunk], Chunk]:
+    """Return what blanks the columns of a chunk that a policy of these needs may not see."""
+    hidden = [name for need in NEEDS if need not in needs for name in NEEDS[need].fills]
+
+    def show(chunk: Chunk) -> Chunk:
+        return chunk._replace(**{name: getattr(chunk, name)[:0] for name in hidden})
+
+    return show
