@@ -113,7 +113,13 @@ def watch_prefetches(choice: Choice, case: Case) -> str:
     text = []
     for first, last in stream.stretches(0, stream.num_steps):
         chunk = watch_proposals(choice, case, stream.chunk(first, last), stream, first, last)
-        text.append(str([array.tolist() for array in chunk[-4:]]))
+        planned = (
+            chunk.prefetch_start,
+            chunk.prefetch_keys,
+            chunk.prefetch_due,
+            chunk.prefetch_score,
+        )
+        text.append(str([array.tolist() for array in planned]))
     return "".join(text)
 
 

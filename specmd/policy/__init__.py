@@ -18,7 +18,7 @@ from specmd.core.event import (
     KeyArray,
     World,
 )
-from specmd.core.kernel import candidates
+from specmd.core.kernel import candidates, may_leave
 from specmd.core.order.blocks import (
     Blocks,
     enter,
@@ -89,6 +89,7 @@ __all__ = [
     "make_blocks",
     "make_heap",
     "make_lists",
+    "may_leave",
     "mix",
     "place_ordered",
     "policy",

@@ -69,11 +69,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.core.order.lists import *
-from specmd.core.event import *
-from specmd.policy.registry import policy
-from specmd.core.prefetch import propose
-from specmd.core.state import READY, evictable
+from specmd.policy import *
 
 
 class Ordered:
@@ -86,39 +82,38 @@ class Ordered:
     def create(cls, world):
         return cls()
 
-    def on_use(self, key, event):
+    def on_use(self, key, pool, event):
         self.order.move_to_end(key)
 
-    def on_insert(self, key, event):
+    def on_insert(self, key, pool, event):
         self.order[key] = None
 
-    def on_prefetch(self, key, event):
+    def on_prefetch(self, key, pool, event):
         self.order[key] = None
 
-    def on_evict(self, key, event):
+    def on_evict(self, key, pool, event):
         del self.order[key]
 
-    def victim(self, candidates, incoming, event):
-        return next((key for key in self.order if key in candidates), None)
+    def victim(self, incoming, pool, cache, event):
+        return next((key for key in self.order if may_leave(cache, pool, key)), None)
 
 
 class Listed(NamedTuple):
     """FIFO over lists, to be broken."""
 
     arrival: Lists
-    pool: KeyArray
 
     @classmethod
     def create(cls, world):
-        return cls(make_lists(world.num_keys, world.pools), world.pool_of_keys())
+        return cls(make_lists(world.num_keys, world.pools))
 
-    def on_insert(self, key, event):
-        push_front(self.arrival, self.pool[key], key)
+    def on_insert(self, key, pool, event):
+        push_front(self.arrival, pool, key)
 
-    def on_prefetch(self, key, event):
-        push_front(self.arrival, self.pool[key], key)
+    def on_prefetch(self, key, pool, event):
+        push_front(self.arrival, pool, key)
 
-    def on_evict(self, key, event):
+    def on_evict(self, key, pool, event):
         unlink(self.arrival, key)
 
     def victim(self, incoming, pool, core, event):
@@ -135,7 +130,7 @@ def failed(entry):
 def test_sound_plugins_of_both_forms_pass(plugin, base):
     entry = plugin(
         f"""
-        @policy("mine", source="test")
+        @policy("mine", source="test", compiled={base == "Listed"})
         class Mine({base}):
             pass
         """
@@ -158,7 +153,7 @@ BROKEN = {
         VICTIMS,
         "may not leave now",
         """
-        def victim(self, candidates, incoming, event):
+        def victim(self, incoming, pool, cache, event):
             return next(iter(self.order), None)
         """,
     ),
@@ -167,10 +162,10 @@ BROKEN = {
         VICTIMS,
         "is not resident",
         """
-        def on_insert(self, key, event):
+        def on_insert(self, key, pool, event):
             if self.arrival.next[key] == key:
-                push_front(self.arrival, self.pool[key], key)
-        def on_evict(self, key, event):
+                push_front(self.arrival, pool, key)
+        def on_evict(self, key, pool, event):
             pass
         """,
     ),
@@ -179,12 +174,12 @@ BROKEN = {
         VICTIMS,
         "named no key",
         """
-        def on_prefetch(self, key, event):
+        def on_prefetch(self, key, pool, event):
             pass
-        def on_use(self, key, event):
+        def on_use(self, key, pool, event):
             if key in self.order:
                 self.order.move_to_end(key)
-        def on_evict(self, key, event):
+        def on_evict(self, key, pool, event):
             self.order.pop(key, None)
         """,
     ),
@@ -217,7 +212,7 @@ BROKEN = {
         VICTIMS,
         "which is not a key",
         """
-        def victim(self, candidates, incoming, event):
+        def victim(self, incoming, pool, cache, event):
             return "the oldest"
         """,
     ),
@@ -235,7 +230,7 @@ BROKEN = {
         VICTIMS,
         "named no key",
         """
-        def victim(self, candidates, incoming, event):
+        def victim(self, incoming, pool, cache, event):
             return None
         """,
     ),
@@ -258,8 +253,8 @@ BROKEN = {
         REPRODUCIBLE,
         "differently",
         """
-        def victim(self, candidates, incoming, event):
-            able = list(candidates)
+        def victim(self, incoming, pool, cache, event):
+            able = list(candidates(cache, pool))
             return random.choice(able) if able else None
         """,
     ),
@@ -269,11 +264,11 @@ BROKEN = {
         "differently",
         """
         used = {}
-        def on_insert(self, key, event):
+        def on_insert(self, key, pool, event):
             self.order[key] = None
             self.used[key] = self.used.get(key, 0) + 1
-        def victim(self, candidates, incoming, event):
-            return min(candidates, key=lambda key: self.used[key], default=None)
+        def victim(self, incoming, pool, cache, event):
+            return min(candidates(cache, pool), key=lambda key: self.used[key], default=None)
         """,
     ),
     "sees the future": (
@@ -281,8 +276,8 @@ BROKEN = {
         NEEDS,
         "later events are hidden",
         """
-        def victim(self, candidates, incoming, event):
-            able = sorted(candidates)
+        def victim(self, incoming, pool, cache, event):
+            able = sorted(candidates(cache, pool))
             coming = [int(k) for k in event.keys[event.stop : event.stop + 99]]
             return max(able, key=lambda k: coming.index(k) if k in coming else 99, default=None)
         """,
@@ -292,8 +287,8 @@ BROKEN = {
         "half of the keys fit",
         "IndexError",
         """
-        def victim(self, candidates, incoming, event):
-            return max(candidates, key=lambda key: event.next_use[key], default=None)
+        def victim(self, incoming, pool, cache, event):
+            return max(candidates(cache, pool), key=lambda key: event.next_use[key], default=None)
         """,
     ),
     "uses weights that were not declared": (
@@ -310,7 +305,7 @@ BROKEN = {
         "all keys fit",
         "ZeroDivisionError: division by zero (",
         """
-        def on_use(self, key, event):
+        def on_use(self, key, pool, event):
             1 / 0
         """,
     ),
@@ -375,9 +370,9 @@ BROKEN = {
         FETCHES,
         "missing",
         """
-        def victim(self, candidates, incoming, event):
-            candidates._core.missing[1] = candidates._core.missing[0]
-            return next((key for key in self.order if key in candidates), None)
+        def victim(self, incoming, pool, cache, event):
+            cache.missing[1] = cache.missing[0]
+            return next((key for key in self.order if may_leave(cache, pool, key)), None)
         """,
     ),
 }
@@ -388,7 +383,7 @@ def test_a_broken_policy_is_caught_by_its_check(plugin, monkeypatch, name):
     base, check, words, body = BROKEN[name]
     if name == "never returns":
         monkeypatch.setattr(conformance, "PATIENCE_S", 0.05)
-    source = f'@policy("mine", source="test")\nclass Mine({base}):\n'
+    source = f'@policy("mine", source="test", compiled={base == "Listed"})\nclass Mine({base}):\n'
     entry = plugin(source + textwrap.indent(textwrap.dedent(body), "    "))
     found = failed(entry)
     assert words in found[check], found

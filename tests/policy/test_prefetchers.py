@@ -42,7 +42,7 @@ def proposed(spelled):
     chunk = watch_proposals(choice, Case("", EXPERTS), chunk, stream, 0, stream.num_steps)
     rows = []
     for i, (first, stop) in enumerate(pairwise(chunk.prefetch_start.tolist())):
-        clock = chunk.first_clock + i
+        clock = chunk.clock[0] + i
         wanted = [
             (
                 int(chunk.prefetch_keys[j]),
