@@ -8,6 +8,7 @@ also when nobody may leave: the rules of queues learn from being asked.
 from collections import Counter
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from math import inf, log2
 
 import numpy as np
@@ -52,7 +53,6 @@ class Knowledge:
     entered: dict = field(default_factory=dict)  # key: rank of its entry
     queued: dict = field(default_factory=dict)  # key: rank of its first touch in its last step
     entries: int = 0
-    popularity: object = None
     regretted: object = None  # the miss whose ghost ARC has just learnt from, in whatever pool
 
     def layer_of(self, key):
@@ -87,9 +87,10 @@ RANKS = {
     "mru": lambda k, key, now: -k.touched[key],
     "fifo": lambda k, key, now: k.entered[key],
     "lfu": lambda k, key, now: (k.uses[key], k.touched[key]),
+    "lfu:ties=key": lambda k, key, now: k.uses[key],
     "lfu:resident=true": lambda k, key, now: (k.uses[key], k.touched[key]),
     "lfru": lambda k, key, now: Fraction(k.uses[key], now.clock - k.touched[key] + 1),
-    "static": lambda k, key, now: k.popularity[key],
+    "static": None,  # nothing ever leaves
     "belady": lambda k, key, now: -k.next_use(key, now),
     "layer_distance": lambda k, key, now: (
         (now.layer - k.layer_of(key)) % k.layers,
@@ -124,17 +125,14 @@ RANKS = {
 class LRFU:
     """Lee et al. 2001: every use at time t is worth 2**(-decay * (now - t)); least value leaves."""
 
-    def __init__(self, know, capacity, decay=0.05):
+    def __init__(self, know, capacity, decay=0.05, restart=True):
         self.decay, self.value, self.last, self.rank = decay, {}, {}, {}
-        self.touch = {}
-
-    def event(self, now):
-        for key in now.tokens:
-            age = now.clock - self.last.get(key, 0)
-            self.value[key] = 1.0 + self.value.get(key, 0.0) * 2.0 ** (-self.decay * age)
-            self.last[key] = now.clock
+        self.touch, self.restart = {}, restart
 
     def used(self, key, now):
+        age = now.clock - self.last.get(key, 0)
+        self.value[key] = 1.0 + self.value.get(key, 0.0) * 2.0 ** (-self.decay * age)
+        self.last[key] = now.clock
         self.rank[key] = log2(self.value[key]) + self.decay * self.last[key]
         self.touch[key] = now.clock
 
@@ -146,7 +144,9 @@ class LRFU:
             self.used(key, now)
 
     def left(self, key):
-        pass
+        if self.restart:
+            self.value.pop(key, None)
+            self.last.pop(key, None)
 
     def victim(self, able, incoming, now):
         return min(able, key=lambda key: (self.rank[key], self.touch[key], -key), default=None)
@@ -158,6 +158,7 @@ class Queues:
     def __init__(self, know, capacity):
         self.know, self.capacity = know, capacity
         self.queue = {name: [] for name in self.NAMES}
+        self.waiting = {}  # prefetched, not used so far: the ghosts it came from
 
     def place(self, key):
         return next((name for name, queue in self.queue.items() if key in queue), None)
@@ -179,7 +180,8 @@ class SLRU(Queues):
     def used(self, key, now):
         share = max(1, int(self.capacity * 0.8))
         limit = min(share, max(self.capacity - 1, 0))
-        if self.place(key) == "probation" and limit == 0:
+        first = self.waiting.pop(key, "used") != "used"
+        if first or (self.place(key) == "probation" and limit == 0):
             self.move(key, "probation")
             return
         if self.place(key) == "probation" and len(self.queue["protected"]) == limit:
@@ -190,8 +192,11 @@ class SLRU(Queues):
 
     def entered(self, key, now, prefetched):
         self.move(key, "probation")
+        if prefetched:
+            self.waiting[key] = None
 
     def left(self, key):
+        self.waiting.pop(key, None)
         self.move(key, None)
 
     def victim(self, able, incoming, now):
@@ -206,81 +211,124 @@ class ARC(Queues):
     p = 0.0
     new = 0  # 1 while making room for a key that is in none of the four
 
+    def __init__(self, know, capacity):
+        super().__init__(know, capacity)
+        self.left_behind = {}  # a ghost about to be prefetched
+
     def used(self, key, now):
-        self.move(key, "t2")
+        ghost = self.waiting.pop(key, "used")
+        if ghost in ("b1", "b2"):
+            self.learn(ghost)
+        self.move(key, "t1" if ghost is None else "t2")
 
     def entered(self, key, now, prefetched):
-        seen = self.place(key) in ("b1", "b2") or self.know.regretted == key
+        ghost = self.left_behind.pop(key, None) or self.place(key)
+        if prefetched:
+            self.waiting[key] = ghost
+            self.move(key, "t1")
+            return
+        seen = ghost is not None or self.know.regretted == key
         self.know.regretted = None
-        self.move(key, "t2" if seen and not prefetched else "t1")
+        self.move(key, "t2" if seen else "t1")
 
     def left(self, key):
-        self.move(key, "b1" if self.place(key) == "t1" else "b2")
+        self.move(key, self.waiting.pop(key, "b1" if self.place(key) == "t1" else "b2"))
         size = {name: len(queue) for name, queue in self.queue.items()}
         if size["t1"] + size["b1"] + self.new > self.capacity:
             del self.queue["b1"][-1:]
         elif sum(size.values()) + self.new > 2 * self.capacity:
             del self.queue["b2"][-1:]
 
+    def learn(self, ghost):
+        """Move p by the ratio of the ghosts' lengths; the key itself counts, and is in neither."""
+        other = len(self.queue["b2" if ghost == "b1" else "b1"])
+        step = max(1.0, other / (len(self.queue[ghost]) + 1))
+        step = step if ghost == "b1" else -step
+        self.p = min(max(self.p + step, 0.0), float(self.capacity))
+
     def victim(self, able, incoming, now):
         ghost = self.place(incoming) if incoming is not None else None
-        if ghost == "b1":
-            step = max(1.0, len(self.queue["b2"]) / len(self.queue["b1"]))
-            self.p = min(float(self.capacity), self.p + step)
-        elif ghost == "b2":
-            step = max(1.0, len(self.queue["b1"]) / len(self.queue["b2"]))
-            self.p = max(0.0, self.p - step)
         self.new = int(incoming is not None and not ghost and incoming != self.know.regretted)
-        if ghost in ("b1", "b2"):
+        if ghost and incoming in now.tokens:
             self.move(incoming, None)
+            self.learn(ghost)
             self.know.regretted = incoming
         ones = len(self.queue["t1"])
         first = ones >= 1 and (ones > self.p or (ghost == "b2" and ones == self.p))
         names = ("t1", "t2") if first else ("t2", "t1")
         found = self.oldest(names[0], able)
-        return self.oldest(names[1], able) if found is None else found
+        found = self.oldest(names[1], able) if found is None else found
+        if ghost and incoming not in now.tokens and found is not None:  # to be prefetched
+            self.move(incoming, None)
+            self.left_behind[incoming] = ghost
+        return found
 
 
 class S3FIFO(Queues):
-    """SMALL, MAIN and GHOST; two uses earn a place in MAIN; what is held is passed on to MAIN."""
+    """SMALL, MAIN and GHOST; two uses earn a place in MAIN; what is held stays where it is."""
 
     NAMES = ("small", "main", "ghost")
 
-    def __init__(self, know, capacity):
+    def __init__(self, know, capacity, warm=False):
         super().__init__(know, capacity)
+        self.cold = warm
         self.uses = Counter()
         self.small = max(1, round(capacity * 0.1))
         self.ghosts = max(1, int(capacity * 0.9))
 
     def used(self, key, now):
-        self.uses[key] = min(3, self.uses[key] + 1)
+        ghost = self.waiting.pop(key, "used")
+        if ghost == "used":
+            self.uses[key] = min(3, self.uses[key] + 1)
+        elif ghost:
+            self.move(key, "main")
 
     def entered(self, key, now, prefetched):
-        known = self.place(key) == "ghost" and not prefetched
-        self.move(key, "main" if known else "small")
+        ghost = self.place(key)
+        full = len(self.queue["small"]) >= self.small
+        self.move(key, "small")
+        if prefetched:
+            self.waiting[key] = ghost
+        elif ghost or (self.cold and full):
+            self.move(key, "main")
         self.uses[key] = 0
 
     def left(self, key):
-        if self.place(key) == "small":
+        if self.waiting.pop(key, "used") and self.place(key) == "small":
             self.queue["ghost"] = self.queue["ghost"][: self.ghosts - 1]
             self.move(key, "ghost")
         else:
             self.move(key, None)
 
     def victim(self, able, incoming, now):
-        resident = len(self.queue["small"] + self.queue["main"])
-        for _ in range(5 * resident + 1 if resident else 0):
-            small = self.queue["small"] and (
-                len(self.queue["small"]) >= self.small or not self.queue["main"]
-            )
-            key = self.queue["small" if small else "main"][-1]
-            earned = self.uses[key] >= 2 if small else self.uses[key] >= 1
-            if not earned and key in able:
+        self.cold = False
+        small = len(self.queue["small"]) >= self.small
+        order = ("small", "main") if small else ("main", "small", "main")
+        for sweep in order:
+            found = getattr(self, sweep + "_leaves")(able)
+            if found is not None:
+                return found
+        return None
+
+    def small_leaves(self, able):
+        for key in reversed(self.queue["small"][:]):
+            if self.uses[key] >= 2:
+                self.uses[key] = 0
+                self.move(key, "main")
+            elif key in able:
                 return key
-            if earned:
-                self.uses[key] = 0 if small else self.uses[key] - 1
-            self.move(key, "main")
-        return self.oldest("small", able)
+        return None
+
+    def main_leaves(self, able):
+        while True:
+            for key in reversed(self.queue["main"][:]):
+                if self.uses[key] == 0 and key in able:
+                    return key
+                if self.uses[key] > 0:
+                    self.uses[key] -= 1
+                    self.move(key, "main")
+            if not any(self.uses[key] for key in self.queue["main"]):
+                return self.oldest("main", able)
 
 
 class Sieve(Queues):
@@ -294,11 +342,14 @@ class Sieve(Queues):
         self.visited = set()
 
     def used(self, key, now):
-        self.visited.add(key)
+        if self.waiting.pop(key, "used") == "used":
+            self.visited.add(key)
 
     def entered(self, key, now, prefetched):
         self.visited.discard(key)
         self.move(key, "line")
+        if prefetched:
+            self.waiting[key] = None
 
     def newer(self, key):
         line = self.queue["line"]
@@ -308,6 +359,7 @@ class Sieve(Queues):
     def left(self, key):
         if self.hand == key:
             self.hand = self.newer(key)
+        self.waiting.pop(key, None)
         self.move(key, None)
 
     def victim(self, able, incoming, now):
@@ -325,7 +377,15 @@ class Sieve(Queues):
         return None
 
 
-QUEUES = {"slru": SLRU, "arc": ARC, "s3fifo": S3FIFO, "sieve": Sieve, "lrfu": LRFU}
+QUEUES = {
+    "slru": SLRU,
+    "arc": ARC,
+    "s3fifo": S3FIFO,
+    "s3fifo:warm=true": partial(S3FIFO, warm=True),
+    "sieve": Sieve,
+    "lrfu": LRFU,
+    "lrfu:resident=false": partial(LRFU, restart=False),
+}
 
 
 class Reference:
@@ -346,16 +406,22 @@ class Reference:
     ):
         self.steps, self.capacity, self.bypass, self.guard = steps, capacity, bypass, guard
         self.per_pool = layers * experts // pools
-        self.know = Knowledge(steps, layers, experts, popularity=popularity)
+        self.know = Knowledge(steps, layers, experts)
         if name in QUEUES:
             self.rules = [QUEUES[name](self.know, c) for c in capacity]
         else:
             forget = "resident" in name
             self.rules = [Ranked(RANKS[name], self.know, c, forget) for c in capacity]
+        self.frozen = name == "static"
         self.resident = {}  # key: {"used": bool, "prefetched": bool, "due": clock}
         self.slotless = set()
         self.ever = set()
         self.evicted_in = {}
+        for pool, slots in enumerate(capacity if self.frozen else ()):
+            keys = range(pool * self.per_pool, (pool + 1) * self.per_pool)
+            for key in sorted(keys, key=lambda key: -popularity[key])[:slots]:
+                self.resident[key] = {"used": True, "prefetched": False, "due": None}
+                self.ever.add(key)
         self.log = []
         self.count = Counter()
 
@@ -402,9 +468,6 @@ class Reference:
         demanded = sorted(now.tokens)
         hits = [key for key in demanded if key in self.resident]
         misses = [key for key in demanded if key not in self.resident]
-        for rule in self.rules:
-            if hasattr(rule, "event"):
-                rule.event(now)
         for key in demanded:
             know.uses[key] += 1
         count["accesses"] += len(demanded)
@@ -433,6 +496,10 @@ class Reference:
     def fetch(self, key, now):
         pool = key // self.per_pool
         self.log.append((FETCH, key))
+        if self.frozen:
+            self.ever.add(key)
+            self.count["bypassed"] += 1
+            return
         residents = self.residents(pool)
         if len(residents) >= self.capacity[pool]:
             able = [k for k in residents if k not in now.tokens]
@@ -449,8 +516,11 @@ class Reference:
 
     def prefetch(self, key, due, now, under_way):
         pool = key // self.per_pool
-        if key in self.resident:
+        if key in self.resident or key in now.tokens:
             self.count["redundant"] += 1
+            return
+        if self.frozen:
+            self.count["dropped"] += 1
             return
         residents = self.residents(pool)
         if len([k for k in residents if k not in self.slotless]) >= self.capacity[pool]:

@@ -2,7 +2,8 @@
 
 N. Megiddo and D. S. Modha, "ARC: a self-tuning, low overhead replacement cache", FAST 2003. A miss
 on a key that left a list lately moves the balance towards that list. Where the list to take from
-holds only held keys, the other one gives.
+holds only held keys, the other one gives. A prefetch is no use: a prefetched key's first use does
+what its miss would have done, and one that leaves unused goes back to where it was known.
 """
 
 from __future__ import annotations
@@ -28,15 +29,16 @@ from specmd.policy import (
     unlink,
 )
 
-ONCE, AGAIN, ONCE_GHOST, AGAIN_GHOST, NOWHERE = range(5)
+ONCE, AGAIN, ONCE_GHOST, AGAIN_GHOST, NOWHERE, USED = range(6)
 
 
-@policy("arc", source="Megiddo and Modha, FAST 2003", compiled=True)
+@policy("arc", source="Megiddo and Modha, FAST 2003", remembers=True, compiled=True)
 class ARC(NamedTuple):
     """Per pool four lists, latest at the front: T1, T2, B1, B2 of the paper."""
 
     lists: Lists
     where: IntArray  # (keys,)
+    origin: IntArray  # (keys,) where a key not used since its prefetch came from; else USED
     size: IntArray  # (4 * pools,)
     target: FloatArray  # (pools,) wanted size of ONCE
     slots: IntArray  # (pools,)
@@ -49,29 +51,38 @@ class ARC(NamedTuple):
         where = np.full(world.num_keys, NOWHERE, np.int64)
         lists, pool = make_lists(world.num_keys, 4 * world.pools), world.pool
         size, target = np.zeros(4 * world.pools, np.int64), np.zeros(world.pools)
-        return cls(lists, where, size, target, world.capacity, pool, np.zeros(2, np.int64))
+        origin, coming = np.full_like(where, USED), np.zeros(2, np.int64)
+        return cls(lists, where, origin, size, target, world.capacity, pool, coming)
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
-        """Move to the front of AGAIN."""
-        move(self, key, AGAIN)
+        """Move to the front of AGAIN; on the first use after a prefetch, as a miss would."""
+        origin = self.origin[key]
+        self.origin[key] = USED
+        if origin != USED and origin != NOWHERE:
+            learn(self, origin, pool)
+        move(self, key, ONCE if origin == NOWHERE else AGAIN)
 
     def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter AGAIN if remembered, else ONCE."""
         known = self.where[key] == ONCE_GHOST or self.where[key] == AGAIN_GHOST
         move(self, key, AGAIN if known or self.coming[0] == key + 1 else ONCE)
+        self.origin[key] = USED
         self.coming[0] = 0
 
     def on_prefetch(self, key: int, pool: int, event: Event) -> None:
         """Enter ONCE: nothing has been used."""
+        if self.origin[key] == USED:
+            self.origin[key] = self.where[key]
         move(self, key, ONCE)
-        self.coming[0] = 0
 
     def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Become a ghost; the oldest goes where T1 and B1, with the key to come, outgrow C."""
-        pool = pool
         first = 4 * pool
-        once = self.where[key] == ONCE
-        move(self, key, ONCE_GHOST if once else AGAIN_GHOST)
+        ghost = ONCE_GHOST if self.where[key] == ONCE else AGAIN_GHOST
+        if self.origin[key] != USED:
+            ghost = self.origin[key]
+            self.origin[key] = USED
+        move(self, key, ghost)
         room = self.slots[pool] - self.coming[1]
         if self.size[first + ONCE] + self.size[first + ONCE_GHOST] > room:
             forget_oldest(self, first + ONCE_GHOST)
@@ -81,35 +92,51 @@ class ARC(NamedTuple):
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Learn from the regret, then take from the list that is longer than it should be."""
         first = 4 * pool
-        again_ghost = False
+        ghost = NOWHERE
+        regret = False
         self.coming[1] = 0
         if incoming != NOBODY:
-            again_ghost = self.where[incoming] == AGAIN_GHOST
-            learn(self, incoming, first, pool)
+            ghost = self.where[incoming]
+            if ghost == NOWHERE:
+                self.coming[1] = self.coming[0] != incoming + 1
+            elif demanded(event, incoming):
+                regret = True
+                move(self, incoming, NOWHERE)
+                learn(self, ghost, pool)
+                self.coming[0] = incoming + 1
         once = self.size[first + ONCE]
         from_once = once >= 1 and (
-            once > self.target[pool] or (again_ghost and once == self.target[pool])
+            once > self.target[pool] or (ghost == AGAIN_GHOST and once == self.target[pool])
         )
         key = last_evictable(self.lists, first + (ONCE if from_once else AGAIN), core)
         if key == NOBODY:
             key = last_evictable(self.lists, first + (AGAIN if from_once else ONCE), core)
+        if ghost != NOWHERE and not regret and key != NOBODY:
+            self.origin[incoming] = ghost  # it is prefetched: out of the way of the new ghost
+            move(self, incoming, NOWHERE)
         return key
 
 
-def learn(policy: ARC, key: int, first: int, pool: int) -> None:
-    """Move the target by the ratio of the ghosts' lengths, at least by one; forget the ghost."""
-    ones, agains = policy.size[first + ONCE_GHOST], policy.size[first + AGAIN_GHOST]
-    if policy.where[key] == ONCE_GHOST:
-        step = max(1.0, agains / ones)
+def demanded(event: Event, key: int) -> bool:
+    """Tell a miss from a prefetch."""
+    found = False
+    for i in range(event.start, event.stop):
+        found |= event.keys[i] == key
+    return found
+
+
+def learn(policy: ARC, ghost: int, pool: int) -> None:
+    """Move the target by the ratio of the ghosts' lengths, at least by one.
+
+    The key they told of is in neither list any more, and is counted.
+    """
+    ones, agains = policy.size[4 * pool + ONCE_GHOST], policy.size[4 * pool + AGAIN_GHOST]
+    if ghost == ONCE_GHOST:
+        step = max(1.0, agains / (ones + 1))
         policy.target[pool] = min(float(policy.slots[pool]), policy.target[pool] + step)
-    elif policy.where[key] == AGAIN_GHOST:
-        step = max(1.0, ones / agains)
-        policy.target[pool] = max(0.0, policy.target[pool] - step)
     else:
-        policy.coming[1] = policy.coming[0] != key + 1
-        return
-    move(policy, key, NOWHERE)
-    policy.coming[0], policy.coming[1] = key + 1, 0
+        step = max(1.0, ones / (agains + 1))
+        policy.target[pool] = max(0.0, policy.target[pool] - step)
 
 
 def total(policy: ARC, first: int) -> int:

@@ -2,8 +2,8 @@
 
 Layers run in a fixed cycle: a key of layer l is not needed before `(l - now - 1) mod L` other
 layers have run. Of one layer, the key touched longest ago leaves first (`ties=recency`), or the
-one used least often (`ties=frequency`). The minimal layer-aware policy; SpecMD (arXiv:2602.03921)
-builds Least-Stale on the same cycle.
+one used least often (`ties=frequency`). The minimal layer-aware policy. The distance is one of the
+four terms by which HOBBIT (P. Tang et al., arXiv:2411.01433) ranks experts; here it is alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from specmd.policy import (
 )
 
 
-@policy("layer_distance", source="SpecMD, arXiv:2602.03921", compiled=True)
+@policy(
+    "layer_distance", source="HOBBIT, arXiv:2411.01433", remembers="ties=frequency", compiled=True
+)
 class LayerDistance(NamedTuple):
     """One list a layer by last touch, the latest at the front; and use counts."""
 

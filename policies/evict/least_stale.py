@@ -1,9 +1,10 @@
 """Least-Stale: keys not touched in the present step leave before those that were.
 
-SpecMD (arXiv:2602.03921). Within the stale and within the current keys, `order` decides: `cycle`
-(the layer just passed first, then least recent; the reading that shows the published effect),
-`fifo` (first touched in its step first), `layer` (lowest layer first, then least recent), `recent`
-(least recent; without prefetches this is LRU).
+SpecMD (arXiv:2602.03921) publishes this rule, and that within the stale and within the current keys
+the order is that of the forward pass, but no code. So the order is *inferred*: `cycle` (the layer
+just passed first, then least recent) is the reading that shows the published effect; `fifo` (first
+touched in its step first), `layer` (lowest layer first, then least recent) and `recent` (least
+recent; without prefetches this is LRU) are other readings.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class LeastStale(NamedTuple):
     group: KeyArray  # (keys,) list of a key that is touched now
     present: IntArray  # [step whose keys are in the current lists]
     pools: int
+    turns: int  # lists that are searched one after the other
     order: int
 
     @classmethod
@@ -56,7 +58,8 @@ class LeastStale(NamedTuple):
         last = np.zeros(world.num_keys, np.int64)
         step = np.full(world.num_keys, -1, np.int64)
         lists = make_lists(world.num_keys, count)
-        return cls(lists, last, step, group, np.full(1, -1, np.int64), world.pools, kind)
+        turns = world.num_layers if kind <= LAYER and world.pools == 1 else 1
+        return cls(lists, last, step, group, np.full(1, -1, np.int64), world.pools, turns, kind)
 
     def on_event(self, event: Event) -> None:
         """At the first event of a step, what was current becomes stale."""
@@ -80,23 +83,28 @@ class LeastStale(NamedTuple):
         unlink(self.lists, key)
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
-        """Search the stale keys, then the current ones."""
-        for stale in range(1, -1, -1):
-            for turn in range(1 if self.order >= FIFO or self.pools > 1 else event.num_layers):
-                which = pool
-                if self.order >= FIFO:
-                    which = 2 * pool + 1 - stale
-                elif self.pools == 1:
-                    which = turn
-                    if self.order == CYCLE:
-                        which = (event.layer - turn) % event.num_layers
-                end = self.lists.size + which
+        """Search the stale keys of every list in turn, then the current ones."""
+        for current in range(2):
+            for turn in range(self.turns):
+                end = self.lists.size + list_in_turn(self, turn, current, pool, event)
                 key = self.lists.prev[end]
-                while key != end and not (stale and self.step[key] == event.step):
-                    if evictable(core, key) and (stale or self.step[key] == event.step):
+                while key != end:
+                    touched = self.step[key] == event.step
+                    if touched and not current:
+                        break  # what was touched in this step is at the front of every list
+                    if touched == current and evictable(core, key):
                         return key
                     key = self.lists.prev[key]
         return NOBODY
+
+
+def list_in_turn(policy: LeastStale, turn: int, current: int, pool: int, event: Event) -> int:
+    """Name the list to search: a pool's stale or current one, or that of a layer."""
+    if policy.order >= FIFO:
+        return 2 * pool + current
+    if policy.pools > 1:
+        return pool
+    return turn if policy.order == LAYER else (event.layer - turn) % event.num_layers
 
 
 def enter(policy: LeastStale, key: int, event: Event) -> None:

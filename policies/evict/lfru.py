@@ -24,7 +24,7 @@ from specmd.policy import (
 )
 
 
-@policy("lfru", source="vLLM pull request 37190; moe-cache-eval", compiled=True)
+@policy("lfru", source="vLLM pull request 37190; moe-cache-eval", remembers=True, compiled=True)
 class LFRU(NamedTuple):
     """Residents of pool p are at places `p * span` to `p * span + residents[p] - 1`."""
 

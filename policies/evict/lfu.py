@@ -1,13 +1,14 @@
-"""LFU: the key used least often leaves first; of equally used ones, the one touched longest ago.
+"""LFU: the key used least often leaves first.
 
 A. V. Aho, P. J. Denning, J. D. Ullman, "Principles of optimal page replacement", JACM 18(1), 1971.
-Counts survive eviction ("perfect" LFU); `resident=true` forgets a key's count when it leaves. A
-prefetch is a touch, not a use.
+Counts survive eviction ("perfect" LFU); `resident=true` forgets a key's count when it leaves. Of
+equally used keys the one touched longest ago leaves (`ties=recency`), or the largest, whenever it
+was touched (`ties=key`, as the counts of arXiv:2608.07911 have it). A prefetch is a touch, no use.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -27,20 +28,33 @@ from specmd.policy import (
 )
 
 
-@policy("lfu", source="Aho, Denning and Ullman, JACM 18(1), 1971", compiled=True)
+@policy(
+    "lfu",
+    source="Aho, Denning and Ullman, JACM 18(1), 1971",
+    remembers="resident=false",
+    compiled=True,
+)
 class LFU(NamedTuple):
-    """Use counts, and a heap by (count, last touch)."""
+    """Use counts, and a heap by (count, last touch or nothing)."""
 
     heap: Heap
     uses: FloatArray
     pool: KeyArray
     resident: int
+    by_recency: int
 
     @classmethod
-    def create(cls, world: World, *, resident: bool = False) -> LFU:
+    def create(
+        cls,
+        world: World,
+        *,
+        resident: bool = False,
+        ties: Literal["recency", "key"] = "recency",
+    ) -> LFU:
         """Build the empty heap."""
         heap = make_heap(world.num_keys, world.pools)
-        return cls(heap, np.zeros(world.num_keys), world.pool, int(resident))
+        uses, pool = np.zeros(world.num_keys), world.pool
+        return cls(heap, uses, pool, int(resident), int(ties == "recency"))
 
     def on_event(self, event: Event) -> None:
         """Count the use of every key of U, admitted or not."""
@@ -49,11 +63,12 @@ class LFU(NamedTuple):
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
         """Rank by the new count."""
-        settle_rank(self.heap, pool, key, self.uses[key], event.clock)
+        tie = event.clock * self.by_recency
+        settle_rank(self.heap, pool, key, self.uses[key], tie)
 
     def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter with the count so far."""
-        put(self.heap, pool, key, self.uses[key], event.clock)
+        put(self.heap, pool, key, self.uses[key], event.clock * self.by_recency)
 
     def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Leave the heap; forget the count if it is of residents only."""

@@ -1,8 +1,10 @@
 """LRFU: uses fade by half every `1 / decay` events; the key with the least left leaves first.
 
 D. Lee et al., "LRFU: a spectrum of policies that subsumes the least recently used and least
-frequently used policies", IEEE Transactions on Computers 50(12), 2001. Between two touches all
-scores fade alike, so `log2(score) + decay * last` orders keys without being updated.
+frequently used policies", IEEE Transactions on Computers 50(12), 2001. As there, the score of a key
+that left starts anew when it comes back; `resident=false` keeps it (below the working set of a step
+no key stays long enough to earn one). Between two touches all scores fade alike, so
+`log2(score) + decay * last` orders keys without being updated.
 """
 
 from __future__ import annotations
@@ -30,7 +32,12 @@ from specmd.policy import (
 )
 
 
-@policy("lrfu", source="Lee et al., IEEE Transactions on Computers 50(12), 2001", compiled=True)
+@policy(
+    "lrfu",
+    source="Lee et al., IEEE Transactions on Computers 50(12), 2001",
+    remembers="resident=false",
+    compiled=True,
+)
 class LRFU(NamedTuple):
     """The combined recency and frequency of each key, as of its last use."""
 
@@ -39,39 +46,49 @@ class LRFU(NamedTuple):
     last: IntArray
     pool: KeyArray
     decay: float
+    resident: int
 
     @classmethod
-    def create(cls, world: World, *, decay: Annotated[float, Field(gt=0, le=1)] = 0.05) -> LRFU:
+    def create(
+        cls,
+        world: World,
+        *,
+        decay: Annotated[float, Field(gt=0, le=1)] = 0.05,
+        resident: bool = True,
+    ) -> LRFU:
         """Build the empty heap."""
-        heap, keys = make_heap(world.num_keys, world.pools), world.num_keys
-        return cls(heap, np.zeros(keys), np.zeros(keys, np.int64), world.pool, decay)
-
-    def on_event(self, event: Event) -> None:
-        """Add one use to what is left of the earlier ones."""
-        for i in range(event.start, event.stop):
-            key = event.keys[i]
-            age = event.clock - self.last[key]
-            self.score[key] = 1.0 + self.score[key] * 2.0 ** (-self.decay * age)
-            self.last[key] = event.clock
+        heap, score = make_heap(world.num_keys, world.pools), np.zeros(world.num_keys)
+        last, pool = np.zeros(world.num_keys, np.int64), world.pool
+        return cls(heap, score, last, pool, decay, int(resident))
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
         """Rank by the new score."""
-        rank = log2(self.score[key]) + self.decay * self.last[key]
-        settle_rank(self.heap, pool, key, rank, event.clock)
+        settle_rank(self.heap, pool, key, add_use(self, key, event.clock), event.clock)
 
     def on_insert(self, key: int, pool: int, event: Event) -> None:
-        """Enter with the score so far."""
-        rank = log2(self.score[key]) + self.decay * self.last[key]
-        put(self.heap, pool, key, rank, event.clock)
+        """Enter with this use, and with what is left of those before if they are kept."""
+        if self.resident:
+            self.score[key] = 0.0
+        put(self.heap, pool, key, add_use(self, key, event.clock), event.clock)
 
     def on_prefetch(self, key: int, pool: int, event: Event) -> None:
         """Enter as if used now, without counting a use."""
+        if self.resident:
+            self.score[key] = 0.0
         put(self.heap, pool, key, self.decay * event.clock, event.clock)
 
     def on_evict(self, key: int, pool: int, event: Event) -> None:
-        """Leave the heap; the score stays known."""
+        """Leave the heap."""
         drop(self.heap, pool, key)
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Choose the least score."""
         return least_evictable(self.heap, pool, core)
+
+
+def add_use(policy: LRFU, key: int, now: int) -> float:
+    """Add a use to what is left of the earlier ones; return the rank."""
+    age = now - policy.last[key]
+    policy.score[key] = 1.0 + policy.score[key] * 2.0 ** (-policy.decay * age)
+    policy.last[key] = now
+    return log2(policy.score[key]) + policy.decay * now

@@ -2,7 +2,9 @@
 
 J. Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023. A ghost queue of keys
 that left the small queue sends a returning key straight to the main one. Every queue has at least
-one slot: caches of experts are small.
+one slot: caches of experts are small. A held key is passed over where it stands. The first use of
+a prefetched key does what its miss would have done. With `warm=true`, as in the authors' own
+libCacheSim, newcomers fill the main queue too until the first eviction.
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ from specmd.policy import (
     World,
     back,
     evictable,
-    last_evictable,
     make_lists,
     policy,
     push_front,
@@ -30,83 +31,126 @@ from specmd.policy import (
 )
 
 SMALL, MAIN, GHOST, NOWHERE = range(4)
+USED, PREFETCHED, RETURNED = range(3)  # RETURNED: prefetched while in GHOST
 Share = Annotated[float, Field(gt=0, lt=1)]
 Moves = Annotated[int, Field(ge=1, le=3)]
 
 
-@policy("s3fifo", source="Yang et al., SOSP 2023", compiled=True)
+@policy("s3fifo", source="Yang et al., SOSP 2023", remembers=True, compiled=True)
 class S3FIFO(NamedTuple):
     """Per pool three lists, latest at the front: 3 * pool + SMALL, MAIN, GHOST."""
 
     lists: Lists
     where: IntArray  # (keys,) SMALL, MAIN, GHOST or NOWHERE
     uses: IntArray  # (keys,) since entering, at most 3
+    came: IntArray  # (keys,) USED, or how a key not used so far was prefetched
     size: IntArray  # (3 * pools,)
     limit: IntArray  # (3 * pools,)
+    cold: IntArray  # (pools,) 1 while MAIN takes newcomers
     pool: KeyArray
     move: int
 
     @classmethod
-    def create(cls, world: World, *, small: Share = 0.1, move: Moves = 2) -> S3FIFO:
+    def create(
+        cls, world: World, *, small: Share = 0.1, move: Moves = 2, warm: bool = False
+    ) -> S3FIFO:
         """Build the empty queues; `move` is the number of uses that earns a place in MAIN."""
         slots = world.capacity
         first = np.maximum(1, np.rint(slots * small)).astype(np.int64)
         ghost = np.maximum(1, slots * 0.9).astype(np.int64)
         limit = np.stack([first, np.maximum(1, slots - first), ghost], 1).reshape(-1)
-        numbers = np.zeros(world.num_keys, np.int64)
-        lists = make_lists(world.num_keys, 3 * world.pools)
-        pool, where = world.pool, np.full(world.num_keys, NOWHERE, np.int64)
-        return cls(lists, where, numbers, np.zeros_like(limit), limit, pool, move)
+        where = np.full(world.num_keys, NOWHERE, np.int64)
+        return cls(
+            make_lists(world.num_keys, 3 * world.pools),
+            where,
+            np.zeros_like(where),
+            np.zeros_like(where),
+            np.zeros_like(limit),
+            limit,
+            np.full(world.pools, int(warm), np.int64),
+            world.pool,
+            move,
+        )
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
-        """Count the use."""
-        self.uses[key] = min(self.uses[key] + 1, 3)
+        """Count the use, unless it is the first of a prefetched key."""
+        if self.came[key] == USED:
+            self.uses[key] = min(self.uses[key] + 1, 3)
+        elif self.came[key] == RETURNED:
+            leave(self, key)
+            join(self, key, MAIN)
+        self.came[key] = USED
 
     def on_insert(self, key: int, pool: int, event: Event) -> None:
-        """Enter SMALL, or MAIN if remembered."""
+        """Enter SMALL, or MAIN if remembered, or while it fills."""
+        first = 3 * pool
+        fills = self.cold[pool] and self.size[first + SMALL] >= self.limit[first + SMALL]
         known = self.where[key] == GHOST
         leave(self, key)
         self.uses[key] = 0
-        join(self, key, MAIN if known else SMALL)
+        self.came[key] = USED
+        join(self, key, MAIN if known or fills else SMALL)
 
     def on_prefetch(self, key: int, pool: int, event: Event) -> None:
         """Enter SMALL: nothing has been proven yet."""
+        self.came[key] = RETURNED if self.where[key] == GHOST else PREFETCHED
         leave(self, key)
         self.uses[key] = 0
         join(self, key, SMALL)
 
     def on_evict(self, key: int, pool: int, event: Event) -> None:
-        """Leave; what leaves SMALL is remembered for a while."""
-        small = self.where[key] == SMALL
+        """Leave; what leaves SMALL, and was ever used, is remembered for a while."""
+        remembered = self.where[key] == SMALL and self.came[key] != PREFETCHED
         leave(self, key)
-        if small:
+        if remembered:
             first = 3 * pool
             if self.size[first + GHOST] >= self.limit[first + GHOST]:
                 leave(self, back(self.lists, first + GHOST))
             join(self, key, GHOST)
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
-        """Pass over used and held keys until one may leave."""
+        """Take from SMALL if it has its share, else from MAIN; from the other if all is held."""
+        self.cold[pool] = 0
         first = 3 * pool
-        for _ in range(5 * (self.size[first + SMALL] + self.size[first + MAIN]) + 1):
-            small = self.size[first + SMALL] > 0 and (
-                self.size[first + SMALL] >= self.limit[first + SMALL]
-                or self.size[first + MAIN] == 0
-            )
-            if not small and self.size[first + MAIN] == 0:
-                return NOBODY
-            key = back(self.lists, first + (SMALL if small else MAIN))
-            earned = self.uses[key] >= self.move if small else self.uses[key] > 0
-            if not earned and evictable(core, key):
-                return key
-            leave(self, key)
-            if small and earned:
-                self.uses[key] = 0
-            elif earned:
-                self.uses[key] -= 1
-            join(self, key, MAIN)
-        # All of MAIN is held, and SMALL is short: what may leave is there.
-        return last_evictable(self.lists, first + SMALL, core)
+        key = NOBODY
+        if self.size[first + SMALL] < self.limit[first + SMALL]:
+            key = sweep_main(self, first + MAIN, core)
+        if key == NOBODY:
+            key = sweep_small(self, first + SMALL, core)
+        return sweep_main(self, first + MAIN, core) if key == NOBODY else key
+
+
+def sweep_small(policy: S3FIFO, queue: int, core: Core) -> int:
+    """Promote what has earned it, from the back, until a key may leave."""
+    end = policy.lists.size + queue
+    key = policy.lists.prev[end]
+    while key != end:
+        newer = policy.lists.prev[key]
+        if policy.uses[key] >= policy.move:
+            policy.uses[key] = 0
+            leave(policy, key)
+            join(policy, key, MAIN)
+        elif evictable(core, key):
+            return key
+        key = newer
+    return NOBODY
+
+
+def sweep_main(policy: S3FIFO, queue: int, core: Core) -> int:
+    """Send used keys to the front, each for a use less, until a key may leave."""
+    end = policy.lists.size + queue
+    key = policy.lists.prev[end]
+    while key != end:
+        newer = policy.lists.prev[key]
+        if policy.uses[key] > 0:
+            policy.uses[key] -= 1
+            unlink(policy.lists, key)
+            push_front(policy.lists, queue, key)
+            newer = key if newer == end else newer
+        elif evictable(core, key):
+            return key
+        key = newer
+    return NOBODY
 
 
 def join(policy: S3FIFO, key: int, queue: int) -> None:

@@ -1,7 +1,8 @@
 """SIEVE: a hand sweeps from the oldest key; a key used since the last sweep stays where it is.
 
 Y. Zhang et al., "SIEVE is simpler than LRU: an efficient turn-key eviction algorithm for web
-caches", NSDI 2024. A held key is passed over like a used one.
+caches", NSDI 2024. A held key is passed over like a used one. The first use of a prefetched key is
+its only one so far, as a miss would have been: it marks nothing.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Sieve(NamedTuple):
 
     arrival: Lists
     visited: KeyArray  # (keys,) 1 if used since the hand passed
+    unused: KeyArray  # (keys,) 1 if prefetched and not used so far
     hand: KeyArray  # (pools,) next node to look at; a pool's sentinel stands for its back
     pool: KeyArray
 
@@ -39,15 +41,24 @@ class Sieve(NamedTuple):
         """Build the empty queue."""
         hand = np.arange(world.num_keys, world.num_keys + world.pools, dtype=np.uint32)
         visited = np.zeros(world.num_keys, np.uint32)
-        return cls(make_lists(world.num_keys, world.pools), visited, hand, world.pool)
+        lists, pool = make_lists(world.num_keys, world.pools), world.pool
+        return cls(lists, visited, visited.copy(), hand, pool)
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
-        """Mark as visited."""
-        self.visited[key] = 1
+        """Mark as visited, from the second use on."""
+        self.visited[key] = 1 - self.unused[key]
+        self.unused[key] = 0
 
     def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter at the front, not visited."""
         self.visited[key] = 0
+        self.unused[key] = 0
+        push_front(self.arrival, pool, key)
+
+    def on_prefetch(self, key: int, pool: int, event: Event) -> None:
+        """Enter at the front, not visited."""
+        self.visited[key] = 0
+        self.unused[key] = 1
         push_front(self.arrival, pool, key)
 
     def on_evict(self, key: int, pool: int, event: Event) -> None:

@@ -2,7 +2,7 @@
 
 R. Karedla, J. S. Love, B. G. Wherry, "Caching strategies to improve disk system performance",
 IEEE Computer 27(3), 1994. The protected segment holds `protected` of the slots, at least one, and
-leaves at least one to the probation segment.
+leaves at least one to the probation segment. The first use of a prefetched key is no second use.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class SLRU(NamedTuple):
 
     lists: Lists
     proven: IntArray  # (keys,) 1 in the protected segment
+    unused: IntArray  # (keys,) 1 if prefetched and not used so far
     size: IntArray  # (pools,) of the protected segment
     limit: IntArray  # (pools,)
     pool: KeyArray
@@ -48,14 +49,18 @@ class SLRU(NamedTuple):
         limit = np.minimum(limit, np.maximum(world.capacity - 1, 0))
         lists = make_lists(world.num_keys, 2 * world.pools)
         size = np.zeros(world.pools, np.int64)
-        return cls(lists, np.zeros(world.num_keys, np.int64), size, limit, world.pool)
+        proven = np.zeros(world.num_keys, np.int64)
+        return cls(lists, proven, proven.copy(), size, limit, world.pool)
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
-        """Go to the front of the protected segment; its last key makes room in probation."""
-        pool = pool
+        """Go to the front of the protected segment; its last key makes room in probation.
+
+        The first use of a prefetched key leads to the front of probation.
+        """
         unlink(self.lists, key)
         if self.proven[key] == 0:
-            if self.limit[pool] == 0:
+            if self.limit[pool] == 0 or self.unused[key]:
+                self.unused[key] = 0
                 push_front(self.lists, 2 * pool, key)
                 return
             if self.size[pool] >= self.limit[pool]:
@@ -70,6 +75,12 @@ class SLRU(NamedTuple):
 
     def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter at the front of probation."""
+        self.unused[key] = 0
+        push_front(self.lists, 2 * pool, key)
+
+    def on_prefetch(self, key: int, pool: int, event: Event) -> None:
+        """Enter at the front of probation."""
+        self.unused[key] = 1
         push_front(self.lists, 2 * pool, key)
 
     def on_evict(self, key: int, pool: int, event: Event) -> None:

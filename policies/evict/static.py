@@ -1,49 +1,35 @@
-"""Static: the keys most used in a *training* trace stay; the least used there leaves first.
+"""Static: the keys most used in a *training* trace are resident from the start and for ever.
 
 The frozen hot set of Fiddler (arXiv:2402.07033) and of `--n-cpu-moe` style placement, fitted on
-another trace than the one it is judged on. With `admission=bypass` it never changes once filled.
+another trace than the one it is judged on. Misses pass the cache by, prefetches find no slot. Of
+equally popular keys the smaller one is kept.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from specmd.policy import (
-    Core,
-    Event,
-    FloatArray,
-    Heap,
-    KeyArray,
-    World,
-    drop,
-    least_evictable,
-    make_heap,
-    policy,
-    put,
+import numpy as np
+
+from specmd.policy import NOBODY, Core, Event, KeyArray, World, policy
+
+
+@policy(
+    "static", source="Fiddler, arXiv:2402.07033", needs=["training"], frozen=True, compiled=True
 )
-
-
-@policy("static", source="Fiddler, arXiv:2402.07033", needs=["training"], compiled=True)
 class Static(NamedTuple):
-    """Popularity in the training trace, and a heap by it."""
+    """The hot set."""
 
-    heap: Heap
-    popularity: FloatArray
-    pool: KeyArray
+    kept: KeyArray  # (slots,)
 
     @classmethod
     def create(cls, world: World) -> Static:
-        """Build the empty heap."""
-        return cls(make_heap(world.num_keys, world.pools), world.popularity, world.pool)
-
-    def on_insert(self, key: int, pool: int, event: Event) -> None:
-        """Enter by popularity."""
-        put(self.heap, pool, key, self.popularity[key], 0)
-
-    def on_evict(self, key: int, pool: int, event: Event) -> None:
-        """Leave the heap."""
-        drop(self.heap, pool, key)
+        """Choose the most popular keys of each pool."""
+        order = np.argsort(-world.popularity.reshape(world.pools, -1), axis=1, kind="stable")
+        base = np.arange(world.pools) * world.pool_span
+        kept = [order[pool, :slots] + base[pool] for pool, slots in enumerate(world.capacity)]
+        return cls(np.concatenate(kept).astype(np.uint32))
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
-        """Choose the least popular."""
-        return least_evictable(self.heap, pool, core)
+        """Let nothing leave."""
+        return NOBODY

@@ -19,6 +19,7 @@ from specmd.policy import (
     World,
     below,
     fraction,
+    mix,
     policy,
     propose,
 )
@@ -49,14 +50,15 @@ class Oracle(NamedTuple):
             if coming + 1 >= len(outlook.start):
                 break
             due = event.clock + ahead
+            chance = mix(self.seed, due)
             start, stop = outlook.start[coming], outlook.start[coming + 1]
             for i in range(start, stop):
                 key = outlook.keys[i]
-                if self.recall >= 1.0 or fraction(self.seed + due * 131, key) < self.recall:
+                if self.recall >= 1.0 or fraction(chance, key) < self.recall:
                     propose(proposals, key, due, float(-ahead))
             first = (event.layer + ahead) % event.num_layers * event.num_experts
             for n in range(self.extra):
-                wrong = below(event.num_experts, self.seed + due * 131, 1_000_000 + n)
+                wrong = below(event.num_experts, chance, 1_000_000 + n)
                 for _ in range(event.num_experts):
                     demanded = False
                     for i in range(start, stop):

@@ -24,6 +24,7 @@ from specmd.policy import (
     "prev_token",
     axis="prefetch",
     source="baseline of most published predictors",
+    needs=["weights"],
     compiled=True,
     ahead="depth",
 )
@@ -32,7 +33,7 @@ class PrevToken(NamedTuple):
 
     used: IntArray  # (keys,) clock of the last use
     ran: IntArray  # (layers,) clock at which the layer ran last
-    weight: FloatArray  # (keys,) summed gate of the last use; tokens where gates are unknown
+    weight: FloatArray  # (keys,) summed gate of the last use
     depth: int
     width: int
 
@@ -48,8 +49,7 @@ class PrevToken(NamedTuple):
         self.ran[event.layer] = event.clock
         for i in range(event.start, event.stop):
             self.used[event.keys[i]] = event.clock
-            gate = event.gates[i] if len(event.gates) > 0 else float(event.tokens[i])
-            self.weight[event.keys[i]] = gate
+            self.weight[event.keys[i]] = event.gates[i]
         for ahead in range(1, self.depth + 1):
             layer = (event.layer + ahead) % event.num_layers
             first = layer * event.num_experts

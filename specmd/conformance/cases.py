@@ -95,6 +95,7 @@ def watch_eviction(choice: Choice, case: Case) -> str:
         interpreted=True,
         future=stream.first_use,
     )
+    link.moved = sum(state != residency.EMPTY for state in kernel.core.state)
     for first, last in stream.stretches(0, stream.num_steps):
         chunk = stream.chunk(first, last)
         if case.prefetches:

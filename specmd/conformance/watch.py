@@ -59,7 +59,7 @@ class Watch:
     def fetch(self, core: Core, key: int, event: Event) -> None:
         """Note a demand fetch."""
         self.fetched.append(key)
-        self.moved += core.state[key] != residency.EMPTY
+        self.moved += 1
 
     def prefetch(self, core: Core, key: int, score: float, event: Event) -> None:
         """Queue a copy; it lands before the next event."""
@@ -114,6 +114,11 @@ class Watched(NamedTuple):
     choice: Maker
     cls: type
     compiled: bool = True  # its `victim` is called as that of a compiled class is
+
+    @property
+    def frozen(self) -> bool:
+        """As the policy says."""
+        return self.choice.frozen
 
     def create(self, world: World) -> Any:
         """Build the policy, in lists where its class is in the compiled form."""

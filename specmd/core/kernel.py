@@ -8,19 +8,22 @@ Python lists, which Python indexes several times faster than arrays. Callers nev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from specmd.core import hooks, prefetch, serve
-from specmd.core.event import NOBODY, Event, IntArray, World
+from specmd.core.event import NOBODY, Event, IntArray, KeyArray, World
 from specmd.core.order.scan import least_ranked
 from specmd.core.specialise import Function, is_cheaper_interpreted, specialise, specialise_frozen
 from specmd.core.state import (
     EMPTY,
     FETCHED_EVER,
     FORCED,
+    FROZEN,
+    NEVER_ADMIT,
     NUM_COUNTERS,
     PREFETCH_ISSUED,
     PREFETCH_WASTED,
@@ -31,6 +34,7 @@ from specmd.core.state import (
     Core,
     create_core,
     evictable,
+    preload,
 )
 
 POLICY_HOOKS: tuple[Function, ...] = (
@@ -60,6 +64,8 @@ class Maker(Protocol):
     def cls(self) -> Any: ...  # noqa: D102 - its class
     @property
     def compiled(self) -> bool: ...  # noqa: D102 - whether its class is in the compiled form
+    @property
+    def frozen(self) -> bool: ...  # noqa: D102 - whether `kept` of its state names all that is ever resident
     def create(self, world: World) -> Any: ...  # noqa: D102 - its state
 
 
@@ -105,7 +111,8 @@ class Kernel:
             and not is_cheaper_interpreted(entry, self._bindings, accesses)
         )
         self._run = specialise(entry, self._bindings, self.compiled)
-        self._settings = admission, guarded
+        self._frozen = evict.frozen and admission != NEVER_ADMIT and not resident
+        self._settings = FROZEN if self._frozen else admission, guarded
         self.link = self._form(link)
         self.future = self._form(np.zeros(0, np.int64) if future is None else future.copy())
         self.core, self.policy = self._fresh()
@@ -118,7 +125,10 @@ class Kernel:
         if self._resident:
             core.state[:] = READY
             core.mark[:] = FETCHED_EVER | USED
-        return self._form(core), self._form(self._evict.create(self.world))
+        policy = self._evict.create(self.world)
+        if self._frozen:
+            preload(core, policy.kept)
+        return self._form(core), self._form(policy)
 
     def run(self, chunk: Chunk) -> None:
         """Serve the events of a chunk in order."""
@@ -146,6 +156,31 @@ class Kernel:
         for key, mark in enumerate(old.mark):
             core.mark[key] |= mark & FETCHED_EVER
         self.core = core._replace(counters=old.counters, digest=old.digest)
+
+    def fill(self, keys: KeyArray, next_use: IntArray) -> None:
+        """Demand keys in one wide event that counts nowhere and takes no time."""
+        none, one = np.zeros(0, np.int64), np.zeros(1, np.uint32)
+        chunk = Chunk(
+            clock=np.zeros(1, np.int64),
+            step=one,
+            layer=one,
+            phase=one,
+            start=np.array([0, len(keys)]),
+            keys=keys,
+            tokens=np.ones(len(keys), np.uint32),
+            gates=np.zeros(0),
+            next_use=next_use,
+            prefetch_start=none,
+            prefetch_keys=one[:0],
+            prefetch_due=none,
+            prefetch_score=np.zeros(0),
+            num_layers=self.world.num_layers,
+            num_experts=self.world.num_experts,
+        )
+        core, link = self.core, deepcopy(self.link)
+        counted, hashed = list(core.counters), list(core.digest)
+        self._run(core, self.policy, link, self.future, self._form(chunk))
+        core.counters[:], core.digest[:] = counted, hashed
 
     def forget_counts(self) -> None:
         """Count from zero; prefetches still unused count as issued."""

@@ -29,6 +29,7 @@ from specmd.core.hooks import (
 )
 from specmd.core.state import (
     ACCESSES,
+    BEFORE,
     BYPASS,
     BYPASSED,
     CAPACITY_MISSES,
@@ -37,6 +38,7 @@ from specmd.core.state import (
     EVICTIONS,
     FETCHED_EVER,
     FORCED,
+    FROZEN,
     LATE_HITS,
     LOADING,
     LOG_BYPASS,
@@ -85,12 +87,13 @@ def evict(core: Core, policy: Any, key: int, row: int, event: Event) -> int:
 
 
 def cancel(core: Core, policy: Any, key: int, row: int, event: Event) -> None:
-    """Take back a prefetch that has not started; its slot becomes free."""
+    """Take back a prefetch that has not started, as if never issued; its slot becomes free."""
     core.counters[row + PREFETCH_CANCELLED] += 1
     core.hold[key] -= 1
     on_evict(policy, key, core.pool[key], event)
     log(core, LOG_CANCEL, key)
     give_back(core, core.pool[key], unseat(core, key))
+    core.mark[key] = core.mark[key] // BEFORE * FETCHED_EVER
 
 
 def count_miss(core: Core, key: int, row: int, event: Event) -> None:
@@ -111,7 +114,7 @@ def admit(core: Core, policy: Any, link: Any, key: int, row: int, event: Event) 
     pool = core.pool[key]
     core.mark[key] = FETCHED_EVER | USED
     log(core, LOG_FETCH, key)
-    if core.admission[0] != NEVER_ADMIT:
+    if core.admission[0] < NEVER_ADMIT:
         slot = take_free(core, pool)
         if slot == NOBODY and core.admission[0] == FORCED:
             leaving = victim(policy, key, pool, core, event)
@@ -179,20 +182,21 @@ def anticipate(
             continue
         pool = core.pool[key]
         slot = take_free(core, pool)
-        if slot == NOBODY:
+        if slot == NOBODY and core.admission[0] != FROZEN:
             core.guard[0] = chunk.prefetch_due[i] if core.guarded else -1
             leaving = victim(policy, key, pool, core, event)
             core.guard[0] = -1
-            if leaving == NOBODY:
-                core.counters[row + PREFETCH_DROPPED] += 1
-                continue
-            slot = evict(core, policy, leaving, row, event)
+            if leaving != NOBODY:
+                slot = evict(core, policy, leaving, row, event)
+        if slot == NOBODY:
+            core.counters[row + PREFETCH_DROPPED] += 1
+            continue
         seat(core, key, slot)
         log(core, LOG_PREFETCH, key)
         core.counters[row + PREFETCH_ISSUED] += 1
         core.state[key] = LOADING
         core.hold[key] += 1
-        core.mark[key] = FETCHED_EVER | PREFETCHED
+        core.mark[key] = (core.mark[key] & FETCHED_EVER) * BEFORE | FETCHED_EVER | PREFETCHED
         core.due[key] = chunk.prefetch_due[i]
         on_prefetch(policy, key, pool, event)
         prefetch(link, core, key, chunk.prefetch_score[i], event)

@@ -6,6 +6,7 @@ leave) while its event lasts, while it is loading and while a kernel may read it
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -14,10 +15,11 @@ import numpy as np
 from specmd.core.event import NOBODY, FloatArray, IntArray, KeyArray, World
 
 EMPTY, LOADING, READY = 0, 1, 2
-FORCED, BYPASS, NEVER_ADMIT = 0, 1, 2
+FORCED, BYPASS, NEVER_ADMIT, FROZEN = range(4)  # FROZEN: nothing enters or leaves, ever
 
-# Marks of a key. Both USED and PREFETCHED speak of its present stay.
-FETCHED_EVER, USED, PREFETCHED = 1, 2, 4
+# Marks of a key. USED and PREFETCHED speak of its present stay; BEFORE says of a prefetched key
+# that it had been fetched already, should the prefetch be cancelled.
+FETCHED_EVER, USED, PREFETCHED, BEFORE = 1, 2, 4, 8
 
 # Counters, one row per (phase, layer).
 ACCESSES = 0
@@ -48,7 +50,7 @@ class Core(NamedTuple):
 
     state: IntArray  # (keys,) EMPTY, LOADING, READY
     hold: IntArray  # (keys,) reasons why the key may not leave
-    mark: IntArray  # (keys,) bits FETCHED_EVER, USED, PREFETCHED
+    mark: IntArray  # (keys,) bits FETCHED_EVER, USED, PREFETCHED, BEFORE
     evicted_step: IntArray  # (keys,) step of the last eviction, -1 never
     due: IntArray  # (keys,) clock at which an unused prefetch is expected to be used, else -1
     slot: KeyArray  # (keys,) slot of a resident key, else NOBODY
@@ -62,7 +64,7 @@ class Core(NamedTuple):
     guard: IntArray  # [due limit of the prefetch being placed, clock]
     counters: IntArray  # (2 * layers * NUM_COUNTERS,)
     digest: IntArray  # running hash of the decision log, two lanes of 32 bits
-    admission: IntArray  # (1,) FORCED, BYPASS or NEVER_ADMIT
+    admission: IntArray  # (1,) FORCED, BYPASS, NEVER_ADMIT or FROZEN
     guarded: int
 
 
@@ -168,6 +170,14 @@ def seat(core: Core, key: int, slot: int) -> None:
     """Give a slot to a key."""
     core.slot[key] = slot
     core.key_in[slot] = key
+
+
+def preload(core: Core, keys: Iterable[int]) -> None:
+    """Make keys resident before the first event, as if used already."""
+    for key in keys:
+        seat(core, key, take_free(core, core.pool[key]))
+        core.state[key] = READY
+        core.mark[key] = FETCHED_EVER | USED
 
 
 def unseat(core: Core, key: int) -> int:

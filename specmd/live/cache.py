@@ -240,6 +240,7 @@ class Offload:
         self._patch.wrap_generate(self._wrap)
         self._patch.plug_in(self._engine.forward)
         mover.start()
+        self._residence.preload()
 
     def _tear_down(self) -> None:
         try:

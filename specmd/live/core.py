@@ -99,7 +99,7 @@ class Decisions:
             if reason := unmet(choice, offer):
                 raise SpecmdError(reason)
         self.world, self.evict, self.prefetch, self.schedule = world, evict, prefetch, schedule
-        self.admission = admission
+        self.admission = residency.FROZEN if evict.entry.frozen else admission
         self.bypass_wide = bypass_wide
         self.passes_by = False  # the present event does not enter the cache
         self.interpreted = interpreted
@@ -147,6 +147,7 @@ class Decisions:
             planner = Planner(self.world, self.prefetch, interpreted=self.interpreted)
             seen = self._seen_by(self.prefetch)
             self._plan = planner.bind_one(plan_event, seen, self._token_start, self._made)
+        self._admission = int(self.kernel.core.admission[0])
         self._bind()
 
     def reset(self) -> None:
@@ -231,7 +232,7 @@ class Decisions:
     def demand(self) -> list[tuple[int, int]]:
         """Decide the event's demand; return the commands, each (command, key), in order."""
         self._written = 0
-        self.core.admission[0] = NEVER_ADMIT if self.passes_by else self.admission
+        self.core.admission[0] = NEVER_ADMIT if self.passes_by else self._admission
         return self._decide(self._demand)
 
     def complete(self) -> list[tuple[int, int]]:
@@ -253,6 +254,11 @@ class Decisions:
     def pending(self) -> Iterator[int]:
         """Keys of the prefetches that the core holds to be under way."""
         return (int(self.link.pending[i]) for i in range(self.link.count[PENDING]))
+
+    @property
+    def kept(self) -> list[int]:
+        """Keys that are resident from the start and for ever."""
+        return [int(key) for key in self.kernel.policy.kept] if self.evict.frozen else []
 
     def slot_of(self, key: int) -> int | None:
         """Slot of a key after the event, None if it has none."""

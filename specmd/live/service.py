@@ -245,6 +245,15 @@ class Residence:
             timeline.span("stall", name, began_s, time.perf_counter())
         return done
 
+    def preload(self) -> None:
+        """Bring what is resident before the first event, and wait for it."""
+        with self.mover.lock:
+            for key in self.decisions.kept:
+                slot = self.decisions.slot_of(key)
+                assert slot is not None, "a kept key has a slot"
+                self.mover.queue(Transfer(key, self._settle_in(key, slot), demanded=True))
+        self.mover.drain()
+
     def restart(self) -> None:
         """Empty the cache and forget all it did; nothing may be running."""
         self._start_over()
@@ -264,4 +273,5 @@ class Residence:
         if self.buffers is not None:
             self.buffers.drop_all()
         self._under_way.clear()
+        self.preload()
         self._interrupted = False

@@ -43,6 +43,8 @@ class Declaration:
     compiled: bool = False
     ahead: str = ""
     bypass: str = ""
+    remembers: bool | str = False
+    frozen: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Entry:
     compiled: bool = False
     ahead: str = ""
     bypass: str = ""
+    remembers: bool | str = False
+    frozen: bool = False
 
     @property
     def parameters(self) -> dict[str, inspect.Parameter]:
@@ -78,6 +82,7 @@ class Entry:
             "name": self.name,
             "summary": self.summary,
             "needs": list(self.needs),
+            "remembers": self.remembers,
             "parameters": parameters,
             "source": self.source,
             "origin": self.origin,
@@ -112,6 +117,11 @@ class Choice:
         return self.entry.compiled
 
     @property
+    def frozen(self) -> bool:
+        """Whether `kept` of its state names all that is ever resident."""
+        return self.entry.frozen
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """What it must be told, see `specmd.policy.needs`."""
         return self.entry.needs
@@ -125,6 +135,15 @@ class Choice:
     def bypasses(self) -> bool:
         """Whether it asks to be run under bypass admission."""
         return bool(self.values[self.entry.bypass]) if self.entry.bypass else False
+
+    @property
+    def remembers(self) -> bool:
+        """Whether what the policy knows of a key outlives the key's eviction."""
+        told = self.entry.remembers
+        if isinstance(told, bool):
+            return told
+        name, _, value = told.partition("=")
+        return _spell_value(self.values[name]) == value
 
     def create(self, *args: Any) -> Any:
         """Build the policy, giving `create` what its axis passes and the parameters."""
@@ -140,6 +159,8 @@ def policy(
     compiled: bool = False,
     ahead: str = "",
     bypass: str = "",
+    remembers: bool | str = False,
+    frozen: bool = False,
 ) -> Callable[[C], C]:
     """Declare a class as a policy.
 
@@ -152,12 +173,18 @@ def policy(
             that numba compiles. Any other class may do what it likes, and is interpreted.
         ahead: the parameter of `create` that says how many layers ahead it looks.
         bypass: the parameter of `create` that, if true, asks for bypass admission.
+        remembers: whether its history of a key outlives the key's eviction, so that it profits from
+            more memory than the slots; "parameter=value" where it does for that value only.
+        frozen: its attribute `kept` names the keys that are resident from the start and for ever:
+            misses pass the cache by, prefetches find no slot.
 
     """
 
     def declare(cls: C) -> C:
-        declaration = Declaration(axis, name, source, tuple(needs), compiled, ahead, bypass)
-        cls.__specmd__ = declaration  # type: ignore[attr-defined]
+        said = Declaration(
+            axis, name, source, tuple(needs), compiled, ahead, bypass, remembers, frozen
+        )
+        cls.__specmd__ = said  # type: ignore[attr-defined]
         return cls
 
     return declare
@@ -279,6 +306,8 @@ def _declared(module: ModuleType, origin: str) -> list[Entry]:
                     declaration.compiled,
                     declaration.ahead,
                     declaration.bypass,
+                    declaration.remembers,
+                    declaration.frozen,
                 )
             )
     return found

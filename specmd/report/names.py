@@ -52,6 +52,17 @@ def is_clairvoyant(run: Run) -> bool:
     )
 
 
+def outlives_eviction(run: Run) -> bool:
+    """Say whether the eviction policy remembers keys that left: it is more than its slots."""
+    from specmd.errors import SpecmdError
+    from specmd.policy.registry import choose
+
+    try:
+        return choose("evict", run.config.evict).remembers
+    except SpecmdError:  # a plug-in that is not loaded here
+        return False
+
+
 @cache
 def _clairvoyant() -> set[str]:
     from specmd.policy.registry import entries

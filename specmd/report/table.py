@@ -15,7 +15,7 @@ from typing import Any
 from specmd.hardware.shape import shape_for_model
 from specmd.policy.registry import AXES
 from specmd.report.conditions import circumstances
-from specmd.report.names import caption, is_clairvoyant, policy_name, varied_axes
+from specmd.report.names import caption, is_clairvoyant, outlives_eviction, policy_name, varied_axes
 from specmd.report.text import Cell, Column, Section, Table, cells
 from specmd.runs.metrics import PARTS, Metric, metric
 from specmd.runs.options import RunConfig
@@ -158,6 +158,8 @@ def _rows(
 def _mark(run: Run, future: bool) -> str:
     if future:
         return " †"
+    if outlives_eviction(run):
+        return " °"
     return " *" if policy_name(run) == "lru" else ""
 
 
@@ -228,6 +230,8 @@ def _notes(runs: Sequence[Run], relative: bool) -> list[str]:
         notes.append("* the usual baseline")
     if any(is_clairvoyant(run) for run in ok):
         notes.append("† knows the future: a bound, not a choice")
+    if any(outlives_eviction(run) for run in ok):
+        notes.append("° remembers experts that left the cache, beyond what its slots hold")
     if relative:
         notes.append(
             "‡ bound, without prefetch; vs belady: misses above Belady's (forced admission)"

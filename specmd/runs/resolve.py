@@ -114,7 +114,8 @@ def expert_bytes_of(header: TraceHeader, shape: str | None) -> int | None:
 def _resolve(fields: dict[str, Any], header: TraceHeader) -> RunConfig:
     if fields["prefetch"] == "none":
         fields["schedule"] = "fifo"  # there is nothing to schedule
-    if choose("evict", fields["evict"]).values.get("bypass") is True:
+    evict = choose("evict", fields["evict"])
+    if evict.entry.frozen or evict.values.get("bypass") is True:
         fields["admission"] = "bypass"  # a policy that refuses has to be asked
     if fields["sequential"]:
         for option in ("prefetch", "profile"):

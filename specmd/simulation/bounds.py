@@ -7,6 +7,10 @@ each expert's first use, the *compulsory floor*; an all-resident model never mis
 cache every access is fetched. All run without prefetch, so a policy that prefetches may stand below
 Belady in misses; the bytes it moved then tell the other half.
 
+Steps that are not counted cost nothing: after a warm-up Belady is given the best that any policy
+could hold of the keys demanded so far. Beside a policy that starts with its keys resident, it
+starts with the best of all keys (and the compulsory floor is no floor).
+
 The gap to the optimum splits in two: the *forced gap*, misses of the policy above Belady, is what
 better eviction would save; the *bypass gap*, misses of Belady above Belady with bypass, is what a
 better admission would save on top.
@@ -18,7 +22,7 @@ kept in memory, and in a folder (`keep_in`) where several processes share them.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -30,10 +34,8 @@ from specmd.runs.latency import latency
 from specmd.runs.options import RunConfig
 from specmd.runs.run import Bound, Bounds, Metrics, write_text
 from specmd.simulation.costs import CostCoefficients
-from specmd.simulation.replay import Outcome, replay
+from specmd.simulation.replay import Outcome, Residency, replay
 from specmd.trace import Trace
-
-Residency = Literal["cache", "all", "none"]
 
 _FREE_AXES = ("evict", "prefetch", "schedule", "route")  # a bound does not depend on these
 
@@ -111,6 +113,7 @@ def _key(trace: Trace, config: RunConfig, training: Trace | None) -> str:
             "hardware": hardware_digest(config.profile, config.shape),
             "training": training.digest if training else None,
             "source": source_digest(),
+            "frozen": choose("evict", config.evict).entry.frozen,
         }
     )
 
@@ -137,7 +140,10 @@ def _compute(
         )
 
     bypass = choose("evict", "belady:bypass=true").spelled
-    belady = end("belady")
+    best: Residency = "seen" if config.warmup else "cache"
+    if choose("evict", config.evict).entry.frozen:
+        best = "any"
+    belady = end("belady", best)
     if costs is None:  # without a clock these two need no replay: all hits, and all misses
         accesses = int(belady.counters[..., ACCESSES].sum())
         all_resident = Bound(misses=0, hit_rate=1.0)
@@ -147,7 +153,7 @@ def _compute(
         no_cache = _bound(trace, end("lru", "none"))
     return Ends(
         belady=_bound(trace, belady),
-        belady_bypass=_bound(trace, end(bypass, admission="bypass")),
+        belady_bypass=_bound(trace, end(bypass, best, admission="bypass")),
         compulsory=_bound(trace, end("lru", capacity_slots=keys, scope="global")),
         all_resident=all_resident,
         no_cache=no_cache,

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from specmd.core.event import World
+from specmd.core.event import NEVER, World
 from specmd.core.instant_link import InstantLink
 from specmd.core.kernel import Kernel, Planner
 from specmd.core.prefetch import Outlook
-from specmd.core.state import BYPASS, FORCED, NEVER_ADMIT, Chunk
+from specmd.core.state import BYPASS, FETCHED_EVER, FORCED, NEVER_ADMIT, Chunk
 from specmd.errors import SpecmdError
 from specmd.policy.needs import offered, shown, unmet
 from specmd.policy.registry import Choice, choose
@@ -26,6 +26,8 @@ from specmd.simulation.timed_link import BUSY, TimedLink
 if TYPE_CHECKING:
     from specmd.simulation.costs import CostCoefficients
     from specmd.trace import Trace
+
+Residency = Literal["cache", "all", "none", "seen", "any"]
 
 # Columns of `Outcome.step_seconds`; they add up to the duration of the step.
 PARTS = ("compute", "demand_stall", "late_prefetch_stall", "cpu_expert", "overhead")
@@ -48,15 +50,17 @@ def replay(
     *,
     training: Trace | None = None,
     costs: CostCoefficients | None = None,
-    residency: Literal["cache", "all", "none"] = "cache",
+    residency: Residency = "cache",
     interpreted: bool = False,
 ) -> Outcome:
     """Run one configuration over a trace.
 
     `costs` switches the clock on. `residency` "all" starts with every expert resident, "none"
-    admits nothing: the two ends every result is compared with. `training` is the trace that
-    policies fitted beforehand are fitted on. `config.capacity_slots`, not `config.capacity`, is
-    what counts. Raises SpecmdError when a policy's needs are not met.
+    admits nothing: the two ends every result is compared with. "seen" and "any" make a bound of
+    Belady: it is given, after the warm-up, the keys demanded so far that are used again soonest; or
+    from the start and after each reset those of all keys. `training` is the trace that policies
+    fitted beforehand are fitted on. `config.capacity_slots`, not `config.capacity`, is what counts.
+    Raises SpecmdError when a policy's needs are not met.
     """
     return _Replay(trace, config, training, costs, residency, interpreted).run()
 
@@ -155,6 +159,10 @@ class _Replay:
         for first, last in pairwise(cuts):
             if first in resets:
                 kernel.empty()
+            elif first == config.warmup and first > 0 and self.resident == "seen":
+                self._fill()
+            if self.resident == "any" and (first == 0 or first in resets):
+                self._fill()
             if first == config.warmup and first > 0:
                 kernel.forget_counts()
                 busy_before_s = kernel.link.time[BUSY] if self.costs is not None else 0.0
@@ -209,6 +217,15 @@ class _Replay:
                 resets.add(step)
             before = now
         return resets
+
+    def _fill(self) -> None:
+        """Give Belady the keys that are used again soonest: of those seen so far, or of all."""
+        wanted = np.array(self.kernel.future)
+        if self.resident == "seen":
+            wanted[np.asarray(self.kernel.core.mark) & FETCHED_EVER == 0] = NEVER
+        keys = np.argsort(-wanted, kind="stable").astype(np.uint32)  # the soonest enter last
+        keys = keys[wanted[keys] < NEVER]
+        self.kernel.fill(keys, wanted[keys])
 
     def _with_prefetches(self, chunk: Chunk, first: int, last: int) -> Chunk:
         """Show the eviction policy what it needs of a chunk, and the prefetcher what it needs."""

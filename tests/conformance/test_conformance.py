@@ -12,12 +12,12 @@ from specmd.policy import registry
 
 VARIANTS = {
     ("evict", "least_stale"): [{"order": order} for order in ("cycle", "fifo", "layer", "recent")],
-    ("evict", "lfu"): [{}, {"resident": True}],
+    ("evict", "lfu"): [{}, {"resident": True}, {"ties": "key"}],
     ("evict", "belady"): [{}, {"bypass": True}],
     ("evict", "layer_distance"): [{}, {"ties": "frequency"}],
     ("evict", "slru"): [{}, {"protected": 0.3}],
-    ("evict", "s3fifo"): [{}, {"small": 0.5, "move": 1}],
-    ("evict", "lrfu"): [{}, {"decay": 1.0}],
+    ("evict", "s3fifo"): [{}, {"small": 0.5, "move": 1}, {"warm": True}],
+    ("evict", "lrfu"): [{}, {"decay": 1.0}, {"resident": False}],
     ("prefetch", "oracle"): [{}, {"depth": 6, "recall": 0.7, "extra": 2}],
     ("prefetch", "next_gate"): [{}, {"depth": 2, "width": 5}],
     ("prefetch", "prev_token"): [{}, {"depth": 3, "width": 1}],

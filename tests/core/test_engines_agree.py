@@ -24,10 +24,16 @@ FAST_LINK = CostCoefficients(
 SLOW_LINK = FAST_LINK._replace(latency_s=1e-5, bytes_per_s=1e10)
 
 POLICIES = [
-    "lru", "fifo", "mru", "random", "lfu", "lfu:resident=true", "lfru", "lrfu", "slru", "arc",
-    "sieve", "s3fifo", "least_stale", "least_stale:order=fifo", "least_stale:order=layer",
-    "least_stale:order=recent", "layer_distance", "layer_distance:ties=frequency", "static",
-    "belady", "belady:bypass=true",
+    "lru", "fifo", "mru", "random", "lfu", "lfu:resident=true", "lfu:ties=key", "lfru", "lrfu",
+    "lrfu:resident=false", "slru", "arc", "sieve", "s3fifo", "s3fifo:warm=true", "least_stale",
+    "least_stale:order=fifo", "least_stale:order=layer", "least_stale:order=recent",
+    "layer_distance", "layer_distance:ties=frequency", "static", "belady", "belady:bypass=true",
+]  # fmt: skip
+
+
+REMEMBERING = [
+    "arc", "s3fifo", "s3fifo:warm=true", "lfu", "lfu:ties=key", "lfru", "lrfu:resident=false",
+    "layer_distance:ties=frequency",
 ]  # fmt: skip
 
 
@@ -55,6 +61,11 @@ def test_every_eviction_policy_is_listed_here():
     assert {name.partition(":")[0] for name in POLICIES} == {
         entry.name for entry in registry.entries("evict")
     }
+
+
+@pytest.mark.parametrize("spelled", POLICIES)
+def test_a_history_that_outlives_eviction_is_declared(spelled):
+    assert registry.choose("evict", spelled).remembers == (spelled in REMEMBERING)
 
 
 # A kernel takes some eight seconds to compile; these use every order structure, and both forms of

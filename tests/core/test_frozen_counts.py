@@ -26,9 +26,10 @@ HERE = Path(__file__).parent
 FROZEN = HERE / "frozen_counts.json"
 TRACES = {"tiny-prose-b1": (40, 100, "40%"), "tiny-mixed-b8": (0, 24, "75%")}  # steps, capacity
 EVICT = [
-    "lru", "fifo", "mru", "random", "lfu", "lfu:resident=true", "lfru", "lrfu", "slru", "arc",
-    "sieve", "s3fifo", "least_stale", "least_stale:order=fifo", "least_stale:order=layer",
-    "layer_distance", "layer_distance:ties=frequency", "static", "belady", "belady:bypass=true",
+    "lru", "fifo", "mru", "random", "lfu", "lfu:resident=true", "lfu:ties=key", "lfru", "lrfu",
+    "lrfu:resident=false", "slru", "arc", "sieve", "s3fifo", "s3fifo:warm=true", "least_stale",
+    "least_stale:order=fifo", "least_stale:order=layer", "layer_distance",
+    "layer_distance:ties=frequency", "static", "belady", "belady:bypass=true",
 ]  # fmt: skip
 PREFETCH = ["prev_token", "next_gate", "static_top:width=2", "random", "oracle:recall=0.8,extra=1"]
 RUNS = [

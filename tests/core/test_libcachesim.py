@@ -79,6 +79,20 @@ def test_hits_agree_on_shipped_traces(name, file, tmp_path):
         compare(trace, name, slots, tmp_path / "oracle.bin")
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_s3fifo_that_warms_up_as_libcachesim_does_agrees(seed, tmp_path):
+    # Where a tenth of the slots is three or more, and rounded alike: below, its small queue, of
+    # one slot, never admits a key.
+    trace = synthetic(
+        num_layers=4, num_experts=16, top_k=2, num_requests=4, prompt_length=3, decode_length=60,
+        seed=seed,
+    )  # fmt: skip
+    keys, file = accesses(trace), tmp_path / "oracle.bin"
+    for slots in (30, 33, 41, 52):
+        assert ours(trace, "s3fifo:warm=true", slots) == theirs(keys, "S3FIFO", slots, file)
+    assert ours(trace, "s3fifo", 41) != theirs(keys, "S3FIFO", 41, file)
+
+
 def test_the_order_of_accesses_is_the_one_compared():
     ids = np.array([[[1, 0], [3, 2]], [[2, 3], [0, 1]], [[0, 2], [1, 3]]])
     trace = build_trace(ids, num_experts=4, step=[0, 0, 1])

@@ -91,8 +91,75 @@ def test_on_equal_rank_the_larger_key_leaves_first(policy):
 def test_belady_and_static_break_ties_alike():
     assert told("belady", 3, {1, 2, 4}, {0}, {3})[0][1:] == ["fetch 0, evict 4", "fetch 3, evict 2"]
     popularity = np.array([9.0, 1.0, 1.0, 9.0, 1.0, 0.0, 0.0, 0.0])
-    lines, _, _ = told("static", 3, {1, 2, 4}, {0}, {3}, popularity=popularity)
-    assert lines[1:] == ["fetch 0, evict 4", "fetch 3, evict 2"]
+    lines, counts, kept = told("static", 3, {1, 2, 4}, {0}, {3}, popularity=popularity)
+    assert kept == {0, 1, 3}
+    assert lines == ["hit 1, fetch 2, fetch 4", "hit 0", "hit 3"]
+    assert (counts["bypassed"], counts["evictions"]) == (2, 0)
+
+
+# --- what single policies make of it
+
+
+@pytest.mark.parametrize("policy", ["arc", "slru", "sieve", "s3fifo:move=1"])
+def test_the_first_use_of_a_prefetched_key_is_no_second_use(policy):
+    # 1 is used twice; 0 is prefetched, and used once and later: it leaves first all the same.
+    lines, _, _ = told(policy, 2, {1}, {1}, {0}, {2}, proposals={1: [(0, 3)]})
+    assert lines == ["fetch 1", "hit 1, prefetch 0", "hit 0", "fetch 2, evict 0"]
+
+
+def test_arc_keeps_its_list_of_keys_used_once_under_an_exact_prefetcher():
+    # 0 is used twice; then a scan, every key prefetched in time, passes by in the other slots.
+    proposals = {index: [(index, index + 2)] for index in range(1, 6)}
+    lines, _, kept = told("arc", 3, {0}, {0}, {1}, {2}, {3}, {4}, {5}, proposals=proposals)
+    assert lines[4:] == [
+        "hit 3, evict 2, prefetch 4",
+        "hit 4, evict 3, prefetch 5",
+        "hit 5",
+    ]
+    assert 0 in kept
+
+
+def test_arc_forgets_a_prefetch_that_was_never_used():
+    # 5 comes by prefetch, leaves unused, and is then missed for the first time: used once.
+    sets = ({0}, {0}, {1}, {5}, {2}, {3})
+    lines, _, _ = told("arc", 2, *sets, proposals={1: [(5, 9)]})
+    assert lines[1:] == [
+        "hit 0, prefetch 5",
+        "fetch 1, evict 5",
+        "fetch 5, evict 1",
+        "fetch 2, evict 5",
+        "fetch 3, evict 2",
+    ]
+
+
+def test_s3fifo_passes_over_a_held_key_without_promoting_it():
+    # 0 is held, and used once: it stays in the small queue, at whose end it leaves when free.
+    lines, _, _ = told("s3fifo", 2, {0}, {1}, {0, 2}, {3})
+    assert lines[2:] == ["hit 0, fetch 2, evict 1", "fetch 3, evict 0"]
+
+
+def test_s3fifo_fills_the_main_queue_first_where_it_is_told_so():
+    # Small queue of one: cold, the second and third key go to the main one, and stay in it.
+    sets = ({0}, {1}, {2}, {3}, {4}, {5})
+    cold, _, kept = told("s3fifo", 3, *sets)
+    assert cold[3:] == ["fetch 3, evict 0", "fetch 4, evict 1", "fetch 5, evict 2"]
+    warm, _, kept = told("s3fifo:warm=true", 3, *sets)
+    assert warm[3:] == ["fetch 3, evict 0", "fetch 4, evict 3", "fetch 5, evict 4"]
+    assert kept == {1, 2, 5}
+
+
+def test_lrfu_starts_anew_or_goes_on_where_it_was():
+    # 0 has three uses when it leaves; back again it has one, fewer than 2 has, or the most.
+    sets = ({0}, {0}, {0}, {2, 3}, {0}, {2}, {4})
+    anew, _, _ = told("lrfu:decay=0.01", 2, *sets)
+    kept, _, _ = told("lrfu:decay=0.01,resident=false", 2, *sets)
+    assert anew[:-1] == kept[:-1]
+    assert (anew[-1], kept[-1]) == ("fetch 4, evict 0", "fetch 4, evict 2")
+
+
+def test_lfu_breaks_ties_by_recency_or_by_key():
+    assert told("lfu", 2, {0}, {1}, {2})[0][2] == "fetch 2, evict 0"
+    assert told("lfu:ties=key", 2, {0}, {1}, {2})[0][2] == "fetch 2, evict 1"
 
 
 def test_hits_come_before_misses_and_each_by_ascending_key():

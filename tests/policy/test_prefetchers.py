@@ -9,10 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specmd.conformance.cases import Case, small_trace, watch_proposals
-from specmd.core.prefetch import Proposals, propose, rank_proposals
+from specmd.core.event import Event, World
+from specmd.core.prefetch import Outlook, Proposals, propose, rank_proposals
+from specmd.core.serve import PREFETCH_REDUNDANT
+from specmd.errors import SpecmdError
 from specmd.policy.registry import choose
+from specmd.runs.options import RunConfig
 from specmd.simulation.events import EventStream
-from specmd.trace import synthetic
+from specmd.simulation.replay import replay
+from specmd.trace import TraceHeader, build_trace, synthetic
 
 LAYERS, EXPERTS = 4, 8
 
@@ -56,10 +61,14 @@ def proposed(spelled):
 
 
 def demanded(step, layer):
-    """Tokens of every key of an event."""
-    trace = small_trace()
-    rows = np.asarray(trace.expert_ids)[np.asarray(trace.step) == step]
-    return Counter((rows[:, layer] + layer * EXPERTS).reshape(-1).tolist())
+    """Router weight of every key of an event."""
+    trace, found = small_trace(), Counter()
+    here = np.asarray(trace.step) == step
+    keys = np.asarray(trace.expert_ids)[here, layer].reshape(-1) + layer * EXPERTS
+    weights = np.asarray(trace.weights)[here, layer].reshape(-1).astype(np.float32)
+    for key, weight in zip(keys.tolist(), weights.tolist(), strict=True):
+        found[key] += weight
+    return found
 
 
 def events():
@@ -105,8 +114,42 @@ def test_the_previous_token_is_proposed_again():
         assert {key for key, _, _ in found} == expected
         assert [due for _, due, _ in found] == sorted(due for _, due, _ in found)
         near = [key for key, due, _ in found if due == 1]
-        count = last.get((layer + 1) % LAYERS, Counter())
-        assert near == sorted(near, key=lambda key: (-count[key], key))
+        weight = last.get((layer + 1) % LAYERS, Counter())
+        assert near == sorted(near, key=lambda key: (-weight[key], key))
+
+
+def test_the_previous_token_is_judged_by_its_weights():
+    ids = np.array([[[0, 5], [1, 2]], [[3, 4], [6, 7]]])
+    weights = np.array([[[0.1, 0.9], [0.8, 0.2]], [[0.5, 0.5], [0.4, 0.6]]], np.float32)
+    trace = build_trace(ids, num_experts=8, weights=weights)
+    chosen = RunConfig(evict="lru", prefetch="prev_token:width=1", capacity="16", capacity_slots=16)
+    outcome = replay(trace, chosen, interpreted=True)
+    # Layer 0 used 5 rather than 0: 5 is proposed (and there); then 8 + 1, rather than 8 + 2.
+    assert outcome.counters[..., PREFETCH_REDUNDANT].sum() == 3
+    with pytest.raises(SpecmdError, match="router weights"):
+        replay(build_trace(ids, num_experts=8), chosen, interpreted=True)
+
+
+def wrongly_proposed(seed):
+    """What the oracle adds at each of 120 events, all of which demand the same two keys."""
+    oracle = choose("prefetch", "oracle:recall=0.5,extra=2").create(
+        World.of(TraceHeader(num_layers=1, num_experts=64, top_k=2), [64], seed=seed)
+    )
+    found = []
+    for clock in range(1, 121):
+        made = Proposals([0] * 64, [0] * 64, [0.0] * 64, [0, 0])
+        event = Event(clock, clock, 0, 1, 0, 2, [0, 1], [1, 1], [], 1, 64, [])
+        oracle.predict(event, Outlook(0, [0, 2, 4], [0, 1, 0, 1], [0, 1, 2], clock, None), made)
+        found.append(tuple(made.key[: made.count[0]]))
+    return found
+
+
+@pytest.mark.parametrize("apart", [1, 131, 262])
+def test_another_seed_is_not_the_same_draw_at_another_time(apart):
+    one, other = wrongly_proposed(7), wrongly_proposed(7 + apart)
+    for shift in range(4):
+        assert sum(a == b for a, b in zip(one[shift:], other, strict=False)) < 10
+        assert sum(a == b for a, b in zip(one, other[shift:], strict=False)) < 10
 
 
 def test_a_width_keeps_the_heaviest():

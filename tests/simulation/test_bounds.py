@@ -109,6 +109,30 @@ def test_belady_itself_has_no_regret():
     assert bypass.config.admission == "bypass"
 
 
+def test_after_a_warm_up_belady_still_bounds():
+    # Belady itself, which plans from the start, holds 1 and 2 after the warm-up and misses 0.
+    trace = build_trace(np.array([0, 1, 2, 1, 2, 1, 2, 0])[:, None, None], num_experts=3)
+    regrets = {}
+    for evict in ("mru", "lru", "belady"):
+        run = simulate(trace, evict, 2, warmup=7)
+        assert run.bounds.belady.misses == run.bounds.belady_bypass.misses == 0
+        regrets[evict] = run.bounds.regret_misses
+    assert regrets == {"mru": 0, "lru": 1, "belady": 1}
+
+
+def test_a_policy_that_starts_resident_is_bounded_from_the_best_start():
+    trace = tiny(seed=3)
+    for capacity in (4, 10):
+        found = {
+            evict: simulate(trace, evict, capacity, training=trace) for evict in ("static", "lru")
+        }
+        ours, cold = found["static"].bounds, found["lru"].bounds
+        assert ours.belady_bypass.misses <= found["static"].metrics["misses"]
+        assert ours.belady.misses < cold.belady.misses
+    assert ours.belady.misses == 0
+    assert found["static"].config.admission == "bypass"
+
+
 def test_with_a_clock_every_bound_has_times_and_they_are_in_order():
     trace = tiny(prompt_length=3, expert_bytes=10**7)
     run = simulate(trace, "lru", 4, profile="rtx4090")

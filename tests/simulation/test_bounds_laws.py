@@ -13,12 +13,16 @@ from specmd.runs.options import RunConfig
 from specmd.simulation.replay import replay
 from specmd.trace import build_trace, synthetic
 
-ONLINE = [entry.name for entry in registry.entries("evict") if "future" not in entry.needs]
+ONLINE = [
+    entry.name
+    for entry in registry.entries("evict")
+    if "future" not in entry.needs and not entry.frozen
+]
 
 
-def ran(trace, evict, slots, **more):
+def ran(trace, evict, slots, resident="cache", **more):
     chosen = RunConfig(evict=evict, capacity=str(slots), capacity_slots=slots, **more)
-    return replay(trace, chosen, training=trace, interpreted=True)
+    return replay(trace, chosen, training=trace, residency=resident, interpreted=True)
 
 
 def misses(outcome):
@@ -31,9 +35,9 @@ def hits(outcome):
     return int(outcome.counters[..., residency.REUSE_HITS].sum())
 
 
-def fewest_misses(steps, slots, bypass):
+def fewest_misses(steps, slots, bypass, starts=(frozenset(),)):
     """Dynamic programming over every set that could be resident after each event."""
-    states = {frozenset(): 0}
+    states = dict.fromkeys(starts, 0)
     for now in steps:
         demanded = frozenset(now.tokens)
         after = {}
@@ -88,6 +92,82 @@ def test_belady_is_never_beaten(seed):
             assert forced <= misses(ran(trace, name, slots)), f"{name} seed {seed} slots {slots}"
             online = misses(ran(trace, name, slots, admission="bypass"))
             assert bypass <= online, f"{name} seed {seed} slots {slots}"
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("options", [{}, {"scope": "layer"}, {"sequential": True}], ids=str)
+def test_after_a_warm_up_the_bound_is_never_beaten(seed, options):
+    trace, steps = random_steps(seed + 6200)
+    layers, experts = trace.header.num_layers, trace.header.num_experts
+    slots = layers * (1 + seed % experts)
+    for warmup in {1, steps[-1].step // 2, steps[-1].step}:
+        more = options | {"warmup": warmup}
+        forced, bypass = (
+            misses(ran(trace, f"belady:bypass={value}", slots, "seen", **more))
+            for value in ("false", "true")
+        )
+        assert bypass <= forced <= misses(ran(trace, "belady", slots, **more))
+        for name in ONLINE:
+            where = f"{name} seed {seed} slots {slots} warm-up {warmup}"
+            assert forced <= misses(ran(trace, name, slots, **more)), where
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_bound_after_a_warm_up_is_the_best_of_all_contents(seed):
+    trace, steps = random_steps(seed + 6400)
+    slots, warmup = 1 + seed % 3, steps[-1].step // 2
+    seen = sorted({key for now in steps if now.step < warmup for key in now.tokens})
+    counted = [now for now in steps if now.step >= warmup][:14]
+    trace, _ = shorten(trace, [now for now in steps if now.step <= counted[-1].step])
+    counted = [now for now in steps if warmup <= now.step <= counted[-1].step]
+    starts = [
+        frozenset(start)
+        for size in range(slots + 1)
+        for start in combinations(seen, min(size, len(seen)))
+    ]
+    for bypass in (False, True):
+        name = f"belady:bypass={str(bypass).lower()}"
+        found = misses(ran(trace, name, slots, "seen", warmup=warmup))
+        assert found == fewest_misses(counted, slots, bypass, starts), f"seed {seed} slots {slots}"
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("reset", ["none", "request"])
+def test_what_starts_resident_is_bounded_by_the_best_start(seed, reset):
+    trace, _ = random_steps(seed + 6300)
+    keys = trace.header.num_layers * trace.header.num_experts
+    for slots in {1, keys // 3 + 1, keys}:
+        bound = misses(ran(trace, "belady:bypass=true", slots, "any", reset=reset))
+        assert bound <= misses(ran(trace, "static", slots, reset=reset))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"admission": "bypass", "scope": "layer"},
+        {"reset": "request", "warmup": 3},
+        {"prefetch": "random:width=3", "schedule": "guard"},
+        {"sequential": True},
+    ],
+    ids=str,
+)
+def test_static_never_changes(options):
+    trace = synthetic(num_layers=3, num_experts=8, top_k=2, num_requests=5, decode_length=20)
+    outcome = ran(trace, "static", 9, **options)
+    total = outcome.counters.sum(axis=(0, 1))
+    assert total[residency.EVICTIONS] == total[residency.PREFETCH_ISSUED] == 0
+    assert misses(outcome) == total[residency.BYPASSED] > 0
+    # Its hits are the accesses to the nine keys most used, or to the three of each layer.
+    counts = np.stack(
+        [np.bincount(row.reshape(-1), minlength=8) for row in trace.expert_ids.swapaxes(0, 1)]
+    )
+    kept = np.argsort(-counts.reshape(-1), kind="stable")[:9]
+    if options.get("scope") == "layer":
+        order = np.argsort(-counts, axis=1, kind="stable")[:, :3]
+        kept = (order + np.arange(3)[:, None] * 8).reshape(-1)
+    wanted = np.isin(trace.expert_ids + base(trace), kept)[options.get("warmup", 0) :].sum()
+    assert hits(outcome) == wanted
 
 
 def base(trace):
@@ -149,7 +229,7 @@ def test_stale_first_then_oldest_is_lru(seed, scope):
         assert (ours.counters == lru.counters).all()
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in registry.entries("evict")])
+@pytest.mark.parametrize("name", [*ONLINE, "belady"])
 def test_a_cache_for_all_keys_misses_each_once(name):
     trace, steps = random_steps(9001)
     keys = trace.header.num_layers * trace.header.num_experts

@@ -275,6 +275,35 @@ def test_truth_cancels_what_is_queued_for_this_event_and_not_wanted():
         assert counts[residency.PREFETCH_CANCELLED] == len(gone)
 
 
+def test_what_was_cancelled_was_never_fetched():
+    # 6 is cancelled at the second event, and demanded in the fourth: its first fetch is that one.
+    trace, events = one_layer({0}, {1}, {1}, {6}, proposals={0: [(5, 2), (6, 2)]})
+    _, log, core = run(trace, events, costs(2.0, chunk=0.5), schedule="cancel")
+    assert (CANCEL, 6) in log
+    counts = np.array(core.counters).reshape(-1, residency.NUM_COUNTERS).sum(axis=0)
+    assert counts[residency.COMPULSORY_MISSES] == 3
+    # One that had been fetched before stays so: only its slot is empty again.
+    trace, events = one_layer({6}, {0}, {1}, {2}, {6}, proposals={2: [(5, 4), (6, 4)]})
+    _, log, core = run(trace, events, costs(2.0, chunk=0.5), schedule="cancel", slots=3)
+    counts = np.array(core.counters).reshape(-1, residency.NUM_COUNTERS).sum(axis=0)
+    assert (counts[residency.COMPULSORY_MISSES], counts[residency.PREFETCH_CANCELLED]) == (4, 1)
+    assert counts[residency.CAPACITY_MISSES] == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_where_nothing_is_evicted_there_are_no_capacity_misses(seed):
+    trace = synthetic(
+        num_layers=3, num_experts=12, top_k=2, decode_length=20, expert_bytes=10**6, seed=seed
+    )
+    chosen = RunConfig(
+        evict="lru", prefetch="random:width=6", schedule="cancel", capacity="36", capacity_slots=36
+    )
+    outcome = replay(trace, chosen, costs=costs(2.0, chunk=0.5), interpreted=True)
+    total = outcome.counters.sum(axis=(0, 1))
+    assert total[residency.PREFETCH_CANCELLED] > 0
+    assert total[residency.EVICTIONS] == total[residency.CAPACITY_MISSES] == 0
+
+
 def test_what_was_interrupted_is_not_cancelled():
     trace, events = one_layer({0}, {1}, {2}, proposals={0: [(5, 3)]})
     _, log, core = run(
