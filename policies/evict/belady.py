@@ -13,7 +13,6 @@ from specmd.policy import (
     Blocks,
     Core,
     Event,
-    KeyArray,
     World,
     enter,
     largest_evictable,
@@ -35,12 +34,11 @@ class Belady(NamedTuple):
     """The clock of every resident key's next use."""
 
     next_use: Blocks
-    pool: KeyArray
 
     @classmethod
     def create(cls, world: World, *, bypass: bool = False) -> Belady:
         """Start empty; `bypass` is read by the run, as `--admission bypass` is."""
-        return cls(make_blocks(world.num_keys, world.pools), world.pool)
+        return cls(make_blocks(world.num_keys, world.pools))
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
         """Rank by the use after this one."""

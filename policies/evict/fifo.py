@@ -11,7 +11,6 @@ from typing import NamedTuple
 from specmd.policy import (
     Core,
     Event,
-    KeyArray,
     Lists,
     World,
     last_evictable,
@@ -27,12 +26,11 @@ class FIFO(NamedTuple):
     """Keys by arrival, the latest at the front."""
 
     arrival: Lists
-    pool: KeyArray
 
     @classmethod
     def create(cls, world: World) -> FIFO:
         """Build the empty queue."""
-        return cls(make_lists(world.num_keys, world.pools), world.pool)
+        return cls(make_lists(world.num_keys, world.pools))
 
     def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter at the front."""

@@ -14,7 +14,6 @@ from specmd.policy import (
     Core,
     Event,
     IntArray,
-    KeyArray,
     Lists,
     World,
     last_evictable,
@@ -31,13 +30,12 @@ class LRU(NamedTuple):
 
     recency: Lists
     last: IntArray
-    pool: KeyArray
 
     @classmethod
     def create(cls, world: World) -> LRU:
         """Build the empty order."""
         last = np.zeros(world.num_keys, np.int64)
-        return cls(make_lists(world.num_keys, world.pools), last, world.pool)
+        return cls(make_lists(world.num_keys, world.pools), last)
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
         """Move to the front."""

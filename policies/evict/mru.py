@@ -15,7 +15,6 @@ from specmd.policy import (
     Core,
     Event,
     IntArray,
-    KeyArray,
     Lists,
     World,
     evictable,
@@ -32,13 +31,12 @@ class MRU(NamedTuple):
 
     recency: Lists
     last: IntArray
-    pool: KeyArray
 
     @classmethod
     def create(cls, world: World) -> MRU:
         """Build the empty order."""
         last = np.zeros(world.num_keys, np.int64)
-        return cls(make_lists(world.num_keys, world.pools), last, world.pool)
+        return cls(make_lists(world.num_keys, world.pools), last)
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
         """Move to the front."""

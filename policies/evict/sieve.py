@@ -34,15 +34,14 @@ class Sieve(NamedTuple):
     visited: KeyArray  # (keys,) 1 if used since the hand passed
     unused: KeyArray  # (keys,) 1 if prefetched and not used so far
     hand: KeyArray  # (pools,) next node to look at; a pool's sentinel stands for its back
-    pool: KeyArray
 
     @classmethod
     def create(cls, world: World) -> Sieve:
         """Build the empty queue."""
         hand = np.arange(world.num_keys, world.num_keys + world.pools, dtype=np.uint32)
         visited = np.zeros(world.num_keys, np.uint32)
-        lists, pool = make_lists(world.num_keys, world.pools), world.pool
-        return cls(lists, visited, visited.copy(), hand, pool)
+        lists = make_lists(world.num_keys, world.pools)
+        return cls(lists, visited, visited.copy(), hand)
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
         """Mark as visited, from the second use on."""

@@ -17,7 +17,6 @@ from specmd.policy import (
     Core,
     Event,
     IntArray,
-    KeyArray,
     Lists,
     World,
     back,
@@ -40,7 +39,6 @@ class SLRU(NamedTuple):
     unused: IntArray  # (keys,) 1 if prefetched and not used so far
     size: IntArray  # (pools,) of the protected segment
     limit: IntArray  # (pools,)
-    pool: KeyArray
 
     @classmethod
     def create(cls, world: World, *, protected: Share = 0.8) -> SLRU:
@@ -50,7 +48,7 @@ class SLRU(NamedTuple):
         lists = make_lists(world.num_keys, 2 * world.pools)
         size = np.zeros(world.pools, np.int64)
         proven = np.zeros(world.num_keys, np.int64)
-        return cls(lists, proven, proven.copy(), size, limit, world.pool)
+        return cls(lists, proven, proven.copy(), size, limit)
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
         """Go to the front of the protected segment; its last key makes room in probation.

@@ -99,7 +99,7 @@ class Decisions:
             if reason := unmet(choice, offer):
                 raise SpecmdError(reason)
         self.world, self.evict, self.prefetch, self.schedule = world, evict, prefetch, schedule
-        self.admission = residency.FROZEN if evict.entry.frozen else admission
+        self.admission = admission
         self.bypass_wide = bypass_wide
         self.passes_by = False  # the present event does not enter the cache
         self.interpreted = interpreted
