@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from specmd.calibration.fit import fit_nonnegative
 from specmd.live.links.link import Link
 from specmd.live.slots import Slots
 from specmd.live.transfer import Transfer
@@ -28,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 COUNTS = (1, 2, 4)
 LARGE_BYTES = 16 << 20
 _PAUSE_S = 0.002  # between two measurements: the link falls asleep
-_BUDGET_S = 2.0  # for one size
+_BUDGET_S = 1.0  # for one size
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def fit_link(times: list[tuple[int, int, float]]) -> LinkFigures:
     """Fit `wake + k (latency + n / bandwidth)` to (n, k, seconds); none of the three below 0."""
     table = np.array([[1.0, k, k * n] for n, k, _ in times])
     seconds = np.array([t for _, _, t in times])
-    solution = _without_negatives(table / seconds[:, None], np.ones(len(times)))
+    solution = fit_nonnegative(table / seconds[:, None], np.ones(len(times)), needed=(2,))
     predicted = table @ solution
     wake_s, latency_s, s_per_byte = solution.tolist()
     return LinkFigures(
@@ -77,17 +78,6 @@ def fit_link(times: list[tuple[int, int, float]]) -> LinkFigures:
         times=times,
         misfit=float(np.median(np.abs(predicted / seconds - 1))),
     )
-
-
-def _without_negatives(table: Floats, wanted: Floats) -> Floats:
-    """Least squares of three unknowns, none of them below 0, the last above it."""
-    whole = np.zeros(table.shape[1])
-    for kept in ([0, 1, 2], [0, 2], [1, 2], [2]):
-        found = np.linalg.lstsq(table[:, kept], wanted, rcond=None)[0]
-        if (found >= 0).all() and found[-1] > 0:
-            whole[kept] = found
-            break
-    return whole
 
 
 def _time_size(device: torch.device, size: int, chunk_bytes: int) -> dict[int, float]:

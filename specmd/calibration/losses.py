@@ -2,151 +2,104 @@
 
 A processor that had to wait goes on slower than it stopped: its caches have gone cold, and one wait
 in a layer is enough for that. A copy thread that works while another computes takes the interpreter
-from it, for every prefetch. A prefetcher that looks ahead runs another gate in every layer. With
-small experts all that is not small. Three plays tell them apart: every expert resident but with a
-prefetcher (predicting alone), every expert waited for (no prefetch), and half of them resident with
-a prefetcher (all three). On an accelerator kernels wait and not the host, which costs nothing.
+from it, for every copy. A prefetcher that looks ahead runs another gate in every layer. With small
+experts all that is not small. Plays tell them apart: no expert resident, and a third of them
+(layers with few and with many copies tell a wait from a copy), every expert resident but with a
+prefetcher (predicting alone), and half of them with a prefetcher. Each loss is what a simulation
+with the losses before it leaves of its play. On an accelerator kernels wait and not the host, which
+costs nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
-from specmd.errors import SpecmdError
-from specmd.live import Offload, Report, offload
-from specmd.measurement.settings import LiveSettings
-from specmd.measurement.workload import Workload
-from specmd.runs.metrics import PARTS
+import numpy as np
 
-ROUNDS = 3
-WAIT_S = 1e-3  # at least this long an expert is under way when waits are measured
-PREFETCH = "next_gate"
-_OWN = [list(PARTS).index(name) for name in ("compute", "overhead")]
+from specmd.calibration.fit import Floats, fit_nonnegative
+from specmd.calibration.plays import Play
+
+RESIDENT, WAITED, PARTLY = "resident", "waited", "partly"
+PREDICTED, FETCHED = "predicted", "fetched"
+_UNIT_S = 1e-7  # a loss so small that it changes nothing else
+
+Round = Mapping[str, Play]
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Seconds lost by computing: in a layer that waited, by a prefetch, by looking ahead once."""
+    """Seconds lost by computing.
 
-    resume_s: float
-    transfer_s: float
-    predict_s: float
+    Attributes:
+        resume_s: in a layer that waited.
+        fetch_s: by a copy that was demanded.
+        predict_s: by looking ahead once.
+        transfer_s: by a prefetch.
+
+    """
+
+    resume_s: float = 0.0
+    fetch_s: float = 0.0
+    predict_s: float = 0.0
+    transfer_s: float = 0.0
+
+    def within(self, limit: Losses) -> Losses:
+        """Return the smaller one of each."""
+        names = [field.name for field in fields(self)]
+        return Losses(**{name: min(getattr(self, name), getattr(limit, name)) for name in names})
 
 
-@dataclass(frozen=True)
-class Play:
-    """One play: seconds that were no stall (less those of the resident play), and what went on."""
+def limits(layer_s: float, top_k: int) -> Losses:
+    """Bound what can be lost.
 
-    lost_s: float
-    waits: int  # layers that waited
-    prefetches: int
-    events: int  # layers
-
-
-def measure_losses(workload: Workload, settings: LiveSettings, expert_bytes: int) -> Losses:
-    """Play a workload several ways and split what it lost.
-
-    A machine's speed drifts within minutes, so each round plays it with every expert resident, too,
-    and what counts is the difference within a round.
+    A layer whose caches are cold takes no more than three times as long, a prediction no longer
+    than a layer, and a copy takes no more from the computing thread than an expert does.
 
     Args:
-        workload: what is played.
-        settings: device, link, threads.
-        expert_bytes: size of an expert.
+        layer_s: seconds of a layer of a decode step, every expert resident.
+        top_k: experts that such a layer computes.
 
     """
-    slow = (expert_bytes / WAIT_S, 0.0)
-    ways: dict[str, dict[str, Any]] = {
-        "waited": {"capacity": 1, "throttle": slow},
-        "predicted": {"prefetch": PREFETCH},
-        "fetched": {"capacity": "50%", "prefetch": PREFETCH, "throttle": slow},
-    }
-    rounds: dict[str, list[Play]] = {}
-    for number in range(ROUNDS):
-        warm = number == 0  # what is compiled stays compiled
-        resident = _play(workload, settings, warm=True)
-        for way, options in ways.items():
-            try:
-                play = _play(workload, settings, warm=warm, **options)
-            except SpecmdError:  # a trace without lookahead scores
+    each_s = layer_s / top_k
+    return Losses(resume_s=2 * layer_s, fetch_s=each_s, predict_s=layer_s, transfer_s=each_s)
+
+
+def fit_losses(
+    rounds: Sequence[Round], simulated: Callable[[Play, Losses], Floats], limit: Losses
+) -> Losses:
+    """Charge each play's loss to what is new in it.
+
+    What a step lost is how much longer than in the resident play of its round it took, the median
+    over rounds, less how much longer it is simulated to take.
+
+    Args:
+        rounds: plays by name; those with a prefetcher may be missing, and nothing is then said of
+            prefetching.
+        simulated: (steps,) seconds of a play, simulated with the losses known so far.
+        limit: no loss is larger than this, whatever was measured, nor below 0.
+
+    """
+    found = Losses()
+    for ways, names in (
+        ((WAITED, PARTLY), ("resume_s", "fetch_s")),
+        ((PREDICTED,), ("predict_s",)),
+        ((FETCHED,), ("transfer_s",)),
+    ):
+        tables, lefts = [], []
+        for way in ways:
+            pairs = [(each[way], each[RESIDENT]) for each in rounds if way in each]
+            if not pairs or (way in (WAITED, PARTLY) and not pairs[0][0].waits):
                 continue
-            rounds.setdefault(way, []).append(replace(play, lost_s=play.lost_s - resident.lost_s))
-    waited, predicted, fetched = (_sum(rounds.get(way, [])) for way in ways)
-    assert waited is not None
-    return split_losses(waited, predicted, fetched)
-
-
-def _sum(plays: list[Play]) -> Play | None:
-    if not plays:
-        return None
-    return Play(
-        lost_s=sum(play.lost_s for play in plays),
-        waits=sum(play.waits for play in plays),
-        prefetches=sum(play.prefetches for play in plays),
-        events=sum(play.events for play in plays),
-    )
-
-
-def split_losses(waited: Play, predicted: Play | None, fetched: Play | None) -> Losses:
-    """Charge each play's loss to what is new in it; none of the three below 0.
-
-    Without the two plays with a prefetcher there is nothing to say of prefetching.
-    """
-    resume_s = max(0.0, waited.lost_s / waited.waits) if waited.waits else 0.0
-    if predicted is None or fetched is None:
-        return Losses(resume_s, 0.0, 0.0)
-    predict_s = max(0.0, predicted.lost_s / max(1, predicted.events))
-    left_s = fetched.lost_s - fetched.events * predict_s - fetched.waits * resume_s
-    return Losses(resume_s, max(0.0, left_s / max(1, fetched.prefetches)), predict_s)
-
-
-def enter(
-    workload: Workload,
-    settings: LiveSettings,
-    capacity: int | str = "100%",
-    prefetch: str = "none",
-    throttle: tuple[float, float] | None = None,
-) -> Offload:
-    """Make a live cache for a calibration: LRU, the settings' device and link, another pace."""
-    return offload(
-        workload.model,
-        "lru",
-        prefetch,
-        capacity=capacity,
-        throttle=throttle,
-        log_routing=True,
-        **settings.placement(),
-        **workload.offload_options(settings, capacity if isinstance(capacity, int) else None),
-    )
-
-
-def _play(
-    workload: Workload,
-    settings: LiveSettings,
-    *,
-    warm: bool,
-    **options: Any,
-) -> Play:
-    """Play once, or twice and take the second (`warm`); with all resident that is always needed."""
-    with enter(workload, settings, **options) as cache:
-        resident = "capacity" not in options
-        if warm or resident:
-            workload.play()
-        if not resident:
-            cache.restart()
-        before, steps = cache.report(), len(cache.step_seconds)
-        workload.play()
-        after = cache.report()
-        seconds = cache.step_seconds[steps:]
-    on_host = after.link == "cpu"
-    return Play(
-        lost_s=float(seconds[:, _OWN].sum()),
-        waits=after.waits - before.waits if on_host else 0,
-        prefetches=_prefetches(after) - _prefetches(before),
-        events=after.events - before.events,
-    )
-
-
-def _prefetches(report: Report) -> int:
-    return report.prefetches_issued - report.prefetches_cancelled
+            play, resident = pairs[0]
+            longer = [each.step_seconds - beside.step_seconds for each, beside in pairs]
+            known = simulated(play, found)
+            left = np.median(longer, axis=0) - (known - simulated(resident, found))
+            units = [simulated(play, replace(found, **{name: _UNIT_S})) - known for name in names]
+            weight = 1 / np.median([each.step_seconds for each, _ in pairs], axis=0)
+            tables.append(np.stack(units, axis=1) / _UNIT_S * weight[:, None])
+            lefts.append(left * weight)
+        if tables:
+            fitted = fit_nonnegative(np.concatenate(tables), np.concatenate(lefts)).tolist()
+            found = replace(found, **dict(zip(names, fitted, strict=True))).within(limit)
+    return found

@@ -10,15 +10,17 @@ import torch
 
 import specmd
 from specmd.calibration.link import LinkFigures
+from specmd.calibration.losses import Losses
 from specmd.hardware import machine
 from specmd.hardware.profile import HardwareProfile
 
 _DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 _LOSSES = {
-    "resume_s": "with no expert resident, beside one with all, a layer that waited",
-    "transfer_s": "with half of the experts resident, beside one with all, a prefetch",
-    "predict_s": "with a prefetcher and nothing to fetch, beside one without, a layer",
+    "resume_s": "with no expert resident: what its simulation leaves, a layer that waited",
+    "fetch_s": "with no expert resident: what its simulation leaves, a copy",
+    "transfer_s": "with half of the experts resident: what its simulation leaves, a prefetch",
+    "predict_s": "with a prefetcher and nothing to fetch: what its simulation leaves, a layer",
 }
 
 
@@ -32,9 +34,7 @@ class MeasuredFigures:
     expert_s: float
     layer_s: float
     step_s: float
-    resume_s: float
-    transfer_s: float
-    predict_s: float
+    losses: Losses
     link: LinkFigures
 
 
@@ -107,7 +107,7 @@ def make_profile(measured: MeasuredFigures, about: Circumstances) -> HardwarePro
                 ),
                 "step_s": figure(measured.step_s, "s", f"between two passes of {model}"),
                 **{
-                    name: figure(getattr(measured, name), "s", f"{about.model} {how}")
+                    name: figure(getattr(measured.losses, name), "s", f"{about.model} {how}")
                     for name, how in _LOSSES.items()
                 },
             },

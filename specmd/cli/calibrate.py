@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from specmd.cli.options import Device, Dtype, Layers, LinkKind, ModelName, Threads
-from specmd.errors import SpecmdError
+from specmd.errors import Exit, SpecmdError
 
 if TYPE_CHECKING:
     from specmd.calibration import Calibration
+    from specmd.hardware.profile import Check
     from specmd.measurement.sources import Source
 
 _TRACE = "With --trace: "
@@ -42,13 +43,17 @@ def calibrate(
     out: Annotated[Path, typer.Option(metavar="FILE.toml", help="Profile to write.")] = Path(
         "this-machine.toml"
     ),
+    force: Annotated[
+        bool, typer.Option("--force", help="Write a profile that fails its check; it will say so.")
+    ] = False,
 ) -> None:
     """Measure this machine and write a hardware profile.
 
     It says what link, memory, arithmetic and software cost. Rates of arithmetic and costs of
     software are those of the model: calibrate with the one to be simulated. All its experts must
     fit on the device beside their originals on the host; of larger models, --trace with --layers
-    runs a part.
+    runs a part. Plays that the profile was not fitted to check it; one that fails is not written
+    (exit code 1). A busy machine is the usual reason.
     """
     from specmd.calibration import calibrate as measure
     from specmd.calibration.profile import profile_text
@@ -64,8 +69,25 @@ def calibrate(
     settings = LiveSettings(device=device, link=link, compute_threads=threads)
     with progress("calibrating") as report:
         found = measure(source.workload(), known, settings, name=name, progress=report)
-    write_text(out, profile_text(found.profile))
-    _say(out, found, known is None)
+    profile = found.profile
+    assert profile.check is not None
+    typer.echo(f"{out}: {profile.title}", err=True)
+    for line in [*_figures(found), *_check(profile.check)]:
+        typer.echo(line, err=True)
+    if known is None:
+        typer.echo(
+            "warning: no shape is known for the model: attention counts as software", err=True
+        )
+    if not profile.check.accepted and not force:
+        typer.echo(
+            f"specmd: error: {out} is not written: {profile.check.reason}; try again, or write it "
+            "as it is with --force",
+            err=True,
+        )
+        raise typer.Exit(Exit.RUN_FAILED)
+    write_text(out, profile_text(profile))
+    for text in profile.warnings():
+        typer.echo(f"warning: {text}", err=True)
 
 
 def _source(
@@ -90,30 +112,37 @@ def _source(
     from specmd.models.prompts import read_prompts
 
     quiet_hub(bars=sys.stderr.isatty())
-    generation = Generation(tuple(read_prompts()[:4]), max_new_tokens=12)
+    generation = Generation(tuple(read_prompts()[:2]), max_new_tokens=8)
     return PromptSource(model or "tiny", generation, dtype)
 
 
-def _say(out: Path, found: Calibration, shapeless: bool) -> None:
-    profile, link = found.profile, found.link
-    stack = profile.stack
+def _figures(found: Calibration) -> list[str]:
+    profile, link, stack = found.profile, found.link, found.profile.stack
     assert stack is not None
-    typer.echo(f"{out}: {profile.title}", err=True)
-    lines = [
+
+    def us(name: str) -> str:
+        return f"{getattr(stack, name).value * 1e6:.0f} us"
+
+    return [
         f"link      {link.bytes_per_s / 1e9:.2f} GB/s, {link.latency_s * 1e6:.0f} us a transfer, "
         f"{link.wake_s * 1e6:.0f} us to wake (fit within {link.misfit:.1%})",
         f"memory    {profile.memory_bytes_per_s.value / 1e9:.2f} GB/s read",
         f"experts   {profile.flops_per_s.value / 1e9:.1f} GFLOP/s",
-        f"software  {stack.expert_s.value * 1e6:.0f} us an expert, {stack.layer_s.value * 1e6:.0f} "
-        f"us a layer, {stack.step_s.value * 1e6:.0f} us a step",
+        f"software  {us('expert_s')} an expert, {us('layer_s')} a layer, {us('step_s')} a step",
+        f"losses    {us('resume_s')} a layer that waited, {us('fetch_s')} a copy waited for, "
+        f"{us('transfer_s')} a prefetch, {us('predict_s')} a layer looked ahead from",
     ]
-    misfits = [
-        f"{label} steps {misfit:+.1%}"
-        for label, misfit in (("decode", found.decode_misfit), ("prefill", found.prefill_misfit))
-        if misfit is not None
+
+
+def _check(check: Check) -> list[str]:
+    """Say what the check found, a line a configuration."""
+    share = "" if check.core_share is None else f", {check.core_share:.0%} of a core"
+    lines = [
+        f"check     simulated over measured, plays not fitted to: {check.rounds} rounds that "
+        f"differ by {check.spread:.1%}{share}"
     ]
-    lines.append(f"fit       simulated over measured, all experts resident: {', '.join(misfits)}")
-    if shapeless:
-        lines.append("warning: no shape is known for the model: attention counts as software")
-    for line in lines:
-        typer.echo(line, err=True)
+    errors: dict[str, list[str]] = {}
+    for name, error in check.errors.items():
+        way, _, metric = name.rpartition("_")
+        errors.setdefault(way.replace("_", " "), []).append(f"{metric.upper()} {error:+.1%}")
+    return lines + [f"          {way:21} {', '.join(found)}" for way, found in errors.items()]

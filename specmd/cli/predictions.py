@@ -12,6 +12,7 @@ from specmd.errors import Exit, SpecmdError
 
 if TYPE_CHECKING:
     from specmd.cli.options import Options
+    from specmd.hardware.profile import HardwareProfile
     from specmd.measurement.prediction import Prediction
     from specmd.report.text import Table
 
@@ -40,7 +41,7 @@ def validate_runs(paths: Sequence[Path], options: Options) -> int:
     found = [predict(run, trace, profile, training) for run, trace in read_measured(paths)]
     found.sort(key=_order)
     records = [each.record() for each in found]
-    table = _table(found, profile.name, [] if profile.calibrated else profile.warnings())
+    table = _table(found, profile.name, [*profile.warnings(), *_cautions(found, profile)])
     for path in options.exports or []:
         export(path, records, table)
     show(options.form, records, table)
@@ -48,6 +49,28 @@ def validate_runs(paths: Sequence[Path], options: Options) -> int:
     for each in differing:
         typer.echo(f"specmd: {each.run.id[:12]}: the replay decides otherwise", err=True)
     return Exit.RUN_FAILED if differing else Exit.OK
+
+
+def _cautions(found: Sequence[Prediction], profile: HardwareProfile) -> list[str]:
+    """List what makes a comparison say little: runs made on a busy machine, or unlike the check."""
+    from specmd.runs.run import BUSY_SHARE
+
+    measured = [each.run.measurement for each in found if each.run.measurement]
+    shares = [one.core_share for one in measured if one.core_share is not None]
+    shares = [share for share in shares if share < BUSY_SHARE]
+    cautions = []
+    if shares:
+        cautions.append(
+            f"{len(shares)} of {len(found)} runs were measured on a busy machine (the computing "
+            f"thread was given {min(shares):.0%} of a core): measure them again"
+        )
+    freely = sum(one.link == "cpu" and one.throttle_bytes_per_s is None for one in measured)
+    if freely and profile.check is not None:
+        cautions.append(
+            f"{freely} of {len(found)} runs are on a host link that is not paced (--throttle), "
+            "which calibrations are not checked on"
+        )
+    return cautions
 
 
 def _order(each: Prediction) -> tuple[str, float, int, str, str]:

@@ -9,9 +9,11 @@ decide how much small pieces hurt.
 
 A profile is one TOML file. Each number is a `Figure`: value, SI unit, where it comes from, and of
 what kind that source is, because a datasheet peak, someone's measurement and our own assumption
-deserve different trust. Shipped profiles are uncalibrated: device rates are datasheet peaks, so
-the compute times simulated from them are lower bounds. A profile whose numbers were measured on
-the machine itself, as `specmd calibrate` does, says `calibrated = true`.
+deserve different trust. Shipped profiles are uncalibrated. Times simulated from them are neither
+upper nor lower bounds: kernels do not reach the datasheet's peak rates, and launches are counted as
+an eager loop makes them, which is too many for an engine that fuses kernels or captures graphs. A
+profile whose numbers were measured on the machine itself, as `specmd calibrate` does, says
+`calibrated = true`.
 """
 
 from __future__ import annotations
@@ -137,14 +139,15 @@ class Stack(_Figures):
     `expert_s` is a call of one expert, `layer_s` the rest of one MoE layer (attention, router,
     deciding, summing), `step_s` what happens once a forward pass. What goes on beside computing
     costs, too: `resume_s` every layer that had to wait for a copy, where the host computes (its
-    caches go cold), `transfer_s` every prefetch, `predict_s` every layer in which a prefetcher
-    looks ahead.
+    caches go cold), `fetch_s` every copy that was demanded, `transfer_s` every prefetch,
+    `predict_s` every layer in which a prefetcher looks ahead.
     """
 
     expert_s: Figure
     layer_s: Figure
     step_s: Figure
     resume_s: Figure | None = None
+    fetch_s: Figure | None = None
     transfer_s: Figure | None = None
     predict_s: Figure | None = None
 
@@ -154,6 +157,21 @@ class Ssd(_Figures):
 
     bytes_per_s: Figure
     latency_s: Figure
+
+
+class Check(_Frozen):
+    """How a calibration predicted what it was not made from, see `specmd.calibration.check`.
+
+    `errors` are relative, simulated over measured, by configuration and metric; `spread` is half of
+    the range between rounds over their median, `core_share` what the computing thread was given.
+    """
+
+    accepted: bool
+    reason: str = ""
+    rounds: int = Field(ge=0)
+    spread: float
+    core_share: float | None = None
+    errors: dict[str, float] = {}
 
 
 class HardwareProfile(_Figures):
@@ -178,6 +196,7 @@ class HardwareProfile(_Figures):
     host_link: HostLink
     stack: Stack | None = None
     ssd: Ssd | None = None
+    check: Check | None = None
 
     def figures(self) -> dict[str, Figure]:
         """Every figure by its dotted path, e.g. `host_link.bytes_per_s`."""
@@ -199,13 +218,16 @@ class HardwareProfile(_Figures):
 
     def warnings(self) -> list[str]:
         """List what a reader must know before trusting a simulated number."""
+        if self.check is not None and not self.check.accepted:
+            return [f"profile '{self.name}' failed its calibration: {self.check.reason}"]
         if self.calibrated:
             return []
         assumed = [path for path, figure in self.figures().items() if figure.kind == "assumption"]
         text = (
-            f"profile '{self.name}' is not calibrated: device rates are datasheet peaks, times "
-            "are lower bounds: compare policies by them, promise nothing (`specmd calibrate` makes "
-            "one of this machine)"
+            f"profile '{self.name}' is not calibrated: device rates are datasheet peaks, which "
+            "kernels do not reach, and launches are those of an eager loop, which other engines "
+            "fuse: compare policies by these times, promise nothing (`specmd calibrate` makes a "
+            "profile of this machine)"
         )
         return [text + (f"; assumed: {', '.join(assumed)}" if assumed else "")]
 

@@ -10,6 +10,7 @@ for the first time, do not count.
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,15 +29,16 @@ from specmd.runs.contract import contract, recorded_config, trace_facts, unmet_n
 from specmd.runs.counters import by_layer, by_phase, check, tally
 from specmd.runs.identity import provenance
 from specmd.runs.latency import latency
-from specmd.runs.metrics import METRICS
+from specmd.runs.metrics import METRICS, PARTS
 from specmd.runs.options import RunConfig
 from specmd.runs.regime import cautions, regime
-from specmd.runs.run import Measurement, Metrics, Run, Spread
+from specmd.runs.run import BUSY_SHARE, Measurement, Metrics, Run, Spread
 from specmd.simulation.bounds import bounds as bounds_of
 from specmd.trace import Trace, locality
 
 _UNEVEN = 0.10  # a spread above this share of the mean is worth a word
 _SLOW_FIRST = 1.25
+_STALLS = [list(PARTS).index(name) for name in ("demand_stall", "late_prefetch_stall")]
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,18 @@ class _Play:
     moved_bytes: int
     busy_s: float
     routing_s: float
+    given_s: float
     trace: Trace | None
 
     @property
     def total_s(self) -> float:
         return float(self.step_seconds.sum())
+
+    @property
+    def core_share(self) -> float:
+        """Of a core that the computing thread was given while it did not wait for copies."""
+        own_s = self.total_s - float(self.step_seconds[:, _STALLS].sum())
+        return min(1.0, self.given_s / own_s)
 
 
 def measure(
@@ -106,9 +115,11 @@ def measure(
             if timeline is not None:
                 timeline.restart()
             start = cache.report()
+            began_s = time.thread_time()
             workload.play()
+            given_s = time.thread_time() - began_s
             if number >= settings.warmup_runs:
-                plays.append(_played(cache, start, keep_trace=not plays))
+                plays.append(_played(cache, start, given_s, keep_trace=not plays))
         if progress is not None:
             progress(total, total)
         report = cache.report()
@@ -146,6 +157,9 @@ def measure(
         slot_bytes=report.slot_bytes,
         dense_bytes=report.dense_bytes,
         peak_device_bytes=report.peak_device_bytes,
+        core_share=statistics.median(play.core_share for play in plays)
+        if report.link == "cpu"
+        else None,
         routing_share=middle.routing_s / middle.total_s if middle.total_s > 0 else None,
     )
     run = Run(
@@ -223,7 +237,7 @@ def _enter(
     )
 
 
-def _played(cache: Offload, start: Report, *, keep_trace: bool) -> _Play:
+def _played(cache: Offload, start: Report, given_s: float, *, keep_trace: bool) -> _Play:
     end = cache.report()
     play = _Play(
         counters=cache.final_counters,
@@ -232,6 +246,7 @@ def _played(cache: Offload, start: Report, *, keep_trace: bool) -> _Play:
         moved_bytes=end.moved_bytes - start.moved_bytes,
         busy_s=end.busy_s - start.busy_s,
         routing_s=end.routing_s,
+        given_s=given_s,
         trace=cache.trace if keep_trace else None,
     )
     check(play.counters)
@@ -290,6 +305,12 @@ def _cautions(
             found.append(f"repetitions differ by {share:.0%} (standard deviation): a busy machine?")
         if totals[0] > _SLOW_FIRST * max(totals[1:]):
             found.append("the first repetition was the slowest by far: raise --warmup-runs")
+    shares = [play.core_share for play in plays]
+    if report.link == "cpu" and statistics.median(shares) < BUSY_SHARE:
+        found.append(
+            f"a busy machine: the computing thread was given {min(shares):.0%} to "
+            f"{max(shares):.0%} of a core, and its times are too long by that"
+        )
     if report.link == "accelerator" and report.pinned_share < 1:
         why = f" ({report.pin_failure})" if report.pin_failure else ""
         found.append(

@@ -20,7 +20,7 @@ from specmd.hardware.profile import Figure, HardwareProfile
 from specmd.hardware.shape import load_shape
 from specmd.runs.counters import tally
 from specmd.runs.latency import latency
-from specmd.runs.run import Measurement, Metrics, Run, read_run
+from specmd.runs.run import Metrics, Run, read_run
 from specmd.simulation.costs import coefficients
 from specmd.simulation.replay import replay
 from specmd.trace import Trace, load
@@ -141,7 +141,7 @@ def predict(
         decided = replay(trace, run.config, training=training)
         same = decided.decision_digest == run.decision_digest
         return Prediction(run, {}, same, "deterministic: decisions are compared, not times")
-    paced = pace(profile, measurement, expert_bytes)
+    paced = pace(profile, measurement.throttle, measurement.chunk_bytes, expert_bytes)
     shape = load_shape(run.config.shape) if run.config.shape else None
     costs = coefficients(paced, shape, expert_bytes)
     outcome = replay(trace, run.config, training=training, costs=costs)
@@ -151,17 +151,21 @@ def predict(
     return Prediction(run, predicted, None)
 
 
-def pace(profile: HardwareProfile, measurement: Measurement, expert_bytes: int) -> HardwareProfile:
+def pace(
+    profile: HardwareProfile,
+    throttle: tuple[float, float] | None,
+    chunk_bytes: float,
+    expert_bytes: int,
+) -> HardwareProfile:
     """Give a profile's link the pace and the chunks of a run: the slower of throttle and link."""
     link = profile.host_link
     said = "as the run was set up"
-    chunk = Figure(value=measurement.chunk_bytes, unit="B", kind="design", source=said)
+    chunk = Figure(value=chunk_bytes, unit="B", kind="design", source=said)
     changed: dict[str, Any] = {"chunk_bytes": chunk}
-    rate, latency_s = measurement.throttle_bytes_per_s, measurement.throttle_latency_s
-    if rate is not None and latency_s is not None:
-        paced_s = latency_s + expert_bytes / rate
+    if throttle is not None:
+        rate, latency_s = throttle
         own_s = link.latency_s.value + expert_bytes / link.bytes_per_s.value
-        if paced_s > own_s:
+        if latency_s + expert_bytes / rate > own_s:
             changed["bytes_per_s"] = link.bytes_per_s.model_copy(update={"value": rate})
             changed["latency_s"] = link.latency_s.model_copy(update={"value": latency_s})
     return profile.model_copy(update={"host_link": link.model_copy(update=changed)})

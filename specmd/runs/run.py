@@ -112,6 +112,9 @@ class Spread(_Frozen):
     high: FiniteFloat
 
 
+BUSY_SHARE = 0.75  # of a core: given less, the computing thread was kept waiting by others
+
+
 class Measurement(_Frozen):
     """What a measured run says beside its numbers: on what, how often, how evenly, how much moved.
 
@@ -141,9 +144,18 @@ class Measurement(_Frozen):
     slot_bytes: int = Field(description="device memory of the slots, staging included")
     dense_bytes: int = Field(description="device memory of all other weights")
     peak_device_bytes: int | None = Field(default=None, description="None on the cpu link")
+    core_share: FiniteFloat | None = Field(
+        default=None, description="of a core that the computing thread was given; None: a device"
+    )
     routing_share: FiniteFloat | None = Field(
         default=None, description="share of the time for bringing routing to the host"
     )
+
+    @property
+    def throttle(self) -> tuple[float, float] | None:
+        """Bytes per second and latency that the link was paced to, or None."""
+        rate, latency_s = self.throttle_bytes_per_s, self.throttle_latency_s
+        return None if rate is None or latency_s is None else (rate, latency_s)
 
 
 class Run(_Frozen):

@@ -51,6 +51,7 @@ class CostCoefficients(NamedTuple):
     wake_s: float = 0.0  # on top, for the first transfer after a pause of the link
     resume_s: float = 0.0  # lost by computing in a layer that waited
     transfer_s: float = 0.0  # lost by computing for each prefetch
+    fetch_s: float = 0.0  # lost by computing for each demanded copy
     predict_s: float = 0.0  # a layer in which a prefetcher looks ahead
 
 
@@ -117,7 +118,7 @@ def coefficients(
     stack = profile.stack
     lost = {
         name: figure.value if stack and (figure := getattr(stack, name)) else 0.0
-        for name in ("resume_s", "transfer_s", "predict_s")
+        for name in ("resume_s", "fetch_s", "transfer_s", "predict_s")
     }
     expert_launch_s = stack.expert_s.value if stack else EXPERT_KERNELS * launch_s
     if shape is None:

@@ -201,8 +201,7 @@ class TimedLink(NamedTuple):
                 computed += 1
         if self.count[DEMANDED] > 0:
             yield_link(self, core)
-        streamed = 0
-        waited = 0
+        streamed, waited, missed = 0, 0, 0
         for i in range(self.count[DEMANDED]):
             key = self.demand[i]
             start = begin_s(self, self.time[ROUTED])
@@ -223,20 +222,21 @@ class TimedLink(NamedTuple):
                 part = LATE_STALL if self.wanted[key] == LATE_KEY else DEMAND_STALL
                 self.parts[row + part] += finish - self.time[NOW]
                 self.time[NOW] = finish
-                if waited == 0 and not self.blocks:
-                    spend(self, row, self.costs.resume_s, self.costs.resume_s)
                 waited = 1
             if self.wanted[key] == LATE_KEY:
                 land(core, key)
+            else:
+                missed += 1
             if not self.blocks:
                 spend(self, row, expert_s(self.costs, self.tokens[key]), self.costs.launch_s)
                 self.done[computed] = self.time[NOW]
                 computed += 1
             self.wanted[key] = READY_KEY
+        # Behind the last copy: what is lost between two of them passes while the next one moves.
+        lost_s = self.costs.resume_s * waited + self.costs.fetch_s * missed
+        spend(self, row, lost_s, lost_s)
         self.count[DEMANDED] = 0
         if self.blocks:
-            if waited:
-                spend(self, row, self.costs.resume_s, self.costs.resume_s)
             for i in range(event.start, event.stop):
                 spend(self, row, expert_s(self.costs, event.tokens[i]), self.costs.launch_s)
 

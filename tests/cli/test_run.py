@@ -148,24 +148,56 @@ def test_a_validation_that_cannot_be(specmd, argv, said):
     assert said in done.err
 
 
-def test_a_calibration_is_written_and_said(specmd, tmp_path, monkeypatch):
-    from specmd.calibration import calibrating, kernels
+@pytest.fixture
+def quick(monkeypatch):
+    """Less time for every measurement of a calibration, one round of them, and a verdict."""
+    from specmd.calibration import calibrating, check, kernels
     from specmd.calibration import link as link_module
 
     monkeypatch.setattr(kernels, "_SPAN_S", 0.005)
     monkeypatch.setattr(link_module, "_BUDGET_S", 0.05)
     monkeypatch.setattr(calibrating, "TOKENS", (1, 64))
-    monkeypatch.setattr(calibrating, "PLAYS", 1)
+    monkeypatch.setattr(calibrating, "ROUNDS", 1)
+    monkeypatch.setattr(calibrating, "MOST_ROUNDS", 1)
+    monkeypatch.setattr(calibrating, "_PAUSE_S", 0.0)
+
+    def says(reason):
+        monkeypatch.setattr(check, "_reason", lambda *_: reason)
+
+    return says
+
+
+def test_a_calibration_is_written_and_said(specmd, tmp_path, quick):
+    quick("")
     path = tmp_path / "here.toml"
     done = specmd("calibrate", "--link", "cpu", "--name", "here", "--out", path)
     assert done.code == 0, done.err
     assert done.out == ""
     assert read_profile(path).calibrated
     assert "GB/s" in done.err
-    assert "all experts resident" in done.err
+    assert "us a copy waited for" in done.err
+    assert "half resident paced" in done.err
     shown = specmd("simulate", "traces/tiny-prose-b1.npz", "--profile", path, "--no-bounds")
     assert "simulated (here)" in shown.out
-    assert "calibrated" not in shown.out
+    assert "calibrat" not in shown.out
+
+
+def test_a_calibration_that_fails_its_check_is_written_by_force_only(run, specmd, tmp_path, quick):
+    quick("the machine is too busy")
+    path = tmp_path / "here.toml"
+    done = specmd("calibrate", "--link", "cpu", "--name", "here", "--out", path)
+    assert done.code == 1
+    assert f"{path} is not written: the machine is too busy" in done.err.splitlines()[-1]
+    assert not path.exists()
+    done = specmd("calibrate", "--link", "cpu", "--name", "here", "--out", path, "--force")
+    assert done.code == 0, done.err
+    said = "profile 'here' failed its calibration: the machine is too busy"
+    assert said in done.err
+    out = tmp_path / "runs"
+    assert run("--out", out).code == 0
+    shown = specmd("simulate", "--validate", out, "--profile", path).out
+    assert said in shown
+    assert "1 of 1 runs are on a host link that is not paced" in shown
 
 
 def test_a_calibration_that_cannot_be(specmd):

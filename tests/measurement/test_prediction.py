@@ -38,7 +38,8 @@ def made_up(trace, slots=100, slower=1.0, **changed):
     """A "measured" run that took what a paced T4 takes, times `slower`."""
     config = RunConfig(evict="lru", capacity=str(slots), capacity_slots=slots)
     about = measurement(**changed)
-    costs = coefficients(pace(load_profile("t4"), about, EXPERT_BYTES), None, EXPERT_BYTES)
+    paced = pace(load_profile("t4"), about.throttle, about.chunk_bytes, EXPERT_BYTES)
+    costs = coefficients(paced, None, EXPERT_BYTES)
     outcome = replay(trace, config, costs=costs)
     metrics = tally(outcome.counters.sum(axis=(0, 1)), EXPERT_BYTES, trace.num_tokens)
     metrics |= latency(trace, outcome.step_seconds * slower, 0, None).metrics
@@ -95,8 +96,8 @@ def test_what_is_not_simulated_says_so(trace):
 def test_the_slower_of_throttle_and_link_sets_the_pace():
     profile = load_profile("t4")
     own = profile.host_link.bytes_per_s.value
-    slow = pace(profile, measurement(throttle_bytes_per_s=1e9), EXPERT_BYTES).host_link
-    fast = pace(profile, measurement(throttle_bytes_per_s=1e12, throttle_latency_s=0.0), 10**8)
+    slow = pace(profile, (1e9, 1e-4), 1 << 20, EXPERT_BYTES).host_link
+    fast = pace(profile, (1e12, 0.0), 1 << 20, 10**8)
     assert (slow.bytes_per_s.value, slow.latency_s.value) == (1e9, 1e-4)
     assert fast.host_link.bytes_per_s.value == own
     assert fast.host_link.chunk_bytes.value == 1 << 20

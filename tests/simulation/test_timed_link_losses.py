@@ -53,6 +53,24 @@ def test_a_prefetcher_that_looks_ahead_is_charged_a_layer(trace):
 
 
 @pytest.mark.parametrize("miss", ["overlap", "block"])
+@pytest.mark.parametrize("prefetch", ["none", "next_gate"])
+def test_every_demanded_copy_is_charged_and_no_prefetch(trace, miss, prefetch):
+    plain, _, _ = play(trace, prefetch, miss=miss)
+    charged, _, counters = play(trace, prefetch, miss=miss, fetch_s=1e-9)
+    misses = tally(counters, EXPERT_BYTES)["misses"]
+    assert charged - plain == pytest.approx(1e-9 * misses, rel=1e-3)
+
+
+def test_what_waiting_loses_is_not_hidden_by_the_next_copy(trace):
+    """It delays the run by all of itself, though copies that follow each other wait in between."""
+    plain, stalls, _ = play(trace)
+    charged, longer, _ = play(trace, resume_s=1e-4)
+    waits = round((charged - plain) / 1e-4)
+    assert waits > 0
+    assert longer == pytest.approx(stalls, rel=1e-6)
+
+
+@pytest.mark.parametrize("miss", ["overlap", "block"])
 def test_a_layer_that_waits_is_charged_once(trace, miss):
     plain, stalls, _ = play(trace, miss=miss)
     charged, _, counters = play(trace, miss=miss, resume_s=1e-9)
