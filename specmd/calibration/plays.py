@@ -21,7 +21,7 @@ from specmd.measurement.prediction import pace
 from specmd.measurement.settings import LiveSettings
 from specmd.measurement.workload import Workload
 from specmd.runs.latency import latency
-from specmd.runs.metrics import PARTS
+from specmd.runs.metrics import PART_COLUMN
 from specmd.runs.options import RunConfig
 from specmd.simulation.costs import coefficients
 from specmd.simulation.replay import replay
@@ -30,7 +30,7 @@ from specmd.trace import Trace, slice_steps
 Seconds = npt.NDArray[np.float64]
 
 SCHEDULE = "guard"
-_COMPUTE, _OVERHEAD = (list(PARTS).index(name) for name in ("compute", "overhead"))
+_COMPUTE, _OVERHEAD = PART_COLUMN["compute"], PART_COLUMN["overhead"]
 
 
 @dataclass(frozen=True)

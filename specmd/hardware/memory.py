@@ -2,6 +2,7 @@
 
 A process that outgrows its memory is not told: it is killed, or the machine swaps. So the amount is
 compared with what the system says is available, and with what the container (cgroup) still allows.
+Nobody kills a simulated run: what its device would have to hold is compared with the profile.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from specmd.errors import SpecmdError
+from specmd.hardware.profile import HardwareProfile
+from specmd.hardware.shape import ModelShape
 
 HEADROOM = 0.05  # of what is available, left to everybody else
 _GROUP = Path("/sys/fs/cgroup")
@@ -44,6 +47,39 @@ def require_memory(layer_bytes: int, layers: int, other_bytes: int, what: str) -
     raise SpecmdError(
         f"{what} takes {wanted / 1e9:.1f} GB in {layers} layers, and {usable / 1e9:.1f} GB of host "
         f"memory are free: {advice}"
+    )
+
+
+def device_shortage(
+    profile: HardwareProfile,
+    shape: ModelShape | None,
+    expert_bytes: int,
+    slots: int,
+    staging: int,
+    context_tokens: int,
+) -> str | None:
+    """Say by how much a run outgrows its device, and how many slots would not; None if it fits.
+
+    `context_tokens` are those whose keys and values are held at once. Without a shape only the
+    slots are known.
+    """
+    needs = {"slots": slots * expert_bytes, "staging": staging * expert_bytes}
+    if shape is not None:
+        experts = shape.moe_layers * shape.experts * shape.expert_parameters
+        dense = shape.total_parameters - experts
+        needs["other weights"] = int(dense * shape.dense_weight_bits / 8)
+        needs[f"KV of {context_tokens:,} tokens"] = (
+            context_tokens * shape.kv_bytes_per_token * shape.layers
+        )
+    wanted, there = sum(needs.values()), profile.memory_bytes.value
+    if wanted <= there:
+        return None
+    parts = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in needs.items())
+    fits = max(0, int((there - wanted + needs["slots"]) // expert_bytes))
+    advice = f"at most {fits:,} slots fit" if fits else "not even one slot fits"
+    return (
+        f"does not fit: {wanted / 1e9:.1f} GB on a {profile.name} of {there / 1e9:.1f} GB "
+        f"({parts}): {advice}"
     )
 
 

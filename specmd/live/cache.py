@@ -33,7 +33,6 @@ from specmd.live.report import Report, make_report
 from specmd.live.routing_log import RoutingLog
 from specmd.live.service import Residence
 from specmd.live.slots import Slots
-from specmd.live.stalls import DEMAND_STALL, LATE_STALL
 from specmd.live.stores.checkpoint import CheckpointStore
 from specmd.live.stores.store import ExpertStore, HostStore
 from specmd.live.timing import StepTimes
@@ -231,7 +230,7 @@ class Offload:
         )
         if options["timeline"] is not None:
             options["timeline"].experts = moe.num_experts
-        self._passes.times = StepTimes(self._waits, options["timeline"], self._settle())
+        self._passes.times = StepTimes(self._spent, options["timeline"], self._settle())
         moved_to = None if self.link_name == "cpu" else self.device
         self._patch = Patch(self._model, moe, self._layout, moved_to)
         self._patch.empty_experts(store)
@@ -263,13 +262,13 @@ class Offload:
             return None
         return RoutingLog(len(self._moe.layers), self._moe.num_experts, self._decisions.depth)
 
-    def _waits(self) -> tuple[float, float, float]:
-        """Seconds so far of deciding, demand stall and late-prefetch stall."""
+    def _spent(self) -> dict[str, float]:
+        """Seconds so far by part of a step, all but computing."""
         engine, residence = self._engine, self._residence
         assert engine is not None
         assert residence is not None
         deciding_s = engine.routing_s + engine.deciding_s + residence.deciding_s
-        return deciding_s, residence.stall_s[DEMAND_STALL], residence.stall_s[LATE_STALL]
+        return {"overhead": deciding_s, **residence.stall_s}
 
     def _settle(self) -> Callable[[], None] | None:
         """Return what waits for the device's kernels, None where the host computes."""

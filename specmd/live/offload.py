@@ -18,7 +18,7 @@ from specmd.live.cache import Offload
 from specmd.live.routing import Routing
 from specmd.live.stores.store import ExpertStore
 from specmd.live.timeline import Timeline
-from specmd.runs.options import Scope
+from specmd.runs.options import STAGING_SLOTS, Scope
 from specmd.trace import Trace
 
 LinkName = Literal["auto", "cpu", "accelerator"]
@@ -44,7 +44,7 @@ def offload(
     checkpoint: str | PathLike[str] | None = None,
     pinned_budget: int | None = None,
     chunk_bytes: int = 4 << 20,
-    staging_slots: int = 2,
+    staging_slots: int = STAGING_SLOTS,
     seed: int = 0,
     log_routing: bool = False,
     prefill: Prefill = "waves",

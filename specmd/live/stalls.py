@@ -16,6 +16,7 @@ import time
 from collections import deque
 
 from specmd.live.links.link import COMPUTE, Link, Mark
+from specmd.runs.metrics import PARTS
 
 DEMAND_STALL, LATE_STALL = "demand_stall", "late_prefetch_stall"
 
@@ -30,7 +31,7 @@ class Stalls:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._seconds = {DEMAND_STALL: 0.0, LATE_STALL: 0.0}
+        self._seconds = {name: 0.0 for name, part in PARTS.items() if part.is_stall}
         self._open: deque[tuple[Mark, Mark, str]] = deque()
 
     def begin(self) -> Mark:

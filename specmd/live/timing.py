@@ -3,7 +3,7 @@
 A step lasts from the moment the decoder is entered to the moment it is entered again, so what
 `generate` does between two passes (sampling, stopping, preparing inputs) belongs to the step before
 it; the last step of a call ends with the call. A pass outside of `generate` ends when the model
-returns. Its parts are the columns of `specmd.runs.metrics.PARTS`: the two kinds of stall are what
+returns. Its parts are the columns of `specmd.runs.metrics.PARTS`: stalls are what
 was waited for copies; overhead is bringing the router's choice to the host, deciding, and what
 happens between two passes; all the rest is computing.
 """
@@ -11,25 +11,22 @@ happens between two passes; all the rest is computing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from specmd.live.timeline import Timeline
-from specmd.runs.metrics import PARTS
+from specmd.runs.metrics import PART_COLUMN
 
-_COLUMNS = list(PARTS)
-_COMPUTE, _DEMAND, _LATE, _OVERHEAD = (
-    _COLUMNS.index(name) for name in ("compute", "demand_stall", "late_prefetch_stall", "overhead")
-)
+_COMPUTE, _OVERHEAD = PART_COLUMN["compute"], PART_COLUMN["overhead"]
 
 
 class StepTimes:
     """Follows one model's passes.
 
     Args:
-        totals: returns seconds so far of (deciding, demand stall, late-prefetch stall).
+        totals: returns seconds so far by part, of all parts but computing.
         timeline: takes down the steps, or None.
         settle: waits until the device has computed what it was given; None where it always has.
 
@@ -37,7 +34,7 @@ class StepTimes:
 
     def __init__(
         self,
-        totals: Callable[[], tuple[float, float, float]],
+        totals: Callable[[], Mapping[str, float]],
         timeline: Timeline | None = None,
         settle: Callable[[], None] | None = None,
     ) -> None:
@@ -45,7 +42,7 @@ class StepTimes:
         self._rows: list[list[float]] = []
         self._began_s = 0.0
         self._left_s = 0.0
-        self._before: tuple[float, float, float] | None = None
+        self._before: Mapping[str, float] | None = None
 
     def begin(self) -> None:
         """Begin a step, ending the one before if it is still open."""
@@ -74,17 +71,15 @@ class StepTimes:
 
     def seconds(self) -> npt.NDArray[np.float64]:
         """Return (steps, PARTS) seconds of the steps that have ended."""
-        return np.array(self._rows, np.float64).reshape(-1, len(_COLUMNS))
+        return np.array(self._rows, np.float64).reshape(-1, len(PART_COLUMN))
 
     def _end(self, now: float) -> None:
         if self._before is None:
             return
-        deciding_s, demand_s, late_s = (
-            after - before for after, before in zip(self._totals(), self._before, strict=True)
-        )
-        row = [0.0] * len(_COLUMNS)
-        row[_DEMAND], row[_LATE] = demand_s, late_s
-        row[_OVERHEAD] = deciding_s + (now - self._left_s)
+        row = [0.0] * len(PART_COLUMN)
+        row[_OVERHEAD] = now - self._left_s
+        for part, seconds in self._totals().items():
+            row[PART_COLUMN[part]] += seconds - self._before[part]
         row[_COMPUTE] = max(0.0, now - self._began_s - sum(row))
         if self._timeline is not None:
             self._timeline.span("compute", f"step {len(self._rows)}", self._began_s, now)

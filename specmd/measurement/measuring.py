@@ -133,6 +133,7 @@ def measure(
     busy_s = report.busy_s - before.busy_s
     found = locality(trace)
     facts = trace_facts(trace, trace, workload.name or trace.header.model, 0)
+    phases = by_phase(middle.counters, trace.header.expert_bytes)
     paced = settings.throttle
     measurement = Measurement(
         device=str(device_facts["name"]),
@@ -169,7 +170,7 @@ def measure(
         config=recorded_config(config, None),
         trace=facts,
         metrics=metrics,
-        per_phase=by_phase(middle.counters, trace.header.expert_bytes),
+        per_phase=phases,
         per_layer=by_layer(middle.counters, trace.header.expert_bytes),
         regime=regime(found, config.capacity_slots, trace.header.num_layers),
         locality=found.model_dump(mode="json"),
@@ -180,7 +181,7 @@ def measure(
         contract=contract(config),
         decision_digest=middle.digest,
         warnings=[
-            *cautions(trace, config, facts, found, metrics),
+            *cautions(trace, config, facts, found, metrics, phases.get("decode")),
             *warnings,
             *_cautions(plays, report, paced),
         ],

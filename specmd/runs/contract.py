@@ -15,7 +15,7 @@ from specmd.hardware.shape import load_shape
 from specmd.policy.needs import offered, unmet
 from specmd.policy.registry import AXES, choose
 from specmd.runs.identity import provenance, run_id
-from specmd.runs.options import RunConfig
+from specmd.runs.options import STAGING_SLOTS, RunConfig
 from specmd.runs.run import Run, Status, TraceFacts
 from specmd.trace import Trace
 
@@ -62,6 +62,7 @@ def contract(config: RunConfig) -> dict[str, Any]:
         "start": "cold" if config.warmup == 0 else f"after {config.warmup} steps of warm-up",
         "tie_rule": "on equal rank the larger key leaves first",
         "order_in_event": "hits, then misses, each by ascending key",
+        "staging_slots": STAGING_SLOTS,
         "prefetch": "useful = prefetch_hits, late = late_hits",
         "seed": config.seed,
     }

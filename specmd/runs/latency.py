@@ -5,6 +5,7 @@ prefill may be chunked; the steps of other requests that run in between delay it
 **TPOT** is the duration of a decode step, one that makes a token for some request (a step that
 also carries another request's prefill chunk is a decode step too: its tokens wait for all of it).
 Both are reported as mean and percentiles and split into the parts of a step; the parts add up.
+Throughput is in *output* tokens: those of the prompt are not what anybody waits for.
 
 A request whose prefill was not recorded has no TTFT. Where its prompt length is known there is an
 *estimate*, labelled so and kept apart: the prompt runs as one cold step, every distinct expert that
@@ -19,14 +20,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from specmd.runs.metrics import PARTS, PERCENTILES
+from specmd.runs.metrics import PART_COLUMN, PARTS, PERCENTILES
 from specmd.runs.run import Metrics
 from specmd.simulation.costs import CostCoefficients, expert_s, layer_s, step_s, transfer_s
 from specmd.trace import DECODE, PREFILL, Trace, TraceHeader
 
 Seconds = npt.NDArray[np.float64]
 
-_DEMAND, _LATE = list(PARTS).index("demand_stall"), list(PARTS).index("late_prefetch_stall")
+_STALLS = [PART_COLUMN[name] for name, part in PARTS.items() if part.is_stall]
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,9 @@ def latency(
     found["total_s"] = total_s
     for part, seconds in zip(PARTS, total.tolist(), strict=True):
         found[f"total_{part}_s"] = seconds
-    tokens = trace.num_tokens - int(trace.step_starts[first_step])
-    stall_s = float(total[[_DEMAND, _LATE]].sum())
+    counted = trace.phase[int(trace.step_starts[first_step]) :]
+    tokens = int((counted == DECODE).sum()) + len(firsts)
+    stall_s = float(total[_STALLS].sum())
     busy_s = link_busy_s if link_busy_s is not None and total_s > 0 else None
     found["tokens_per_s"] = tokens / total_s if total_s > 0 else None
     found["stall_share"] = stall_s / total_s if total_s > 0 else None

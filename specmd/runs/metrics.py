@@ -14,11 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from specmd.errors import unknown
 
-Unit = Literal["count", "share", "bytes", "bytes/token", "s", "tokens/s"]
+Unit = Literal["count", "share", "ratio", "bytes", "bytes/token", "s", "tokens/s"]
 Better = Literal["higher", "lower", "neither"]
 Group = Literal["count", "rate", "prefetch", "bytes", "time"]
 Value = int | float | None
@@ -26,6 +26,7 @@ Value = int | float | None
 _SCALES: dict[Unit, tuple[float, str, int]] = {
     "count": (1.0, "", 0),
     "share": (100.0, "%", 2),
+    "ratio": (1.0, "", 2),
     "bytes": (1e-9, "GB", 3),
     "bytes/token": (1e-6, "MB/token", 2),
     "s": (1e3, "ms", 3),
@@ -73,14 +74,35 @@ class Metric:
 PERCENTILES = (50, 90, 99)
 """Percentiles of TTFT and TPOT, by linear interpolation between the two nearest values."""
 
-# The columns of `Outcome.step_seconds`, in order, with what they are.
-PARTS: dict[str, tuple[str, str]] = {
-    "compute": ("compute", "kernels of attention, router and experts run"),
-    "demand_stall": ("demand stall", "the device waits for an expert asked for on demand"),
-    "late_prefetch_stall": ("late-prefetch stall", "the device waits for a prefetch under way"),
-    "cpu_expert": ("CPU experts", "the device waits for experts computed on the host"),
-    "overhead": ("overhead", "embedding, output head, launches and what is done once a step"),
+
+class Part(NamedTuple):
+    """A part of a step's time. Whoever spends time on it adds to its column; all else derives."""
+
+    title: str
+    meaning: str
+    colour: str
+    is_stall: bool = False
+
+
+PARTS: dict[str, Part] = {
+    "compute": Part("compute", "kernels of attention, router and experts run", "#b8c4cc"),
+    "demand_stall": Part(
+        "demand stall", "the device waits for an expert asked for on demand", "#4d4d4d", True
+    ),
+    "late_prefetch_stall": Part(
+        "late-prefetch stall", "the device waits for a prefetch under way", "#8a8a8a", True
+    ),
+    "cpu_expert": Part(
+        "CPU experts", "the device waits for experts computed on the host", "#c9b28f"
+    ),
+    "overhead": Part(
+        "overhead", "embedding, output head, launches and what is done once a step", "#e3e3e3"
+    ),
 }
+"""The parts of a step; they add up to its duration."""
+
+PART_COLUMN = {name: column for column, name in enumerate(PARTS)}
+"""Column of each part in arrays of seconds of shape (steps, PARTS)."""
 
 
 def _declare() -> dict[str, Metric]:
@@ -153,19 +175,19 @@ def _declare() -> dict[str, Metric]:
         for percentile in PERCENTILES:
             add(f"{short}_p{percentile}_s", f"{title} p{percentile}", "s", "lower", "time",
                 f"{what}; {percentile}th percentile")
-        for part, (part_title, meaning) in PARTS.items():
+        for part, (part_title, meaning, *_) in PARTS.items():
             add(f"{short}_{part}_s", f"{title}: {part_title}", "s", "lower", "time",
                 f"part of {short}_s in which {meaning}; the parts add up to {short}_s")
-    add("ttft_estimate_s", "TTFT (estimate)", "s", "lower", "time",
-        "estimate, not simulated: a cold prefill of the recorded prompt length")
     add("total_s", "total time", "s", "lower", "time", "all counted steps, one after another")
-    for part, (part_title, meaning) in PARTS.items():
+    for part, (part_title, meaning, *_) in PARTS.items():
         add(f"total_{part}_s", f"total: {part_title}", "s", "lower", "time",
             f"part of total_s in which {meaning}; the parts add up to total_s")
-    add("tokens_per_s", "throughput", "tokens/s", "higher", "time",
-        "tokens of the counted steps / total_s")
-    add("stall_share", "stall share", "share", "lower", "time",
-        "(total_demand_stall_s + total_late_prefetch_stall_s) / total_s")
+    add("tokens_per_s", "output", "tokens/s", "higher", "time",
+        "output tokens / total_s: one for every token decoded, one for every whole prefill")
+    stalls = " + ".join(f"total_{name}_s" for name, part in PARTS.items() if part.is_stall)
+    add("stall_share", "stall share", "share", "lower", "time", f"({stalls}) / total_s")
+    add("over_roofline", "x roofline", "ratio", "lower", "time",
+        "total_s / roofline_s, the least time of any lossless policy: see specmd.simulation.bounds")
     add("link_busy_share", "link busy", "share", "neither", "time",
         "time in which the host link carries bytes / total_s")
     # fmt: on

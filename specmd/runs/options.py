@@ -18,6 +18,9 @@ Scope = Literal["global", "layer"]
 Admission = Literal["forced", "bypass"]
 Reset = Literal["none", "request"]
 
+STAGING_SLOTS = 2
+"""Slots of device memory beyond the capacity, for experts that only pass through."""
+
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 

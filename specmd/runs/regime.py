@@ -5,8 +5,9 @@ share one event fills: near 1 and above, a wide prefill wipes the cache. `C / T`
 working set of one step (all keys its layers touch), says whether anything can survive until the
 next step. A decoder is a cyclic scan: between two uses of a key lie at least the T - |U| keys of
 the other layers. So an LRU cache of C <= T - K slots has always evicted a key just before it is
-asked for again, and never hits in batch-1 decode. That is not a bug of the program but the finding
-that layer-aware policies live from; the report says so instead of leaving the reader to wonder.
+asked for again, and never hits in batch-1 decode; nor does any policy whose order such a scan makes
+that of LRU. That is not a bug of the program but the finding that layer-aware policies live from;
+the report says so instead of leaving the reader to wonder.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from specmd.trace import DECODE, Locality, Trace
 
 LOOPING_SHARE = 0.1
 """Above this share of looping requests a trace is called repetitive."""
-_SCANNED_BY = {"lru": "LRU", "fifo": "FIFO"}  # without a hit, FIFO is LRU
 
 
 def regime(found: Locality, capacity_slots: int, num_layers: int) -> Regime:
@@ -48,35 +48,49 @@ def decodes_one_by_one(trace: Trace) -> bool:
     return bool((tokens[np.unique(trace.step[decode])] == 1).all())
 
 
-def lru_cliff(trace: Trace, config: RunConfig) -> str | None:
-    """Explain a hit rate of zero that follows from the capacity alone, where it does."""
-    layers, top_k = trace.header.num_layers, trace.header.top_k
-    working_set = layers * top_k
-    name = _SCANNED_BY.get(config.evict)
+def no_hits(trace: Trace, config: RunConfig, decode: Metrics) -> str | None:
+    """Explain a decode hit rate of zero; `decode` are the counts of decode alone."""
+    accesses, used = decode.get("accesses"), decode.get("hits")
+    if not accesses or used or decode.get("late_hits") or decode["compulsory_misses"] == accesses:
+        return None
+    name = f"{config.scope} {config.evict}"
+    top_k = trace.header.top_k
+    working_set = trace.header.num_layers * top_k
+    cliff = config.scope == "global" and config.capacity_slots <= working_set - top_k
+    if cliff and decodes_one_by_one(trace):
+        return (
+            f"{name} with C <= T - K never hits in batch-1 decode (C={config.capacity_slots}, "
+            f"T={working_set}, K={top_k}): every key is evicted before its layer comes round again"
+        )
+    return f"{name} never hits in decode (C={config.capacity_slots}): keys leave before their use"
+
+
+def no_choice(trace: Trace, config: RunConfig) -> str | None:
+    """Say where every event fills its pool, so that nothing is left to choose."""
+    top_k, layers = trace.header.top_k, trace.header.num_layers
+    pools = layers if config.scope == "layer" else 1
     if (
-        name is None
-        or config.scope != "global"
+        config.capacity_slots != pools * top_k
+        or config.admission != "forced"
         or config.prefetch != "none"
-        or config.route != "none"
-        or config.capacity_slots > working_set - top_k
         or not decodes_one_by_one(trace)
     ):
         return None
-    return (
-        f"global {name} with C <= T - K never hits in batch-1 decode "
-        f"(C={config.capacity_slots}, T={working_set}, K={top_k}): every key is evicted before its "
-        "layer comes round again"
-    )
+    pool = "each layer holds" if pools > 1 else "the cache holds"
+    return f"{pool} K={top_k} slots, which every decode event fills: no eviction policy can matter"
 
 
 def cautions(
-    trace: Trace, config: RunConfig, facts: TraceFacts, found: Locality, metrics: Metrics
+    trace: Trace,
+    config: RunConfig,
+    facts: TraceFacts,
+    found: Locality,
+    metrics: Metrics,
+    decode: Metrics | None = None,
 ) -> list[str]:
-    """List what a reader must know before believing the counts of a run."""
-    warnings = []
-    cliff = lru_cliff(trace, config)
-    if cliff:
-        warnings.append(cliff)
+    """List what a reader must know before believing the counts of a run; `decode` alone, too."""
+    explained = (no_hits(trace, config, decode or {}), no_choice(trace, config))
+    warnings = [text for text in explained if text]
     if facts.kind == "synthetic":
         warnings.append("the trace is synthetic: draw no conclusions about models from it")
     if not facts.complete:

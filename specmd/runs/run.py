@@ -80,6 +80,7 @@ class Bound(_Frozen):
     hit_rate: FiniteFloat | None
     ttft_s: FiniteFloat | None = None
     tpot_s: FiniteFloat | None = None
+    total_s: FiniteFloat | None = None
 
 
 class Bounds(_Frozen):
@@ -87,7 +88,9 @@ class Bounds(_Frozen):
 
     `regret_misses` are misses above `belady`; `regret_share` is the same over Belady's misses.
     The distance to the best that is possible splits into `forced_gap`, what better eviction would
-    save, and `bypass_gap`, what refusing to admit would save on top.
+    save, and `bypass_gap`, what refusing to admit would save on top. Regrets of a run that
+    prefetches are None: a late hit is no miss, so they would flatter it. What no lossless run can
+    beat, whatever it prefetches, is `roofline_s`, seconds of all counted steps.
     """
 
     belady: Bound
@@ -95,10 +98,19 @@ class Bounds(_Frozen):
     compulsory: Bound
     all_resident: Bound
     no_cache: Bound
-    regret_misses: int
+    roofline_s: FiniteFloat | None = Field(default=None, description="None without a clock")
+    regret_misses: int | None
     regret_share: FiniteFloat | None
-    forced_gap: int
+    forced_gap: int | None
     bypass_gap: int
+
+    @property
+    def bypass_regret_share(self) -> float | None:
+        """Misses above `belady_bypass` over its misses; None where there is no regret."""
+        best = self.belady_bypass.misses
+        if self.regret_misses is None or not best:
+            return None
+        return (self.regret_misses + self.bypass_gap) / best
 
 
 class Spread(_Frozen):
@@ -177,6 +189,9 @@ class Run(_Frozen):
     regime: Regime | None = None
     locality: dict[str, Any] = {}
     bounds: Bounds | None = None
+    ttft_estimate_s: FiniteFloat | None = Field(
+        default=None, description="not simulated, whatever the policy: see specmd.runs.latency"
+    )
     measurement: Measurement | None = Field(default=None, description="of measured runs")
     contract: dict[str, Any] = {}
     decision_digest: str = ""
@@ -204,9 +219,9 @@ class Run(_Frozen):
             row[name] = getattr(self.regime, name, None)
         for name in ("belady", "belady_bypass", "compulsory", "all_resident", "no_cache"):
             bound = getattr(self.bounds, name, None)
-            for part in ("misses", "hit_rate", "ttft_s", "tpot_s"):
+            for part in Bound.model_fields:
                 row[f"{name}_{part}"] = getattr(bound, part, None)
-        for name in ("regret_misses", "regret_share", "forced_gap", "bypass_gap"):
+        for name in ("roofline_s", "regret_misses", "regret_share", "forced_gap", "bypass_gap"):
             row[name] = getattr(self.bounds, name, None)
         row["decision_digest"] = self.decision_digest
         row["warnings"] = "; ".join(self.warnings)

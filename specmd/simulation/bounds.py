@@ -4,12 +4,17 @@ A miss count means little by itself. Belady's rule, which evicts what is used fa
 future, says how few misses were possible when every miss must be admitted; letting it refuse to
 admit (`belady:bypass=true`) says how few were possible at all. No cache can miss less often than
 each expert's first use, the *compulsory floor*; an all-resident model never misses, and without a
-cache every access is fetched. All run without prefetch, so a policy that prefetches may stand below
-Belady in misses; the bytes it moved then tell the other half.
+cache every access is fetched. All run without prefetch.
+
+A prefetch moves a fetch in time and never saves one: whatever is fetched ahead, no fewer transfers
+cross the link than `belady:bypass=true` has misses at that capacity. So no lossless run that only
+moves experts is faster than the **roofline**: the longer of computing with every expert resident
+and of those transfers, one after the other.
 
 Steps that are not counted cost nothing: after a warm-up Belady is given the best that any policy
-could hold of the keys demanded so far. Beside a policy that starts with its keys resident, it
-starts with the best of all keys (and the compulsory floor is no floor).
+could hold of the keys demanded so far, and the roofline, as anything may have been fetched ahead, the
+best of all keys. Beside a policy that starts with its keys resident, both start with the best of all
+(and the compulsory floor is no floor).
 
 The gap to the optimum splits in two: the *forced gap*, misses of the policy above Belady, is what
 better eviction would save; the *bypass gap*, misses of Belady above Belady with bypass, is what a
@@ -33,15 +38,15 @@ from specmd.runs.identity import digest, hardware_digest, source_digest
 from specmd.runs.latency import latency
 from specmd.runs.options import RunConfig
 from specmd.runs.run import Bound, Bounds, Metrics, write_text
-from specmd.simulation.costs import CostCoefficients
+from specmd.simulation.costs import CostCoefficients, transfer_s
 from specmd.simulation.replay import Outcome, Residency, replay
-from specmd.trace import Trace
+from specmd.trace import Trace, slice_steps
 
 _FREE_AXES = ("evict", "prefetch", "schedule", "route")  # a bound does not depend on these
 
 
 class Ends(BaseModel):
-    """The five bounds of a trace and a configuration, whatever the policy."""
+    """The bounds of a trace and a configuration, whatever the policy."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,6 +55,7 @@ class Ends(BaseModel):
     compulsory: Bound
     all_resident: Bound
     no_cache: Bound
+    roofline_s: float | None
 
 
 _known: dict[str, Ends] = {}
@@ -69,14 +75,21 @@ def bounds(
     ends = _ends(trace, config, costs, training, interpreted, keep_in)
     misses = metrics["misses"]
     assert isinstance(misses, int)
-    regret = misses - ends.belady.misses
+    optimum = ends.belady.misses
+    regret = misses - optimum if config.prefetch == "none" else None
     return Bounds(
         **{name: getattr(ends, name) for name in Ends.model_fields},
         regret_misses=regret,
-        regret_share=regret / ends.belady.misses if ends.belady.misses else None,
+        regret_share=None if regret is None or not optimum else regret / optimum,
         forced_gap=regret,
-        bypass_gap=ends.belady.misses - ends.belady_bypass.misses,
+        bypass_gap=optimum - ends.belady_bypass.misses,
     )
+
+
+def over_roofline(metrics: Metrics, found: Bounds) -> float | None:
+    """How many times the roofline a run took; None without a clock."""
+    total_s = metrics.get("total_s")
+    return total_s / found.roofline_s if total_s is not None and found.roofline_s else None
 
 
 def _ends(
@@ -128,10 +141,12 @@ def _compute(
     keys = trace.header.num_layers * trace.header.num_experts
     plain = {axis: RunConfig.model_fields[axis].default for axis in _FREE_AXES}
 
-    def end(evict: str, residency: Residency = "cache", **changes: Any) -> Outcome:
+    def end(
+        evict: str, residency: Residency = "cache", part: Trace = trace, **changes: Any
+    ) -> Outcome:
         changed = {**config.model_dump(), **plain, "admission": "forced", "evict": evict}
         return replay(
-            trace,
+            part,
             RunConfig.model_validate(changed | changes),
             training=training,
             costs=costs,
@@ -144,6 +159,8 @@ def _compute(
     if choose("evict", config.evict).entry.frozen:
         best = "any"
     belady = end("belady", best)
+    optimum = _bound(trace, end(bypass, best, admission="bypass"))
+    roofline_s = None
     if costs is None:  # without a clock these two need no replay: all hits, and all misses
         accesses = int(belady.counters[..., ACCESSES].sum())
         all_resident = Bound(misses=0, hit_rate=1.0)
@@ -151,13 +168,24 @@ def _compute(
     else:
         all_resident = _bound(trace, end("lru", "all"))
         no_cache = _bound(trace, end("lru", "none"))
+        transfers = optimum.misses
+        if config.warmup:
+            counted = slice_steps(trace, config.warmup)
+            start = end(bypass, "any", counted, admission="bypass", warmup=0)
+            transfers = _bound(counted, start).misses
+        roofline_s = max(all_resident.total_s or 0.0, transfers * _transfer_s(trace, costs))
     return Ends(
         belady=_bound(trace, belady),
-        belady_bypass=_bound(trace, end(bypass, best, admission="bypass")),
+        belady_bypass=optimum,
         compulsory=_bound(trace, end("lru", capacity_slots=keys, scope="global")),
         all_resident=all_resident,
         no_cache=no_cache,
+        roofline_s=roofline_s,
     )
+
+
+def _transfer_s(trace: Trace, costs: CostCoefficients) -> float:
+    return transfer_s(costs, float(trace.header.expert_bytes or 0))
 
 
 def _bound(trace: Trace, outcome: Outcome) -> Bound:

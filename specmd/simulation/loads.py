@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from specmd.trace import Trace
 
 
-def step_loads(trace: Trace, events: EventStream) -> tuple[FloatArray, ...]:
+def step_loads(trace: Trace) -> tuple[FloatArray, ...]:
     """Measure each step: new tokens, mean context, summed context, logits wanted.
 
     A token attends to all before it in its request, the prompt included also where its prefill was
     not recorded but its length is known. Returns four float arrays of shape (steps,).
     """
-    starts = events.step_start
+    starts = trace.step_starts
     order = np.argsort(trace.request, kind="stable")
     request = trace.request[order]
     first = np.flatnonzero(np.diff(request, prepend=-1))
@@ -43,6 +43,11 @@ def step_loads(trace: Trace, events: EventStream) -> tuple[FloatArray, ...]:
     kv = np.bincount(step[ends], weights=context[ends], minlength=len(tokens))
     logits = np.bincount(step[ends], minlength=len(tokens)).astype(np.float64)
     return tokens, total / tokens, kv, logits
+
+
+def held_tokens(trace: Trace) -> int:
+    """Most tokens whose keys and values one step reads, over its requests."""
+    return int(step_loads(trace)[2].max())
 
 
 @lru_cache(maxsize=4)

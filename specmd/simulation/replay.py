@@ -17,6 +17,7 @@ from specmd.core.state import BYPASS, FETCHED_EVER, FORCED, NEVER_ADMIT, Chunk
 from specmd.errors import SpecmdError
 from specmd.policy.needs import offered, shown, unmet
 from specmd.policy.registry import Choice, choose
+from specmd.runs.metrics import PARTS
 from specmd.runs.options import RunConfig
 from specmd.simulation.events import EventStream
 from specmd.simulation.loads import popularity as count_popularity
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 Residency = Literal["cache", "all", "none", "seen", "any"]
 
-# Columns of `Outcome.step_seconds`; they add up to the duration of the step.
-PARTS = ("compute", "demand_stall", "late_prefetch_stall", "cpu_expert", "overhead")
 
 
 @dataclass(frozen=True)
@@ -192,7 +191,7 @@ class _Replay:
             header.num_layers * header.num_experts,
             costs,
             float(header.expert_bytes),
-            step_loads(self.trace, self.events),
+            step_loads(self.trace),
             by_score=self.schedule.by_score,
             cancels=self.schedule.cancel,
             blocks=self.miss.blocks,

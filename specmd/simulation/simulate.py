@@ -15,6 +15,7 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from specmd.errors import SpecmdError
+from specmd.hardware.memory import device_shortage
 from specmd.hardware.profile import HardwareProfile, load_profile
 from specmd.hardware.shape import load_shape
 from specmd.runs.contract import (
@@ -29,12 +30,14 @@ from specmd.runs.counters import AccountingError, by_layer, by_phase, check, tal
 from specmd.runs.identity import provenance, run_id
 from specmd.runs.latency import latency, mean_ttft_estimate
 from specmd.runs.metrics import METRICS
-from specmd.runs.options import Admission, Reset, RunConfig, Scope
+from specmd.runs.options import STAGING_SLOTS, Admission, Reset, RunConfig, Scope
 from specmd.runs.regime import cautions, regime
 from specmd.runs.resolve import expert_bytes_of, make_grid
 from specmd.runs.run import Metrics, Run, Status
 from specmd.simulation.bounds import bounds as bounds_of
+from specmd.simulation.bounds import over_roofline
 from specmd.simulation.costs import CostCoefficients, coefficients, cost_warnings
+from specmd.simulation.loads import held_tokens
 from specmd.simulation.replay import replay
 from specmd.trace import Locality, Trace, load, locality, slice_tokens
 
@@ -143,13 +146,14 @@ def run_config(
     whole = trace
     trace = prepared(whole, config)
     expert_bytes = trace.header.expert_bytes
-    profile, costs, warnings = _hardware(config, expert_bytes)
+    profile, costs, warnings = _hardware(trace, config)
     outcome = replay(trace, config, training=training, costs=costs, interpreted=interpreted)
     check(outcome.counters)
 
     facts = trace_facts(whole, trace, name, outcome.first_step)
     metrics: Metrics = dict.fromkeys(METRICS)
     metrics |= tally(outcome.counters.sum(axis=(0, 1)), expert_bytes, facts.counted_tokens)
+    estimate_s = None
     if outcome.step_seconds is not None and costs is not None and expert_bytes is not None:
         cut = trace.num_tokens < whole.num_tokens or not whole.header.complete
         timed = latency(
@@ -157,21 +161,12 @@ def run_config(
         )
         metrics |= timed.metrics
         warnings += timed.warnings
-        metrics["ttft_estimate_s"] = mean_ttft_estimate(trace, costs, expert_bytes)
-        if metrics["ttft_estimate_s"] is not None:
-            warnings.append("ttft_estimate_s is an estimate from prompt lengths, not a simulation")
+        estimate_s = mean_ttft_estimate(trace, costs, expert_bytes)
     found = _locality(trace)
-    return Run(
-        id=run_id(whole, config, bounds=bounds, training=training),
-        label=label(profile),
-        config=recorded_config(config, profile),
-        trace=facts,
-        metrics=metrics,
-        per_phase=by_phase(outcome.counters, expert_bytes),
-        per_layer=by_layer(outcome.counters, expert_bytes),
-        regime=regime(found, config.capacity_slots, trace.header.num_layers),
-        locality=found.model_dump(mode="json"),
-        bounds=bounds_of(
+    phases = by_phase(outcome.counters, expert_bytes)
+    ends = None
+    if bounds:
+        ends = bounds_of(
             trace,
             config,
             metrics,
@@ -180,11 +175,22 @@ def run_config(
             interpreted=interpreted,
             keep_in=keep_bounds_in,
         )
-        if bounds
-        else None,
+        metrics["over_roofline"] = over_roofline(metrics, ends)
+    return Run(
+        id=run_id(whole, config, bounds=bounds, training=training),
+        label=label(profile),
+        config=recorded_config(config, profile),
+        trace=facts,
+        metrics=metrics,
+        per_phase=phases,
+        per_layer=by_layer(outcome.counters, expert_bytes),
+        regime=regime(found, config.capacity_slots, trace.header.num_layers),
+        locality=found.model_dump(mode="json"),
+        bounds=ends,
+        ttft_estimate_s=estimate_s,
         contract=contract(config),
         decision_digest=outcome.decision_digest,
-        warnings=cautions(trace, config, facts, found, metrics) + warnings,
+        warnings=cautions(trace, config, facts, found, metrics, phases.get("decode")) + warnings,
         provenance=provenance(config, whole.digest, argv),
     )
 
@@ -245,8 +251,9 @@ def prepared(trace: Trace, config: RunConfig) -> Trace:
 
 
 def _hardware(
-    config: RunConfig, expert_bytes: int | None
+    trace: Trace, config: RunConfig
 ) -> tuple[HardwareProfile | None, CostCoefficients | None, list[str]]:
+    expert_bytes = trace.header.expert_bytes
     if config.profile is None:
         return None, None, []
     if expert_bytes is None:
@@ -257,7 +264,11 @@ def _hardware(
     profile = load_profile(config.profile)
     shape = load_shape(config.shape) if config.shape else None
     costs = coefficients(profile, shape, expert_bytes)
-    return profile, costs, cost_warnings(profile, shape, expert_bytes)
+    warnings = cost_warnings(profile, shape, expert_bytes)
+    shortage = device_shortage(
+        profile, shape, expert_bytes, config.capacity_slots, STAGING_SLOTS, held_tokens(trace)
+    )
+    return profile, costs, warnings + ([shortage] if shortage else [])
 
 
 def _locality(trace: Trace) -> Locality:

@@ -3,7 +3,14 @@
 A transfer costs `latency + bytes / bandwidth` and is moved in chunks. Demand goes ahead of queued
 prefetches at the next chunk boundary, so it waits for at most one chunk; what it interrupts resumes
 where it stopped. A layer computes its attention and router first; its READY experts follow while
-missing ones stream in, each computed no sooner than it has arrived (`miss=block` waits for all).
+missing ones stream in, each computed no sooner than it has arrived (`miss=block` computes nothing
+before all that has room is there).
+
+Device memory is that of the slots and of a few *staging* slots, as in the live cache, and no more.
+What gets no slot passes through the staging slots, one after the other, and can only be copied when
+the expert before it there is computed; in an event wider than the cache, whose slots all hold
+experts of the event, each of these makes room as well once it is computed.
+
 Transfers are settled lazily, when the next event's routing is known: between two events nothing
 else can happen to them.
 """
@@ -17,6 +24,8 @@ import numpy as np
 
 from specmd.core.event import NOBODY, Event, FloatArray, IntArray, KeyArray
 from specmd.core.state import FORCED, Core, land
+from specmd.runs.metrics import PART_COLUMN
+from specmd.runs.options import STAGING_SLOTS
 from specmd.simulation.costs import CostCoefficients, expert_s, layer_s, step_s, transfer_s
 
 # Entries of `TimedLink.time`, in seconds.
@@ -25,8 +34,10 @@ NOW, ROUTED, LINK_FREE, STARTED, BUSY = range(5)
 QUEUED, DEMANDED, UNDER_WAY, LAST_STEP = range(4)
 # How a key of this event is wanted.
 READY_KEY, LATE_KEY, MISSED_KEY = 0, 1, 2
-# Columns of `TimedLink.parts`, as `specmd.simulation.replay.PARTS`.
-COMPUTE, DEMAND_STALL, LATE_STALL, CPU_EXPERT, OVERHEAD, NUM_PARTS = range(6)
+# Columns of `TimedLink.parts`.
+COMPUTE, OVERHEAD = PART_COLUMN["compute"], PART_COLUMN["overhead"]
+DEMAND_STALL, LATE_STALL = PART_COLUMN["demand_stall"], PART_COLUMN["late_prefetch_stall"]
+NUM_PARTS = len(PART_COLUMN)
 
 
 class TimedLink(NamedTuple):
@@ -54,6 +65,7 @@ class TimedLink(NamedTuple):
     by_score: int
     cancels: int
     blocks: int
+    staging: int
 
     @classmethod
     def create(
@@ -66,6 +78,7 @@ class TimedLink(NamedTuple):
         by_score: bool,
         cancels: bool,
         blocks: bool,
+        staging: int = STAGING_SLOTS,
     ) -> TimedLink:
         """Build an idle link; `loads` are the arrays of `specmd.simulation.loads.step_loads`."""
         keys, seconds, numbers = (
@@ -96,6 +109,7 @@ class TimedLink(NamedTuple):
             by_score=int(by_score),
             cancels=int(cancels),
             blocks=int(blocks),
+            staging=staging,
         )
 
     def drain(self) -> None:
@@ -191,25 +205,29 @@ class TimedLink(NamedTuple):
     def execute(self, core: Core, event: Event) -> None:
         """Transfer the demanded keys, compute all of U, advance the clock to the event's end."""
         row = event.step * NUM_PARTS
-        computed = 0
         for i in range(event.start, event.stop):
-            key = event.keys[i]
-            self.tokens[key] = event.tokens[i]
-            if self.wanted[key] == READY_KEY and not self.blocks:
-                spend(self, row, expert_s(self.costs, event.tokens[i]), self.costs.launch_s)
-                self.done[computed] = self.time[NOW]
-                computed += 1
-        if self.count[DEMANDED] > 0:
+            self.tokens[event.keys[i]] = event.tokens[i]
+        demanded = self.count[DEMANDED]
+        blocked = self.blocks
+        computed = 0 if blocked else compute_ready(self, event, row)
+        if demanded > 0:
             yield_link(self, core)
-        streamed, waited, missed = 0, 0, 0
-        for i in range(self.count[DEMANDED]):
+        passing = first = waited = missed = 0
+        for i in range(demanded):
             key = self.demand[i]
             start = begin_s(self, self.time[ROUTED])
-            if core.slot[key] == NOBODY and core.admission[0] == FORCED:
-                # Streams through: it needs the slot of a key of this event that is computed.
-                if streamed < computed:
-                    start = max(start, self.done[streamed])
-                streamed += 1
+            if core.slot[key] == NOBODY:
+                if passing == 0 and core.admission[0] != FORCED:
+                    first = event.stop - event.start - demanded + i  # slots make no room
+                if passing >= self.staging:
+                    if blocked:
+                        blocked = 0
+                        computed = compute_ready(self, event, row)
+                        for j in range(i):
+                            compute(self, row, self.demand[j], computed)
+                            computed += 1
+                    start = max(start, self.done[first + passing - self.staging])
+                passing += 1
             finish = start + self.remaining[key]
             if self.count[UNDER_WAY] == key + 1:
                 finish = self.time[STARTED] + self.remaining[key]
@@ -227,18 +245,34 @@ class TimedLink(NamedTuple):
                 land(core, key)
             else:
                 missed += 1
-            if not self.blocks:
-                spend(self, row, expert_s(self.costs, self.tokens[key]), self.costs.launch_s)
-                self.done[computed] = self.time[NOW]
+            if not blocked:
+                compute(self, row, key, computed)
                 computed += 1
-            self.wanted[key] = READY_KEY
         # Behind the last copy: what is lost between two of them passes while the next one moves.
         lost_s = self.costs.resume_s * waited + self.costs.fetch_s * missed
         spend(self, row, lost_s, lost_s)
-        self.count[DEMANDED] = 0
-        if self.blocks:
+        if blocked:
             for i in range(event.start, event.stop):
-                spend(self, row, expert_s(self.costs, event.tokens[i]), self.costs.launch_s)
+                compute(self, row, event.keys[i], i - event.start)
+        for i in range(demanded):
+            self.wanted[self.demand[i]] = READY_KEY
+        self.count[DEMANDED] = 0
+
+
+def compute(clock: TimedLink, row: int, key: int, position: int) -> None:
+    """Compute an expert, the event's `position`-th."""
+    spend(clock, row, expert_s(clock.costs, clock.tokens[key]), clock.costs.launch_s)
+    clock.done[position] = clock.time[NOW]
+
+
+def compute_ready(clock: TimedLink, event: Event, row: int) -> int:
+    """Compute what is there from the start; return how many that are."""
+    computed = 0
+    for i in range(event.start, event.stop):
+        if clock.wanted[event.keys[i]] == READY_KEY:
+            compute(clock, row, event.keys[i], computed)
+            computed += 1
+    return computed
 
 
 def spend(clock: TimedLink, row: int, seconds: float, launch_s: float) -> None:

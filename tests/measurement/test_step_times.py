@@ -19,8 +19,12 @@ def clock(monkeypatch):
     return now
 
 
+def totals(clock):
+    return dict(zip(("overhead", "demand_stall", "late_prefetch_stall"), clock[1], strict=True))
+
+
 def test_a_step_lasts_until_the_next_one_begins_and_its_parts_add_up(clock):
-    times = StepTimes(lambda: clock[1])
+    times = StepTimes(lambda: totals(clock))
     clock[0] = 1.0
     times.begin()
     clock[0], clock[1] = 4.0, (0.5, 1.0, 0.25)
@@ -40,7 +44,7 @@ def test_a_step_lasts_until_the_next_one_begins_and_its_parts_add_up(clock):
 
 
 def test_a_dropped_step_leaves_nothing_and_a_second_end_does_nothing(clock):
-    times = StepTimes(lambda: clock[1])
+    times = StepTimes(lambda: totals(clock))
     times.begin()
     times.drop()
     times.end()
@@ -55,7 +59,7 @@ def test_a_dropped_step_leaves_nothing_and_a_second_end_does_nothing(clock):
 
 def test_stalls_longer_than_the_step_leave_no_negative_computing(clock):
     """Device clocks and the host's may disagree by a little."""
-    times = StepTimes(lambda: clock[1])
+    times = StepTimes(lambda: totals(clock))
     times.begin()
     clock[0], clock[1] = 1.0, (0.0, 1.5, 0.0)
     times.end()
@@ -64,7 +68,7 @@ def test_stalls_longer_than_the_step_leave_no_negative_computing(clock):
 
 def test_steps_are_on_the_timeline(clock):
     timeline = Timeline(experts=4)
-    times = StepTimes(lambda: clock[1], timeline)
+    times = StepTimes(lambda: totals(clock), timeline)
     times.begin()
     clock[0] = 2.0
     times.end()

@@ -56,10 +56,9 @@ def test_a_prompt_that_was_not_recorded_is_context() -> None:
 
 @pytest.mark.parametrize("interleaved", [False, True])
 def test_loads_are_those_of_the_simulator(interleaved: bool) -> None:
-    from specmd.simulation.events import EventStream
 
     trace = in_rows(mixed(interleaved=interleaved))
-    tokens, _, kv, logits = step_loads(trace, EventStream(trace))
+    tokens, _, kv, logits = step_loads(trace)
     steps = list(batches(trace))
     assert [b.tokens for b in steps] == tokens.tolist()
     assert [float((b.context + b.new).sum()) for b in steps] == kv.tolist()

@@ -51,7 +51,7 @@ def test_chunked_prefill_counts_the_steps_in_between():
     assert found["ttft_p90_s"] == pytest.approx(10 + 0.9 * 101)
     assert found["tpot_s"] == 6
     assert found["total_s"] == 123
-    assert found["tokens_per_s"] == 7 / 123
+    assert found["tokens_per_s"] == 5 / 123  # three decoded, two by the prefills
 
 
 def test_a_decode_step_that_carries_a_prefill_chunk_is_both():
@@ -91,7 +91,7 @@ def test_parts_add_up_to_their_totals(rows, prefills):
 def test_a_request_whose_prefill_began_in_the_warm_up_is_left_out():
     found = latency(made(CHUNKED), seconds(10, 100, 5, 7), 1, None)
     assert found.metrics["ttft_s"] == 10
-    assert found.metrics["tokens_per_s"] == 5 / 122
+    assert found.metrics["tokens_per_s"] == 4 / 122
     assert any("1 of 2 requests have no whole prefill" in text for text in found.warnings)
 
 

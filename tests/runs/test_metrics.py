@@ -9,8 +9,7 @@ import specmd
 from specmd.core import state as residency
 from specmd.errors import SpecmdError
 from specmd.runs.counters import AccountingError, by_layer, by_phase, check, tally
-from specmd.runs.metrics import METRICS, PARTS, choices, metric
-from specmd.simulation import replay
+from specmd.runs.metrics import METRICS, choices, metric
 from specmd.trace import synthetic
 
 SMALL = st.integers(0, 50)
@@ -35,10 +34,6 @@ def consistent_counters(draw, layers=3):
     ]
     counters[..., residency.PREFETCH_ISSUED] = counters[..., ended].sum(axis=-1)
     return counters
-
-
-def test_the_parts_of_a_step_are_those_of_the_replay():
-    assert tuple(PARTS) == replay.PARTS
 
 
 def test_a_run_fills_exactly_the_declared_metrics():

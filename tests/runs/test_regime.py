@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import specmd
-from specmd.runs.regime import LOOPING_SHARE, cautions, decodes_one_by_one, lru_cliff, regime
+from specmd.runs.regime import LOOPING_SHARE, cautions, decodes_one_by_one, regime
 from specmd.runs.resolve import grid
 from specmd.trace import DECODE, PREFILL, build_trace, interleave, locality, synthetic
 
@@ -27,11 +27,16 @@ def configured(trace, **options):
     return config
 
 
+def warned(trace, evict="lru", capacity=6, **options):
+    run = specmd.simulate(trace, evict, capacity, bounds=False, interpreted=True, **options)
+    return run, [text for text in run.warnings if "never hits" in text]
+
+
 def test_the_cliff_is_explained_in_these_words():
-    trace = decode(layers=16, experts=64, top_k=8, length=2)
-    text = lru_cliff(trace, configured(trace, capacity=51))
+    trace = decode(layers=16, experts=64, top_k=8, length=3)
+    _, (text,) = warned(trace, capacity=51)
     assert text.startswith(
-        "global LRU with C <= T - K never hits in batch-1 decode (C=51, T=128, K=8)"
+        "global lru with C <= T - K never hits in batch-1 decode (C=51, T=128, K=8)"
     )
 
 
@@ -51,7 +56,8 @@ def test_where_the_cliff_is_claimed_there_is_no_hit(layers, top_k, seed, evict, 
         trace, evict, capacity, sequential=sequential, bounds=False, interpreted=True
     )
     assert run.metrics["hits"] == 0
-    assert any(text.startswith(f"global {evict.upper()} with C <= T - K") for text in run.warnings)
+    claimed = any(text.startswith(f"global {evict} with C <= T - K") for text in run.warnings)
+    assert claimed == (run.metrics["compulsory_misses"] < run.metrics["accesses"])
 
 
 def test_one_slot_above_the_cliff_there_can_be_hits_and_nothing_is_claimed():
@@ -65,24 +71,49 @@ def test_one_slot_above_the_cliff_there_can_be_hits_and_nothing_is_claimed():
 
 
 @pytest.mark.parametrize(
+    "evict",
+    ["lru", "fifo", "arc", "sieve", "slru", "s3fifo", "lfu:resident=true",
+     "least_stale:order=fifo", "least_stale", "mru", "lfu"],
+)  # fmt: skip
+def test_whoever_never_hits_is_told_so_by_result_not_by_name(evict):
+    trace = decode(layers=6, experts=8, top_k=2, length=30)  # T = 12, K = 2
+    run, found = warned(trace, evict, 8)
+    assert bool(found) == (run.metrics["hits"] == 0)
+    if evict in ("lru", "fifo", "arc", "sieve", "slru", "lfu:resident=true"):
+        assert found
+        assert "C <= T - K" in found[0]
+
+
+@pytest.mark.parametrize(
     "options",
-    [
-        {"evict": "least_stale"},
-        {"scope": "layer", "capacity": "1/layer"},
-        {"prefetch": "prev_token"},
-        {"capacity": 7},
-    ],
+    [{"evict": "least_stale"}, {"prefetch": "prev_token", "capacity": 7}, {"capacity": 8}],
 )
-def test_no_cliff_is_claimed_elsewhere(options):
-    trace = decode()  # T = 8, K = 2
-    assert lru_cliff(trace, configured(trace, capacity=6))
-    assert lru_cliff(trace, configured(trace, **({"capacity": 6} | options))) is None
+def test_nothing_is_claimed_where_there_are_hits(options):
+    trace = decode(length=60)  # T = 8, K = 2
+    assert warned(trace)[1]
+    run, found = warned(trace, **options)
+    assert run.metrics["hits"] > 0
+    assert found == []
 
 
-def test_no_cliff_is_claimed_for_batches_or_prefill_alone():
+@pytest.mark.parametrize(("scope", "capacity"), [("layer", "2/layer"), ("global", 2)])
+def test_slots_that_every_event_fills_leave_nothing_to_choose(scope, capacity):
+    trace = decode(length=20)
+    runs = [warned(trace, evict, capacity, scope=scope)[0] for evict in ("lru", "mru", "lfu")]
+    assert len({run.metrics["misses"] for run in runs}) == 1
+    assert all(
+        any("no eviction policy can matter" in text for text in run.warnings) for run in runs
+    )
+    more = warned(trace, capacity="3/layer" if scope == "layer" else 3, scope=scope)[0]
+    assert not any("no eviction policy" in text for text in more.warnings)
+    bypass = warned(trace, capacity=capacity, scope=scope, admission="bypass")[0]
+    assert not any("no eviction policy" in text for text in bypass.warnings)
+
+
+def test_batches_and_prefill_alone_are_not_batch_1_decode():
     batch = interleave(decode(), 2)
     assert not decodes_one_by_one(batch)
-    assert lru_cliff(batch, configured(batch, capacity=6)) is None
+    assert not any("batch-1" in text for text in warned(batch)[1])
     lonely_end = build_trace(np.zeros((3, 3, 1), int), num_experts=4, step=[0, 0, 1])
     assert not decodes_one_by_one(lonely_end)
     prefill = build_trace(np.zeros((4, 3, 1), int), num_experts=4, phase=PREFILL)

@@ -55,7 +55,7 @@ class Noted(TimedLink):
 NOTES = []
 
 
-def run(trace, events, coefficients, slots=8, policy="lru", schedule="fifo", blocks=False):
+def run(trace, events, coefficients, slots=8, policy="lru", schedule="fifo", blocks=False, **more):
     """Serve the events, with their proposals, on a clock; return the link, the log, the core."""
     choice, header = choose("evict", policy), trace.header
     world = World.of(header, [slots])
@@ -72,15 +72,17 @@ def run(trace, events, coefficients, slots=8, policy="lru", schedule="fifo", blo
         world.num_keys,
         coefficients,
         MB,
-        step_loads(trace, stream),
+        step_loads(trace),
         by_score=options.by_score,
         cancels=options.cancel,
         blocks=blocks,
+        staging=more.get("staging", 2),
     )
     kernel = Kernel(
         world,
         choice,
         link,
+        admission=more.get("admission", residency.FORCED),
         guarded=options.guard,
         interpreted=True,
         also={residency.log: tell},
@@ -156,14 +158,36 @@ def test_launches_are_overhead():
     assert parts(link)[COMPUTE] == pytest.approx(1.2)
 
 
-def test_keys_without_a_slot_wait_for_one_that_was_computed():
-    # One slot, two keys: 1 may start when 0 was computed, at 2.1 instead of 2.
-    link, _, _ = run(*one_layer({0, 1}), costs(1.0), slots=1)
-    expect(link, 3.2, compute=1.2, demand=2.0)
-    link, _, _ = run(*one_layer({0, 1, 2, 3}), costs(0.1), slots=2)
-    # 0: 1-1.1, 1: 1.1-1.2; 2 waits for 0 (1.2), 3 for 1 (1.3).
-    found = [pytest.approx(at) for at in (1.1, 1.2, 1.3, 1.4)]
-    assert list(arrivals()[0].values()) == found
+def test_keys_without_a_slot_wait_for_room():
+    # One slot, one to stage in: 2 may start when 0 was computed, at 2.1 instead of 2, 3 behind 1.
+    run(*one_layer({0, 1, 2, 3}), costs(0.5, expert=1.0), slots=1, staging=1)
+    # 0: 1-1.5, computed 2.5; 1: 1.5-2, computed 3.5; 2: 2.5-3; 3: 3.5-4.
+    assert list(arrivals()[0].values()) == [pytest.approx(at) for at in (1.5, 2.0, 3.0, 4.0)]
+    run(*one_layer({0, 1, 2, 3}), costs(0.5, expert=1.0), slots=1, staging=2)
+    assert list(arrivals()[0].values()) == [pytest.approx(at) for at in (1.5, 2.0, 2.5, 3.0)]
+
+
+@pytest.mark.parametrize("admission", [residency.BYPASS, residency.NEVER_ADMIT])
+def test_without_a_slot_of_its_own_only_staging_makes_room(admission):
+    # Computed at 2.5, 3.5, 4.5: what is third waits for the first.
+    slots = 8 if admission == residency.NEVER_ADMIT else 1
+    sets = ({0, 1, 2},) if admission == residency.NEVER_ADMIT else ({7}, {0, 1, 2})
+    link, _, _ = run(*one_layer(*sets), costs(0.5, expert=1.0), slots=slots, admission=admission)
+    began = link.time[ROUTED]
+    found = [at - began for at in arrivals()[-1].values()]
+    assert found == [pytest.approx(at) for at in (0.5, 1.0, 2.0)]
+
+
+def test_blocking_computes_what_is_there_when_there_is_room_for_no_more():
+    # Waits for 0 and 1 until 2; computed at 3 and 4; 2 has the room of 0 from 3 on.
+    link, _, _ = run(
+        *one_layer({0, 1, 2}),
+        costs(0.5, expert=1.0),
+        blocks=True,
+        admission=residency.NEVER_ADMIT,
+    )
+    assert list(arrivals()[0].values()) == [pytest.approx(at) for at in (1.5, 2.0, 3.5)]
+    expect(link, 5.0, compute=4.0, demand=1.0)
 
 
 # --- prefetches
