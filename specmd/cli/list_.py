@@ -67,6 +67,7 @@ def _profiles() -> list[dict[str, Any]]:
                 "link": profile.host_link.describe(),
                 "link_bytes_per_s": profile.host_link.bytes_per_s.value,
                 "calibrated": profile.calibrated,
+                "assumed": profile.assumed(),
             }
         )
     return rows

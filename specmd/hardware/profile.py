@@ -222,14 +222,14 @@ class HardwareProfile(_Figures):
             return [f"profile '{self.name}' failed its calibration: {self.check.reason}"]
         if self.calibrated:
             return []
-        assumed = [path for path, figure in self.figures().items() if figure.kind == "assumption"]
-        text = (
-            f"profile '{self.name}' is not calibrated: device rates are datasheet peaks, which "
-            "kernels do not reach, and launches are those of an eager loop, which other engines "
-            "fuse: compare policies by these times, promise nothing (`specmd calibrate` makes a "
-            "profile of this machine)"
-        )
-        return [text + (f"; assumed: {', '.join(assumed)}" if assumed else "")]
+        return [
+            f"profile {self.name} is not calibrated (`specmd calibrate`): compare policies by its "
+            "times, promise nothing"
+        ]
+
+    def assumed(self) -> list[str]:
+        """Paths of the figures for which no source was found."""
+        return [path for path, figure in self.figures().items() if figure.kind == "assumption"]
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:

@@ -1,28 +1,32 @@
 """Runs as a table: what a reader wants to know first, in an order that answers it.
 
-Runs that may be compared (same trace, capacity, hardware, contract) stand in one section, best
-values bold, under what they share. Beside the absolute numbers stands the distance to Belady; below
-the runs stand the bounds that no policy leaves. What could not run is a row that says why, and
-every warning is printed once. Columns are metrics as `specmd.runs.metrics` declares them.
+Runs that may be compared (same trace, capacity, contract) stand in one section, best values bold,
+under what they share. Runs that differ in their clock only share a row: hit rates are said once,
+and what depends on the clock has a column a profile, so that each has its winner. Beside the
+absolute numbers stand the distances to Belady and to the roofline; below the runs stand the bounds
+that no policy leaves. What could not run is a row that says why, and every warning is printed once.
+Columns are metrics as `specmd.runs.metrics` declares them.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from specmd.hardware.shape import shape_for_model
 from specmd.policy.registry import AXES
-from specmd.report.conditions import circumstances
-from specmd.report.names import caption, is_clairvoyant, outlives_eviction, policy_name, varied_axes
-from specmd.report.text import Cell, Column, Section, Table, cells
-from specmd.runs.metrics import PARTS, Metric, metric
+from specmd.report.names import caption, is_clairvoyant, policy_name, varied_axes
+from specmd.report.notes import marks, notes
+from specmd.report.text import Cell, Column, Section, Style, Table, cells
+from specmd.runs.metrics import PARTS, Better, Metric, metric
 from specmd.runs.options import RunConfig
 from specmd.runs.run import Bounds, Run
 
-RELATIVE = "vs belady"
-_GROUPED = tuple(name for name in RunConfig.model_fields if name not in (*AXES, "seed", "capacity"))
+_GROUPED = tuple(
+    name for name in RunConfig.model_fields if name not in (*AXES, "seed", "capacity", "profile")
+)
 _BOUND_ROWS = (
     ("belady", "belady"),
     ("belady_bypass", "belady bypass"),
@@ -30,9 +34,24 @@ _BOUND_ROWS = (
     ("all_resident", "all resident"),
     ("no_cache", "no cache"),
 )
-_SPARE = ("collision_rate", "misses", "prefetch_precision")
-"""Columns a narrow terminal may leave out, if they were not asked for; the last goes first."""
 _OF_ANY_CAPACITY = ("compulsory", "all_resident", "no_cache")
+_SPARE = ("collision_rate", "misses", "prefetch_precision", "stall_share")
+"""Columns a narrow terminal may leave out, if they were not asked for; the last goes first."""
+_BYPASS_MATTERS = 0.05  # forced Belady so far above Belady with bypass flatters every policy
+
+Line = dict[str | None, Run]
+"""Runs of a row by their profile: all but the clock is the same."""
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A column of numbers: how a run and a bound fill it."""
+
+    column: Column
+    better: Better
+    value: Callable[[Line], float | None]
+    of_bound: Callable[[Line, str], float | None]
+    text: Callable[[float | None], str]
 
 
 def run_table(runs: Sequence[Run], metrics: Sequence[str] = ()) -> Table:
@@ -41,25 +60,93 @@ def run_table(runs: Sequence[Run], metrics: Sequence[str] = ()) -> Table:
     Raises SpecmdError for an unknown metric.
     """
     chosen = [metric(name) for name in metrics or default_metrics(runs)]
-    relative = any(run.bounds is not None for run in runs)
-    groups: dict[tuple[Any, ...], list[Run]] = {}
-    for run in runs:
-        groups.setdefault(_group(run), []).append(run)
-    spare = () if metrics else _SPARE
-    columns = [
-        Column("policy"),
-        *(Column(each.label, number=True, spare=each.name in spare) for each in chosen),
-    ]
-    if relative:
-        columns.append(Column(f"{RELATIVE} (%)", number=True))
+    groups = _groups(runs)
+    shown = _columns(list(chain.from_iterable(groups)), chosen, () if metrics else _SPARE)
     varied = varied_axes(runs)
-    shared = _shared_words(runs)
+    shared = _shared_words(groups)
     sections = [
-        Section(_rows(group, chosen, relative, varied), " · ".join(_words(group[0], shared)))
-        for group in groups.values()
+        Section(_rows(group, shown, varied), " · ".join(_words(group, shared))) for group in groups
     ]
-    sections += _capacity_free_sections(list(groups.values()), chosen, shared)
-    return Table(columns, sections, _notes(runs, relative), " · ".join(shared))
+    sections += _capacity_free_sections(groups, shown, shared)
+    columns = [Column("policy"), *(each.column for each in shown)]
+    return Table(columns, sections, notes(runs), " · ".join(shared))
+
+
+def _groups(runs: Sequence[Run]) -> list[list[Line]]:
+    """Put runs that may be compared together; those that differ in their clock only are a line."""
+    groups: dict[tuple[Any, ...], dict[str, Line]] = {}
+    for run in runs:
+        config = run.config.model_dump()
+        group = (run.source, run.trace.digest, run.trace.name, *(config[n] for n in _GROUPED))
+        if run.source == "measured":
+            group = (*group, run.label)
+        policy = str((*(config[name] for name in (*AXES, "seed")), run.status, run.reason))
+        lines = groups.setdefault(group, {})
+        while run.config.profile in lines.get(policy, ()):
+            policy += "again"
+        lines.setdefault(policy, {})[run.config.profile] = run
+    return [list(lines.values()) for lines in groups.values()]
+
+
+def _columns(lines: Sequence[Line], chosen: Sequence[Metric], spare: Sequence[str]) -> list[_Shown]:
+    """Choose the columns of numbers: a metric that depends on the clock has one for each clock."""
+    profiles = list(dict.fromkeys(profile for line in lines for profile in line))
+    shown = []
+    for each in chosen:
+        apart = any(
+            len({run.metrics.get(each.name) for run in line.values()}) > 1 for line in lines
+        )
+        for profile in profiles if apart else [None]:
+            title = f"{each.label} {profile}" if apart else each.label
+            column = Column(title, number=True, spare=each.name in spare)
+            shown.append(_metric_column(each, profile, column))
+    bounds = [run.bounds for line in lines for run in line.values() if run.bounds is not None]
+    if any(each.regret_share is not None for each in bounds):
+        shown.append(_regret_column("belady"))
+        if any(each.bypass_gap > _BYPASS_MATTERS * each.belady_bypass.misses for each in bounds):
+            shown.append(_regret_column("belady_bypass"))
+    return shown
+
+
+def _metric_column(each: Metric, profile: str | None, column: Column) -> _Shown:
+    def of(line: Line) -> Run | None:
+        return next(iter(line.values())) if profile is None else line.get(profile)
+
+    def value(line: Line) -> float | None:
+        run = of(line)
+        return None if run is None else run.metrics.get(each.name)
+
+    def of_bound(line: Line, name: str) -> float | None:
+        run = of(line)
+        if run is None or run.bounds is None:
+            return None
+        bound, roofline_s = getattr(run.bounds, name), run.bounds.roofline_s
+        if each.name == "over_roofline":
+            whole = None if name in _OF_ANY_CAPACITY else bound.total_s
+            return whole / roofline_s if whole is not None and roofline_s else None
+        found: float | None = getattr(bound, each.name, None)
+        return found
+
+    return _Shown(column, each.better, value, of_bound, each.text)
+
+
+def _regret_column(optimum: str) -> _Shown:
+    def above(bounds: Bounds | None, misses: int | None) -> float | None:
+        best = getattr(bounds, optimum).misses if bounds is not None else 0
+        return None if misses is None or not best else (misses - best) / best
+
+    def value(line: Line) -> float | None:
+        bounds = next(iter(line.values())).bounds
+        if bounds is None or bounds.regret_misses is None:
+            return None
+        return above(bounds, bounds.regret_misses + bounds.belady.misses)
+
+    def of_bound(line: Line, name: str) -> float | None:
+        bounds = next(iter(line.values())).bounds
+        return None if name in _OF_ANY_CAPACITY else above(bounds, getattr(bounds, name).misses)
+
+    title = f"vs {optimum.replace('belady_', '')} (%)"
+    return _Shown(Column(title, number=True), "lower", value, of_bound, _signed)
 
 
 def default_metrics(runs: Sequence[Run]) -> list[str]:
@@ -68,35 +155,30 @@ def default_metrics(runs: Sequence[Run]) -> list[str]:
     if any(run.config.prefetch != "none" for run in runs):
         names[1:1] = ["late_rate"]
         names += ["prefetch_precision", "bytes_per_token"]
-    names += [
-        name
-        for name in ("ttft_s", "tpot_s", "stall_share")
-        if any(run.metrics.get(name) is not None for run in runs)
-    ]
+    times = ["ttft_s", "tpot_s", "stall_share", "over_roofline"]
+    if len({run.config.profile for run in runs}) > 1:
+        times = ["tpot_s", "over_roofline"]
+    names += [name for name in times if any(run.metrics.get(name) is not None for run in runs)]
     if runs and all(run.source == "measured" for run in runs):
-        names.remove("stall_share")
+        names = [name for name in names if name != "stall_share"]
         parts = [name for name in PARTS if any(run.metrics.get(f"tpot_{name}_s") for run in runs)]
         names += [f"tpot_{name}_s" for name in parts]
     return names
 
 
-def _group(run: Run) -> tuple[Any, ...]:
-    config = run.config.model_dump()
-    return (run.source, run.trace.digest, run.trace.name, *(config[name] for name in _GROUPED))
-
-
-def _words(run: Run, without: Sequence[str] = ()) -> list[str]:
+def _words(group: Sequence[Line], without: Sequence[str] = ()) -> list[str]:
     """Say what the runs of a group share, most telling first."""
+    runs = [run for line in group for run in line.values()]
+    run = runs[0]
     config, trace = run.config, run.trace
     keys = trace.num_layers * trace.num_experts
-    words = [trace.name, f"{config.capacity_slots:,} of {keys:,} slots"]
     size = [f"{config.capacity_slots / keys:.1%}"]
     if trace.expert_bytes:
         size.append(_bytes(config.capacity_slots * trace.expert_bytes))
-    words[1] += f" ({', '.join(size)})"
+    words = [trace.name, f"{config.capacity_slots:,} of {keys:,} slots ({', '.join(size)})"]
     if run.regime is not None:
         words.append(f"C/T {run.regime.capacity_over_working_set:.2f}")
-    words.append(caption(run))
+    words.append(", ".join(dict.fromkeys(caption(each) for each in runs)))
     defaults = RunConfig.model_fields
     for name in ("scope", "admission", "reset", "tokens", "warmup", "shape"):
         value = getattr(config, name)
@@ -119,95 +201,84 @@ def _bytes(size: int) -> str:
     return f"{size / scale:,.2f} {unit}"
 
 
-def _shared_words(runs: Sequence[Run]) -> list[str]:
-    if not runs:
+def _shared_words(groups: Sequence[Sequence[Line]]) -> list[str]:
+    if not groups:
         return []
-    first, *others = [_words(run) for run in runs]
+    first, *others = [_words(group) for group in groups]
     return [word for word in first if all(word in other for other in others)]
 
 
 def _rows(
-    group: Sequence[Run], chosen: Sequence[Metric], relative: bool, varied: Sequence[str]
+    group: Sequence[Line], shown: Sequence[_Shown], varied: Sequence[str]
 ) -> list[list[Cell]]:
     rows = []
-    best = _best(group, chosen)
-    for run in group:
+    best = _best(group, shown)
+    for line in group:
+        run = next(iter(line.values()))
         name = policy_name(run, varied)
         if run.status != "ok":
             reason = f"{run.status}: {run.reason or 'no reason recorded'}"
             rows.append([Cell(name, "dim"), Cell(reason, "dim", spill=True)])
             continue
         future = is_clairvoyant(run)
-        row = [Cell(name + _mark(run, future), "dim" if future else "")]
-        for each in chosen:
-            value = run.metrics.get(each.name)
-            top = value is not None and not future and value == best.get(each.name)
-            row.append(Cell(each.text(value), "bold" if top else "dim" if future else ""))
-        if relative:
-            share = run.bounds.regret_share if run.bounds else None
-            least = not future and share is not None and share == best.get(RELATIVE)
-            row.append(Cell(_signed(share), "bold" if least else "dim" if future else ""))
+        row = [Cell(name + marks(run), "dim" if future else "")]
+        for each, top in zip(shown, best, strict=True):
+            value = each.value(line)
+            style: Style = "dim" if future else ""
+            if not future and value is not None and value == top:
+                style = "bold"
+            row.append(Cell(each.text(value), style))
         rows.append(row)
-    bounds = next((run.bounds for run in group if run.bounds is not None), None)
-    if bounds is not None:
-        ran = {policy_name(run) for run in group if run.status == "ok"}
-        rows += _bound_rows(bounds, chosen, ran)
+    bounded = next((line for line in group if _bounds_of(line) is not None), None)
+    if bounded is not None:
+        ran = {policy_name(run) for line in group for run in line.values() if run.status == "ok"}
+        rows += _bound_rows(bounded, shown, ran)
     return rows
 
 
-def _mark(run: Run, future: bool) -> str:
-    if future:
-        return " †"
-    if outlives_eviction(run):
-        return " °"
-    return " *" if policy_name(run) == "lru" else ""
+def _bounds_of(line: Line) -> Bounds | None:
+    return next(iter(line.values())).bounds
 
 
-def _best(group: Sequence[Run], chosen: Sequence[Metric]) -> dict[str, float]:
+def _best(group: Sequence[Line], shown: Sequence[_Shown]) -> list[float | None]:
     """Return the best value of each column among runs one could really have; none if all tie."""
-    real = [run for run in group if run.status == "ok" and not is_clairvoyant(run)]
-    found: dict[str, float] = {}
-    for each in chosen:
-        values = [value for run in real if (value := run.metrics.get(each.name)) is not None]
-        if each.better != "neither" and len(values) > 1 and min(values) != max(values):
-            found[each.name] = max(values) if each.better == "higher" else min(values)
-    shares = [
-        run.bounds.regret_share
-        for run in real
-        if run.bounds is not None and run.bounds.regret_share is not None
+    real = [
+        line
+        for line in group
+        if (run := next(iter(line.values()))).status == "ok" and not is_clairvoyant(run)
     ]
-    if len(shares) > 1 and min(shares) != max(shares):
-        found[RELATIVE] = min(shares)
+    found: list[float | None] = []
+    for each in shown:
+        values = [value for line in real if (value := each.value(line)) is not None]
+        if each.better == "neither" or len(values) < 2 or min(values) == max(values):
+            found.append(None)
+        else:
+            found.append(max(values) if each.better == "higher" else min(values))
     return found
 
 
 def _bound_rows(
-    bounds: Bounds, chosen: Sequence[Metric], ran: Iterable[str], *, any_capacity: bool = False
+    line: Line, shown: Sequence[_Shown], ran: Iterable[str], *, any_capacity: bool = False
 ) -> list[list[Cell]]:
     """Rows of the bounds, but for those that were run themselves."""
-    rows = []
-    for field, label in _BOUND_ROWS:
-        if (field in _OF_ANY_CAPACITY) != any_capacity or label.replace(" ", ":") in ran:
-            continue
-        bound = getattr(bounds, field)
-        texts = [each.text(getattr(bound, each.name, None)) for each in chosen]
-        optimum = bounds.belady.misses
-        share = (bound.misses - optimum) / optimum if optimum and not any_capacity else None
-        rows.append(cells(f"{label} ‡", *texts, _signed(share), style="dim"))
-    return rows
+    return [
+        cells(f"{label} ‡", *(each.text(each.of_bound(line, field)) for each in shown), style="dim")
+        for field, label in _BOUND_ROWS
+        if (field in _OF_ANY_CAPACITY) == any_capacity and label.replace(" ", ":") not in ran
+    ]
 
 
 def _capacity_free_sections(
-    groups: Sequence[Sequence[Run]], chosen: Sequence[Metric], shared: Sequence[str]
+    groups: Sequence[Sequence[Line]], shown: Sequence[_Shown], shared: Sequence[str]
 ) -> list[Section]:
     """Give the bounds that do not depend on the capacity, once for groups that share them."""
     found: dict[str, tuple[str, list[list[Cell]]]] = {}
     for group in groups:
-        run = next((run for run in group if run.bounds is not None), None)
-        if run is None or run.bounds is None:
+        line = next((line for line in group if _bounds_of(line) is not None), None)
+        if line is None:
             continue
-        rows = _bound_rows(run.bounds, chosen, (), any_capacity=True)
-        words = _words(run, shared)
+        rows = _bound_rows(line, shown, (), any_capacity=True)
+        words = _words(group, shared)
         title = " · ".join(["any capacity", *(word for word in words if not _of_capacity(word))])
         found.setdefault(f"{title}\n{rows}", (title, rows))
     return [Section(rows, title) for title, rows in found.values()]
@@ -221,55 +292,3 @@ def _signed(share: float | None) -> str:
     if share is None:
         return "-"
     return "0.0" if round(share * 100, 1) == 0 else f"{share * 100:+,.1f}"
-
-
-def _notes(runs: Sequence[Run], relative: bool) -> list[str]:
-    notes = []
-    ok = [run for run in runs if run.status == "ok"]
-    if any(policy_name(run) == "lru" for run in ok):
-        notes.append("* the usual baseline")
-    if any(is_clairvoyant(run) for run in ok):
-        notes.append("† knows the future: a bound, not a choice")
-    if any(outlives_eviction(run) for run in ok):
-        notes.append("° remembers experts that left the cache, beyond what its slots hold")
-    if relative:
-        notes.append(
-            "‡ bound, without prefetch; vs belady: misses above Belady's (forced admission)"
-        )
-    if ok:
-        notes.append(_contract(ok))
-    return notes + circumstances(ok) + _warnings(runs)
-
-
-def _warnings(runs: Sequence[Run]) -> list[str]:
-    """Every warning once; those that differ in their numbers only are told by the first."""
-    alike: dict[str, list[str]] = {}
-    for run in runs:
-        for text in run.warnings:
-            alike.setdefault(re.sub(r"[0-9][0-9.,]*", "#", text), []).append(text)
-    notes = []
-    for texts in alike.values():
-        more = len(set(texts)) - 1
-        beside = [f"and {more} more like it"] if more else []
-        if len(texts) < len(runs):
-            beside.append(f"{len(texts)} of {len(runs)} runs")
-        notes.append(f"warning: {texts[0]}" + (f" ({', '.join(beside)})" if beside else ""))
-    return notes
-
-
-def _contract(runs: Sequence[Run]) -> str:
-    """Spell the choices of the evaluation contract, `a|b` where the runs differ."""
-    spelled: list[tuple[str, Callable[[Run], Any]]] = [
-        ("", lambda run: "sequential" if run.config.sequential else "event-atomic"),
-        ("scope", lambda run: run.config.scope),
-        ("admission", lambda run: run.config.admission),
-        ("reset", lambda run: run.config.reset),
-        ("warm-up", lambda run: run.config.warmup),
-        ("seed", lambda run: run.config.seed),
-        ("trace", lambda run: run.trace.digest[:12]),
-    ]
-    parts = []
-    for label, pick in spelled:
-        values = "|".join(dict.fromkeys(str(pick(run)) for run in runs))
-        parts.append(f"{label} {values}".strip())
-    return f"contract: {', '.join(parts)}; ties: larger key leaves first"

@@ -12,9 +12,9 @@ moves experts is faster than the **roofline**: the longer of computing with ever
 and of those transfers, one after the other.
 
 Steps that are not counted cost nothing: after a warm-up Belady is given the best that any policy
-could hold of the keys demanded so far, and the roofline, as anything may have been fetched ahead, the
-best of all keys. Beside a policy that starts with its keys resident, both start with the best of all
-(and the compulsory floor is no floor).
+could hold of the keys demanded so far, and the roofline the best of all keys, for anything may have
+been fetched ahead. Beside a policy that starts with its keys resident, both start with the best of
+all (and the compulsory floor is no floor).
 
 The gap to the optimum splits in two: the *forced gap*, misses of the policy above Belady, is what
 better eviction would save; the *bypass gap*, misses of Belady above Belady with bypass, is what a

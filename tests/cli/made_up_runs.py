@@ -9,7 +9,15 @@ from specmd.runs.run import Bound, Bounds, Regime, Run, TraceFacts
 
 
 def make_run(
-    evict="lru", slots=51, misses=500, profile=None, status="ok", reason="", bounds=True, **config
+    evict="lru",
+    slots=51,
+    misses=500,
+    profile=None,
+    status="ok",
+    reason="",
+    bounds=True,
+    gap=5,
+    **config,
 ):
     """A run of 1,000 accesses whose numbers hang together."""
     asked = RunConfig(
@@ -26,12 +34,13 @@ def make_run(
     if profile:
         parts = {"compute": 0.002, "demand_stall": misses * 1e-5, "overhead": 0.0004}
         metrics |= {f"tpot_{part}_s": seconds for part, seconds in parts.items()}
-        metrics |= {"tpot_s": sum(parts.values()), "stall_share": 0.5}
+        metrics |= {"tpot_s": sum(parts.values()), "stall_share": 0.5, "over_roofline": 1.25}
 
     def bound(missed):
         return Bound(misses=missed, hit_rate=1 - missed / 1000, tpot_s=0.0024 if profile else None)
 
     best = max(10, 400 - slots)
+    ahead = config.get("prefetch", "none") != "none"
     return Run(
         id=hashlib.blake2b(asked.model_dump_json().encode(), digest_size=8).hexdigest(),
         status=status,
@@ -67,14 +76,15 @@ def make_run(
         ),
         bounds=Bounds(
             belady=bound(best),
-            belady_bypass=bound(best - 5),
+            belady_bypass=bound(best - gap),
             compulsory=bound(5),
             all_resident=bound(0),
             no_cache=bound(1000),
-            regret_misses=misses - best,
-            regret_share=misses / best - 1,
-            forced_gap=misses - best,
-            bypass_gap=5,
+            roofline_s=0.1 if profile else None,
+            regret_misses=None if ahead else misses - best,
+            regret_share=None if ahead else misses / best - 1,
+            forced_gap=None if ahead else misses - best,
+            bypass_gap=gap,
         )
         if bounds and status == "ok"
         else None,

@@ -3,6 +3,7 @@
 import pytest
 from made_up_runs import make_run
 
+import specmd
 from specmd.errors import SpecmdError
 from specmd.report.names import policy_name
 from specmd.report.table import default_metrics, run_table
@@ -55,6 +56,59 @@ def test_baseline_regret_and_bounds():
         assert f"{name} ‡" in labels
 
 
+def titles(table):
+    return [column.title for column in table.columns]
+
+
+def test_regret_is_given_without_prefetch_only():
+    table = run_table([make_run("lru", 51, 698), make_run("lru", 51, 400, prefetch="prev_token")])
+    plain_row, ahead = table.sections[0].rows[:2]
+    assert titles(table)[-1] == "vs belady (%)"
+    assert (plain_row[-1].text, ahead[-1].text) == ("+100.0", "-")
+    assert "vs belady (%)" not in titles(run_table([make_run(prefetch="prev_token")]))
+
+
+def test_both_regrets_are_shown_where_bypass_matters():
+    assert titles(run_table([make_run("lru", 51, 698, gap=16)]))[-1] == "vs belady (%)"
+    table = run_table([make_run("lru", 51, 698, gap=49)])
+    assert titles(table)[-2:] == ["vs belady (%)", "vs bypass (%)"]
+    assert [cell.text for cell in row_of(table, "lru")[-2:]] == ["+100.0", "+132.7"]
+
+
+def test_runs_that_differ_in_their_clock_share_a_row():
+    runs = [
+        make_run(evict, 51, misses, profile)
+        for profile in ("t4", "h100_sxm")
+        for evict, misses in (("lru", 500), ("lfu", 400))
+    ]
+    slower = runs[3].metrics | {"tpot_s": 9.0}
+    runs[3] = runs[3].model_copy(update={"metrics": slower})
+    table = run_table(runs)
+    assert len(table.sections) == 2  # the runs, and the bounds of any capacity
+    assert [name for name in titles(table) if "hit rate" in name] == ["hit rate (%)"]
+    first = titles(table).index("TPOT (ms) t4")
+    assert titles(table)[first + 1] == "TPOT (ms) h100_sxm"
+    best = {name: row_of(table, name)[first : first + 2] for name in ("lru", "lfu")}
+    assert [cell.style for cell in best["lru"]] == ["", "bold"]
+    assert [cell.style for cell in best["lfu"]] == ["bold", ""]
+    assert "simulated on t4, simulated on h100_sxm" in table.title
+
+
+def test_the_roofline_stands_beside_every_timed_result():
+    table = run_table([make_run("lru", profile="t4")])
+    assert row_of(table, "lru")[titles(table).index("x roofline")].text == "1.25"
+    assert "x roofline" not in titles(run_table([make_run("lru")]))
+
+
+def test_an_estimated_ttft_is_a_line_not_a_column():
+    run = make_run("lru", profile="t4").model_copy(update={"ttft_estimate_s": 1.234})
+    table = run_table([run, make_run("lfu", profile="t4")])
+    assert not any("TTFT" in title for title in titles(table))
+    assert [note for note in table.notes if "TTFT" in note] == [
+        "TTFT, estimated from prompt lengths, whatever the policy: 1,234 ms (simulated on t4)"
+    ]
+
+
 def test_a_bound_that_was_run_is_not_repeated():
     table = run_table([make_run("belady", 51, 349)])
     labels = [row[0].text for row in table.sections[0].rows]
@@ -76,6 +130,29 @@ def test_every_warning_once_and_alike_ones_together():
     notes = run_table(runs).notes
     assert notes.count("warning: same") == 1
     assert "warning: C=26 is small (and 1 more like it)" in notes
+
+
+def test_what_is_said_of_every_policy_and_profile_is_said_once():
+    runs = [
+        make_run(evict, profile=profile).model_copy(
+            update={"warnings": [f"global {evict} never hits", f"profile {profile} is a guess"]}
+        )
+        for evict in ("lru", "lfu:resident=true")
+        for profile in ("t4", "h100_sxm")
+    ]
+    found = [note for note in run_table(runs).notes if note.startswith("warning")]
+    assert found == [
+        "warning: global lru never hits (and 1 more like it)",
+        "warning: profile t4 is a guess (and 1 more like it)",
+    ]
+
+
+def test_notes_are_short():
+    runs = [
+        specmd.simulate("traces/tiny-prose-b1.npz", evict, "20%", profile="t4", tokens=20)
+        for evict in ("lru", "belady")
+    ]
+    assert max(map(len, run_table(runs).notes)) <= 170
 
 
 def test_the_label_says_simulated_and_the_contract_is_there():

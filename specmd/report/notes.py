@@ -1,0 +1,120 @@
+"""What stands below a table: marks, the contract, how runs were measured, warnings once each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from specmd.report.names import caption, is_clairvoyant, outlives_eviction, policy_name
+from specmd.runs.options import STAGING_SLOTS
+from specmd.runs.run import Run
+
+_MARKS: tuple[tuple[str, str, Callable[[Run], bool]], ...] = (
+    ("*", "the usual baseline", lambda run: policy_name(run) == "lru"),
+    ("†", "knows the future: a bound, not a choice", is_clairvoyant),
+    (
+        "°",
+        "remembers experts that left the cache, beyond what its slots hold",
+        lambda run: outlives_eviction(run) and not is_clairvoyant(run),
+    ),
+)
+
+
+def marks(run: Run) -> str:
+    """Return the marks behind the name of a run, as the notes explain them."""
+    found = [mark for mark, _, holds in _MARKS if holds(run)]
+    return f" {''.join(found)}" if found else ""
+
+
+def notes(runs: Sequence[Run]) -> list[str]:
+    """Explain the marks, name the contract, and pass every warning on, once."""
+    ok = [run for run in runs if run.status == "ok"]
+    found = [f"{mark} {text}" for mark, text, holds in _MARKS if any(holds(run) for run in ok)]
+    bounds = [run.bounds for run in ok if run.bounds is not None]
+    if bounds:
+        found.append("‡ bound, without prefetch; vs belady, vs bypass: misses above these")
+    if any(each.roofline_s for each in bounds):
+        found.append("x roofline: total time over the least that any lossless policy can take")
+    estimates = {
+        f"{run.ttft_estimate_s * 1e3:,.0f} ms ({caption(run)})"
+        for run in ok
+        if run.ttft_estimate_s is not None
+    }
+    if estimates:
+        spelled = ", ".join(sorted(estimates))
+        found.append(f"TTFT, estimated from prompt lengths, whatever the policy: {spelled}")
+    if ok:
+        found.append(_contract(ok))
+    return found + _circumstances(ok) + _warnings(runs)
+
+
+def _circumstances(runs: Sequence[Run]) -> list[str]:
+    """Say of measured runs how evenly they ran and what they took; ranges where they differ."""
+    found = [run.measurement for run in runs if run.measurement is not None]
+    if not found:
+        return []
+
+    spreads = [each.spread["tpot_s"] for each in found if "tpot_s" in each.spread]
+    counts = _span((each.repetitions for each in found), "{:.0f}")
+    warm = _span((each.warmup_runs for each in found), "{:.0f}")
+    text = f"measured: {counts} repetitions after {warm} of warm-up, each from an empty cache"
+    if spreads:
+        text += f"; TPOT ± {_span((s.stdev / s.mean * 100 for s in spreads), '{:.1f}')} %"
+    threads = _span((each.compute_threads for each in found), "{:.0f}")
+    rates = [each.link_bytes_per_s for each in found if each.link_bytes_per_s]
+    parts = [f"compute threads {threads}"]
+    if rates:
+        parts.append(f"link {_span((rate / 1e9 for rate in rates), '{:.3g}')} GB/s while busy")
+    parts.append(f"{_span((each.pinned_share * 100 for each in found), '{:.0f}')} % pinned")
+    parts.append(
+        f"on the device: slots {_span((each.slot_bytes / 1e6 for each in found), '{:,.1f}')} MB, "
+        f"all but experts {_span((each.dense_bytes / 1e6 for each in found), '{:,.1f}')} MB"
+    )
+    peaks = [each.peak_device_bytes for each in found if each.peak_device_bytes]
+    if peaks:
+        parts.append(f"peak {_span((peak / 1e6 for peak in peaks), '{:,.1f}')} MB")
+    return [text, ", ".join(parts)]
+
+
+def _warnings(runs: Sequence[Run]) -> list[str]:
+    """Every warning once, those of all runs last; of those alike but for names the first."""
+    alike: dict[str, list[str]] = {}
+    for run in runs:
+        own = "|".join(map(re.escape, filter(None, (run.config.evict, run.config.profile))))
+        for text in run.warnings:
+            alike.setdefault(re.sub(rf"\b({own})\b|[0-9][0-9.,]*", "#", text), []).append(text)
+    notes = []
+    for texts in sorted(alike.values(), key=len):
+        more = len(set(texts)) - 1
+        beside = [f"and {more} more like it"] if more else []
+        if len(texts) < len(runs):
+            beside.append(f"{len(texts)} of {len(runs)} runs")
+        notes.append(f"warning: {texts[0]}" + (f" ({', '.join(beside)})" if beside else ""))
+    return notes
+
+
+def _contract(runs: Sequence[Run]) -> str:
+    """Spell the choices of the evaluation contract, `a|b` where the runs differ."""
+    spelled: list[tuple[str, Callable[[Run], Any]]] = [
+        ("", lambda run: "sequential" if run.config.sequential else "event-atomic"),
+        ("scope", lambda run: run.config.scope),
+        ("", lambda run: run.config.admission),
+        ("", lambda run: "cold" if run.config.warmup == 0 else f"warm-up {run.config.warmup}"),
+        ("reset", lambda run: run.config.reset),
+        ("seed", lambda run: run.config.seed),
+        ("staging", lambda run: run.contract.get("staging_slots", STAGING_SLOTS)),
+        ("trace", lambda run: run.trace.digest[:12]),
+    ]
+    parts = []
+    for label, pick in spelled:
+        values = "|".join(dict.fromkeys(str(pick(run)) for run in runs))
+        if (label, values) != ("reset", "none"):
+            parts.append(f"{label} {values}".strip())
+    return f"contract: {', '.join(parts)}"
+
+
+def _span(values: Iterable[float], form: str) -> str:
+    """Spell the least and the largest value, once if they read alike."""
+    texts = [form.format(value) for value in sorted(values)]
+    return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
