@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 if TYPE_CHECKING:
     from specmd.cli.options import Options
     from specmd.runs.resolve import Grid
@@ -59,5 +61,6 @@ def deliver(runs: Sequence[Run], options: Options) -> None:
         from specmd.report.figures import draw
 
         for path in options.figures:
-            draw(runs, Path(path))
+            for text in draw(runs, Path(path)):
+                typer.echo(f"specmd: {path}: left out: {text}", err=True)
     show(options.form, records, table, flat)

@@ -106,7 +106,7 @@ def cautions(
             f"{config.warmup} of warm-up"
         )
     compulsory, misses = metrics["compulsory_misses"], metrics["misses"]
-    if compulsory and misses and 2 * compulsory > misses:
+    if config.prefetch == "none" and compulsory and misses and 2 * compulsory > misses:
         warnings.append(
             f"{compulsory} of {misses} misses are compulsory: the trace is too short for this "
             "capacity to tell policies apart"
