@@ -32,7 +32,27 @@ def import_(
     ] = "",
     notes: Annotated[str, typer.Option(metavar="TEXT", help="Anything a reader must know.")] = "",
 ) -> None:
-    """Read a recording of expert choices (npz, JSONL, CSV) and write it as a trace."""
+    """Read a recording of expert choices (npz, JSONL, CSV) and write it as a trace.
+
+    \b
+    npz, the top-k choices of each token, one of
+      expert_ids (T, L, K) or (T, L); seq_start, seq_stop cut it into requests
+      selected   (T, L, K) or (T, L); seq (T,) holds each token's request
+      decode_ids (S, B, L, K), prefill_ids (T, L, K); --phase chooses
+      beside them router_weights, probs or weights; token_ids; prompt_length
+
+    \b
+    jsonl, an object a line, for a token in a layer or in all of them
+      {"layer": 0, "experts": [3, 1], "weights": [0.7, 0.3]}
+      {"experts": [[3, 1], [0, 5]], "weights": [[0.7, 0.3], [0.6, 0.4]]}
+      beside them request, step, token, phase, token_id
+
+    \b
+    csv, with a header line
+      layer,experts[,weights]  a row a token and layer: 0,3 1,0.7 0.3
+      layer,expert[,weight]    a row a choice
+      layer,expert             and nothing else, header or not: llama.cpp's
+    """  # noqa: D301 - \b is click's mark of a paragraph that keeps its lines
     from specmd.hardware.shape import shape_for_model
     from specmd.trace import import_trace, save
 

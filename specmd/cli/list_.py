@@ -145,21 +145,7 @@ def _table(kind: Kind, records: list[dict[str, Any]]) -> Table:
 
     words: list[str]
     if kind == "policies":
-        words = ["axis", "name", "parameters", "needs", "rule"]
-        rows = [
-            (
-                row["axis"],
-                row["name"],
-                ", ".join(
-                    f"{name}={_spell(facts['default'])}"
-                    for name, facts in row["parameters"].items()
-                ),
-                ", ".join(row["needs"]),
-                row["summary"] + ("" if row["origin"] == "built-in" else f" [{row['origin']}]"),
-            )
-            for row in records
-        ]
-        return Table([Column(word) for word in words], [Section([cells(*row) for row in rows])])
+        return _policy_table(records)
     if kind == "profiles":
         columns = [
             Column("name"),
@@ -196,6 +182,32 @@ def _table(kind: Kind, records: list[dict[str, Any]]) -> Table:
         [Section(lines)],
         [f"error: {row['error']}" for row in records if "error" in row],
     )
+
+
+def _policy_table(records: list[dict[str, Any]]) -> Table:
+    """Lay policies out by axis: the rule beside the name, what it takes below the rule."""
+    from specmd.report.text import Column, Section, Table, cells
+
+    sections = []
+    for axis in dict.fromkeys(row["axis"] for row in records):
+        rows = []
+        for row in records:
+            if row["axis"] != axis:
+                continue
+            rows.append(cells(row["name"], row["summary"]))
+            defaults = [
+                f"{name}={_spell(facts['default'])}" for name, facts in row["parameters"].items()
+            ]
+            beside = [
+                ", ".join(defaults),
+                ", ".join(row["needs"]) and f"needs {', '.join(row['needs'])}",
+            ]
+            if row["origin"] != "built-in":
+                beside.append(f"from {row['origin']}")
+            if text := "; ".join(filter(None, beside)):
+                rows.append(cells("", text, style="dim"))
+        sections.append(Section(rows, axis))
+    return Table([Column(""), Column("")], sections, ["name:key=value,... sets parameters"])
 
 
 def _spell(value: Any) -> str:

@@ -211,15 +211,20 @@ class Options:
 
 
 Command = Callable[..., int]
+OUTPUT = ("metric", "form", "exports", "figures")
+"""Options that say what becomes of runs, however they came about."""
 
 
-def takes_options(*, without: Sequence[str] = ()) -> Callable[[Command], Command]:
-    """Append the shared options to a command, but for some; it gets them as its `options`."""
+def takes_options(
+    *, without: Sequence[str] = (), only: Sequence[str] = ()
+) -> Callable[[Command], Command]:
+    """Append shared options to a command, but for some or only some; it gets them as `options`."""
 
     def append(command: Command) -> Command:
         own = inspect.signature(command, eval_str=True)
         hints = typing.get_type_hints(Options, include_extras=True)
         taken = [each for each in fields(Options) if each.name not in without]
+        taken = [each for each in taken if not only or each.name in only]
         shared = [
             inspect.Parameter(
                 each.name,

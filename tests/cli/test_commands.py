@@ -33,6 +33,44 @@ def test_list_policies_rows(specmd):
     assert "least_stale" in specmd("list", "policies").out
 
 
+def test_list_policies_is_readable_at_80_columns(specmd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    lines = specmd("list", "policies").out.splitlines()
+    assert max(map(len, lines)) <= 80 + len("\x1b[2m\x1b[0m")
+    rule = next(line for line in lines if line.startswith("lru "))
+    assert "LRU: the key touched longest ago leaves first." in rule
+
+
+def test_import_help_lists_the_forms(specmd):
+    text = specmd("import", "--help").out
+    for form in ("expert_ids (T, L, K)", "decode_ids (S, B, L, K)", "layer,expert[,weight]"):
+        assert form in text
+    assert '{"layer": 0, "experts": [3, 1]' in text
+
+
+def test_results_are_shown_again_without_their_command(specmd, trace_file, tmp_path):
+    out, grid = tmp_path / "out", ("-e", "lru", "-e", "lfu", "-c", "10%", "-c", "20%")
+    swept = specmd("sweep", trace_file, *grid, "--jobs", "1", "--out", out)
+    assert swept.code == 0
+    shown = specmd("show", out)
+    assert shown.code == 0
+    assert sorted(shown.out.splitlines()) == sorted(swept.out.splitlines())
+    rows = json.loads(specmd("show", out, "--format", "json").out)
+    assert {row["id"] for row in rows} == {path.stem for path in out.glob("*.json")}
+    one = next(out.glob("*.json"))
+    assert len(json.loads(specmd("show", one, one, "--format", "json").out)) == 1
+    figure = tmp_path / "figure.svg"
+    assert specmd("show", out, "--figure", figure, "--metric", "misses").code == 0
+    assert figure.stat().st_size > 1000
+
+
+def test_a_folder_without_runs_is_an_error(specmd, tmp_path):
+    done = specmd("show", tmp_path)
+    assert done.code == 2
+    assert "holds no runs" in done.err
+
+
 @pytest.mark.parametrize("kind", ["profiles", "shapes", "metrics"])
 @pytest.mark.parametrize("form", ["table", "md", "csv", "json", "jsonl"])
 def test_lists_in_every_format(specmd, kind, form):
