@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from specmd.core import serve as residency
+from specmd.core import state as residency
 from specmd.policy import registry
 from specmd.runs.options import RunConfig
 from specmd.runs.resolve import grid
