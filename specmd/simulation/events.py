@@ -213,7 +213,7 @@ def gather(
             begin = at
             for token in range(step_start[step], step_start[step + 1]):
                 for k in range(ids.shape[2]):
-                    expert = ids[token, layer, k]
+                    expert = int(ids[token, layer, k])
                     if out.uses[expert] == 0:
                         place = at
                         while place > begin and out.keys[place - 1] > layer * experts + expert:
@@ -250,7 +250,7 @@ def gather_sequential(
         for layer in range(ids.shape[1]):
             for token in range(step_start[step], step_start[step + 1]):
                 for k in range(ids.shape[2]):
-                    out.keys[at] = layer * experts + ids[token, layer, k]
+                    out.keys[at] = layer * experts + int(ids[token, layer, k])
                     if len(out.gates) > 0:
                         out.gates[at] = weights[token, layer, k]
                     at += 1

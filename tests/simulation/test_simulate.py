@@ -202,14 +202,14 @@ def test_a_clock_needs_the_size_of_an_expert():
         simulate(small(), capacity=6, profile="h200")
 
 
-def python_policy(name, body="return min(candidates)"):
+def python_policy(name, body="return min(candidates(core, pool))"):
     """A policy file of ordinary Python objects."""
     return textwrap.dedent(
         f'''
         """{name}: made up for a test."""
         import os
         from pathlib import Path
-        from specmd.policy.registry import policy
+        from specmd.policy import candidates, policy
 
         @policy("{name}", source="a test")
         class Mine:
@@ -217,7 +217,7 @@ def python_policy(name, body="return min(candidates)"):
             def create(cls, world):
                 return cls()
 
-            def victim(self, candidates, incoming, event):
+            def victim(self, incoming, pool, core, event):
                 {body}
         '''
     )
