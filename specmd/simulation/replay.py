@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 Residency = Literal["cache", "all", "none", "seen", "any"]
 
 
-
 @dataclass(frozen=True)
 class Outcome:
     """What happened, as arrays; `specmd.simulate` turns it into a `Run`."""
