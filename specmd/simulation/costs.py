@@ -15,7 +15,6 @@ compiled by numba inside the simulator's kernel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from specmd.errors import SpecmdError
@@ -176,59 +175,3 @@ def cost_warnings(
             "router and output head cost nothing; give a shape to time whole steps"
         )
     return found
-
-
-@dataclass(frozen=True)
-class LayerCosts:
-    """Seconds of the parts of one layer, for a report."""
-
-    dense_s: float
-    expert_s: float
-    transfer_s: float
-
-    @property
-    def transfer_over_compute(self) -> float:
-        """Transfers of one expert per computation of one: above 1 a miss cannot be hidden by it."""
-        return self.transfer_s / self.expert_s
-
-
-def layer_costs(
-    profile: HardwareProfile,
-    shape: ModelShape | None,
-    expert_bytes: int,
-    tokens: float,
-    context_tokens: float,
-) -> LayerCosts:
-    """Costs of one layer for `tokens` new tokens of one request and all of them on one expert."""
-    c = coefficients(profile, shape, expert_bytes)
-    return LayerCosts(
-        dense_s=layer_s(c, tokens, context_tokens, context_tokens),
-        expert_s=expert_s(c, tokens),
-        transfer_s=transfer_s(c, expert_bytes),
-    )
-
-
-def layer_cost(
-    profile: HardwareProfile, shape: ModelShape, tokens: float, context_tokens: float
-) -> float:
-    """Seconds of one layer's dense part for `tokens` new tokens of one request."""
-    c = coefficients(profile, shape, shape.expert_bytes)
-    return layer_s(c, tokens, context_tokens, context_tokens)
-
-
-def expert_cost(
-    profile: HardwareProfile, expert_bytes: int, shape: ModelShape | None, tokens: float
-) -> float:
-    """Seconds one resident expert of `expert_bytes` computes for `tokens` tokens."""
-    return expert_s(coefficients(profile, shape, expert_bytes), tokens)
-
-
-def step_overhead(profile: HardwareProfile, shape: ModelShape, tokens: float) -> float:
-    """Seconds of embedding and output head for `tokens` tokens that get logits."""
-    return step_s(coefficients(profile, shape, shape.expert_bytes), tokens)
-
-
-def transfer_cost(profile: HardwareProfile, n_bytes: float) -> float:
-    """Seconds one transfer of `n_bytes` occupies the idle host link."""
-    link = profile.host_link
-    return link.latency_s.value + n_bytes / link.bytes_per_s.value
