@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,12 @@ from specmd.errors import Exit, SpecmdError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (see `specmd.errors.Exit`)."""
+    log = logging.getLogger("specmd")
+    if not log.handlers:  # what is waited for, and what went wrong on the way
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("specmd: %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
     try:
         return _run(argv)
     except BrokenPipeError:

@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import inspect
+import logging
 import os
 from collections.abc import Callable, Mapping
 from functools import cache, partial
@@ -24,8 +25,7 @@ import numpy as np
 
 Function = Callable[..., Any]
 
-on_wait: Callable[[str], None] = lambda what: None  # noqa: E731
-"""Called with what is waited for when that takes seconds; the command line says it."""
+LOG = logging.getLogger("specmd")  # what is waited for; the command line says it
 
 
 def cache_home() -> Path:
@@ -190,7 +190,7 @@ def _compile(graph: _Graph, entry: Function, *extra: str, **names: Any) -> Funct
     """Compile `entry`; `names` are globals it is given, told apart in the cache by `extra`."""
     folder = _folder(graph, entry, *extra)
     if not folder.is_dir():
-        on_wait(f"compiling {_name(graph, entry)}, once")
+        LOG.info(f"compiling {_name(graph, entry)}, once")
     numba: Any = importlib.import_module("numba")  # slow to import, and its options are untyped
     config = numba.core.config
 
@@ -254,7 +254,7 @@ def _file_digest(file: str) -> bytes:
 
 @cache
 def _say_uncached(folder: str) -> None:
-    on_wait(
+    LOG.info(
         f"cannot write {folder}; kernels are compiled anew in every process (set SPECMD_CACHE_DIR "
         "to a writable folder)"
     )

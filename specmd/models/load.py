@@ -37,7 +37,7 @@ def load_model(
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
         if without_experts:
-            from specmd.live import load_without_experts
+            from specmd.models.meta import load_without_experts
 
             return load_without_experts(name), tokenizer
         model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=kind or "auto")

@@ -12,6 +12,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import logging
 import pkgutil
 import sys
 import typing
@@ -29,6 +30,7 @@ from specmd.policy.needs import Name
 
 Axis = Literal["evict", "prefetch", "schedule", "miss", "route", "allocate"]
 AXES: tuple[Axis, ...] = ("evict", "prefetch", "schedule", "miss", "route", "allocate")
+LOG = logging.getLogger("specmd")
 C = TypeVar("C", bound=type)
 
 
@@ -270,7 +272,7 @@ def _registry() -> dict[tuple[Axis, str], Entry]:
         try:
             module = point.load()
         except Exception as error:  # a broken plug-in must not break the rest
-            sys.stderr.write(f"specmd: plug-in {point.value} cannot be imported: {error}\n")
+            LOG.warning("plug-in %s cannot be imported: %s", point.value, error)
             continue
         for entry in _declared(module, f"entry point {point.value}"):
             found.setdefault((entry.axis, entry.name), entry)

@@ -28,7 +28,7 @@ from specmd.runs.contract import (
 )
 from specmd.runs.counters import AccountingError, by_layer, by_phase, check, tally
 from specmd.runs.identity import provenance, run_id
-from specmd.runs.latency import latency, mean_ttft_estimate
+from specmd.runs.latency import latency
 from specmd.runs.metrics import METRICS
 from specmd.runs.options import STAGING_SLOTS, Admission, Reset, RunConfig, Scope
 from specmd.runs.regime import cautions, regime
@@ -38,6 +38,7 @@ from specmd.simulation.bounds import bounds as bounds_of
 from specmd.simulation.bounds import over_roofline
 from specmd.simulation.costs import CostCoefficients, coefficients, cost_warnings
 from specmd.simulation.loads import held_tokens
+from specmd.simulation.prefill import mean_ttft_estimate
 from specmd.simulation.replay import replay
 from specmd.trace import Locality, Trace, load, locality, slice_tokens
 

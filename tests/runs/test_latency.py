@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specmd.runs.latency import estimate_ttft, latency, mean_ttft_estimate
+from specmd.runs.latency import latency
 from specmd.runs.metrics import PARTS, PERCENTILES
 from specmd.simulation.costs import CostCoefficients
+from specmd.simulation.prefill import estimate_ttft, mean_ttft_estimate
 from specmd.trace import DECODE, PREFILL, build_trace, synthetic
 
 PART_NAMES = list(PARTS)
