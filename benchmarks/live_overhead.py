@@ -29,6 +29,7 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from specmd.live import offload
 from specmd.live.experts import Grouping, sum_in_order, weighted_product
 from specmd.models.moe import find_moe
+from specmd.models.passes import cache_argument
 from specmd.models.tiny import load_tiny
 
 BUDGET = 1.10
@@ -91,13 +92,14 @@ def step_s(models: tuple[Any, ...], batch: int, steps: int) -> list[float]:
     vocab = models[0].config.vocab_size
     prompt = torch.randint(3, vocab, (batch, 8), generator=seeded)
     fed = torch.randint(3, vocab, (steps, batch, 1), generator=seeded)
-    pasts = [model(prompt, use_cache=True).past_key_values for model in models]
+    name = cache_argument(models[0].model)
+    pasts = [model(prompt, use_cache=True)[name] for model in models]
     times: list[list[float]] = [[] for _ in models]
     order = list(range(len(models)))
     for tokens in fed:
         for which in order:
             start = time.perf_counter()
-            models[which](tokens, past_key_values=pasts[which], use_cache=True)
+            models[which](tokens, **{name: pasts[which]}, use_cache=True)
             times[which].append(time.perf_counter() - start)
         order.reverse()  # who comes first finds other things in the processor's caches
     return [statistics.median(each) for each in times]

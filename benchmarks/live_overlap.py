@@ -27,6 +27,7 @@ import transformers
 
 from specmd.live import Report, offload
 from specmd.models.moe import find_moe
+from specmd.models.passes import cache_argument
 
 LARGER_LEG_LIMIT = 1.15
 BLOCKING_LIMIT = 0.75
@@ -81,11 +82,12 @@ def mean_step_s(
     seeded = torch.Generator().manual_seed(1)
     prompt = torch.randint(3, 250, (1, 8), generator=seeded).repeat(batch, 1)
     fed = torch.randint(3, 250, (steps, 1, 1), generator=seeded)
-    past = model(prompt, use_cache=True).past_key_values
+    name = cache_argument(model.model)
+    past = model(prompt, use_cache=True)[name]
     begun()
     start = time.perf_counter()
     for tokens in fed:
-        model(tokens.repeat(batch, 1), past_key_values=past, use_cache=True)
+        model(tokens.repeat(batch, 1), **{name: past}, use_cache=True)
     return (time.perf_counter() - start) / steps
 
 

@@ -5,7 +5,6 @@ Everything is undone in reverse whatever happens, also if it fails half way in.
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +39,6 @@ from specmd.live.transfers import STAGING_BUFFERS, Mover
 from specmd.models.facts import model_facts
 from specmd.models.layout import read_layout
 from specmd.models.moe import find_moe
-from specmd.models.passes import read_call
 from specmd.policy.registry import choose
 from specmd.runs.metrics import PARTS
 from specmd.trace import Trace
@@ -70,6 +68,12 @@ class Offload:
             bypass_wide=options["prefill"] != "waves",
             interpreted=options["interpreted"],
         )
+        depth, held = self._decisions.depth, len(self._moe.layers) - 1
+        if depth > held:
+            raise SpecmdError(
+                f"{self._decisions.prefetch.spelled}: {len(self._moe.layers)} MoE layers have "
+                f"lookahead scores {held} deep"
+            )
         throttle = options["throttle"]
         self._throttle = None if throttle is None else Throttle(*throttle)
         self._store: ExpertStore | None = None
@@ -236,7 +240,7 @@ class Offload:
         self._patch.empty_experts(store)
         self._patch.move_dense()
         self._passes.install()
-        self._patch.wrap_generate(self._wrap)
+        self._patch.wrap_generate(self._passes.follow)
         self._patch.plug_in(self._engine.forward)
         mover.start()
         self._residence.preload()
@@ -307,14 +311,3 @@ class Offload:
         from specmd.live.links.accelerator import AcceleratorLink
 
         return AcceleratorLink(slots, self._options["chunk_bytes"], STAGING_BUFFERS)
-
-    def _wrap(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def generate(*args: Any, **kwargs: Any) -> Any:
-            self._passes.open_call(read_call(self._model, args, kwargs))
-            try:
-                return original(*args, **kwargs)
-            finally:
-                self._passes.close_call()
-
-        return generate

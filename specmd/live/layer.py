@@ -85,10 +85,14 @@ class Engine:
             SpecmdError: called outside a forward pass, or a copy failed.
 
         """
-        if torch.is_grad_enabled():
-            with torch.no_grad():
-                return self._forward(experts, hidden, ids, weights)
-        return self._forward(experts, hidden, ids, weights)
+        if not torch.is_grad_enabled():
+            return self._forward(experts, hidden, ids, weights)
+        with torch.no_grad():
+            total = self._forward(experts, hidden, ids, weights)
+        if hidden.requires_grad or weights.requires_grad:
+            without: Tensor = _WithoutGradient.apply(total, hidden, weights)
+            return without
+        return total
 
     def _forward(self, experts: nn.Module, hidden: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
         number = self._layer_of[id(experts)]
@@ -190,6 +194,21 @@ class Engine:
 
     def _live(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return array if self._passes.all_live else array[self._passes.live]
+
+
+class _WithoutGradient(torch.autograd.Function):
+    """Stands where the experts' gradient would be: a pass is allowed, its backward is not."""
+
+    @staticmethod
+    def forward(ctx: Any, total: Tensor, *_inputs: Tensor) -> Tensor:
+        return total.view_as(total)
+
+    @staticmethod
+    def backward(ctx: Any, *_gradients: Tensor) -> Any:
+        raise SpecmdError(
+            "offloaded experts have no gradients: leave the offload block before training, and "
+            "run under torch.no_grad() inside it"
+        )
 
 
 def _count(choices: npt.NDArray[np.int64], experts: int, name: str) -> npt.NDArray[np.int64]:

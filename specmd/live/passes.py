@@ -1,29 +1,29 @@
 """Which tokens of the present forward pass count, and which pass this is.
 
-Padding on the left and requests that have ended keep their place in the batch, but a serving system
-would not compute them, and a trace does not contain them. So the engine demands no expert for
-them either: it knows them exactly as the recorder does, because this is the recorder's own hook on
-the decoder. Passes in which no token counts are not numbered.
+Padding and requests that have ended keep their place in the batch, but a serving system would not
+compute them, and a trace does not contain them. So the engine demands no expert for them either: it
+reads the passes with the recorder's own reader. Passes in which no token counts are not numbered.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from specmd.live.routing import PassTokens, Routing
 from specmd.live.timing import StepTimes
-from specmd.models.lookahead import Lookahead
 from specmd.models.moe import MoeModel
-from specmd.models.passes import Batch
-from specmd.recording.capture import Capture, Step
+from specmd.models.passes import Pass, PassReader
 from specmd.trace import DECODE, PREFILL
 
 
-class Passes(Capture):
+class Passes:
     """Follows the forward passes of one model.
 
     Args:
@@ -46,9 +46,10 @@ class Passes(Capture):
     def __init__(
         self, moe: MoeModel, model: nn.Module | None = None, routing: Routing | None = None
     ) -> None:
-        super().__init__(moe, Lookahead(moe.layers, 0), logits=False, emit=_keep_nothing)
         self._decoder, self._routing = moe.decoder, routing
         self._model = model or moe.decoder
+        self._reader = PassReader(moe.decoder)
+        self._handles: list[RemovableHandle] = []
         self.times: StepTimes | None = None
         self.number = -1
         self.phase = 0
@@ -58,9 +59,8 @@ class Passes(Capture):
         self.token_ids: npt.NDArray[np.int32] = np.zeros(0, np.int32)
         self.all_live = True
         self.running = False
-        self._read_last: Batch | None = None  # the batch and kind of the last pass,
-        self._read_kind = (0, 0)
-        self._columns = (self.request, self.phases)  # and what all such passes have alike
+        self._alike: tuple[Any, ...] = ()  # batch, phase and width of the last pass,
+        self._columns = (self.request, self.phases)  # and what all such passes have
 
     def install(self) -> None:
         """Put the hooks on the decoder."""
@@ -70,28 +70,43 @@ class Passes(Capture):
             self._model.register_forward_hook(self._return, always_call=True),
         ]
 
+    def remove(self) -> None:
+        """Take the hooks off again; safe to call twice."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def follow(self, generate: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a `generate` of the model whose passes are read as its own."""
+        followed = self._reader.follow(self._model, generate)
+
+        @functools.wraps(generate)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return followed(*args, **kwargs)
+            finally:
+                if self.times is not None and not self._reader.in_generate:
+                    self.times.end()
+
+        return timed
+
     def restart(self) -> None:
         """Count passes and requests from 0 again."""
-        self.number, self._requests = -1, 0
-        self.close_call()
+        self.number = -1
+        self._reader.restart()
         if self.times is not None:
             self.times.restart()
-
-    def close_call(self) -> None:
-        """Leave a `generate`, by whatever way."""
-        super().close_call()
-        if self.times is not None:
-            self.times.end()
 
     def is_pass_of(self, tokens: int) -> bool:
         """Whether a pass of so many tokens is running."""
         return self.running and len(self.live) == tokens
 
-    def _enter(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _enter(self, _decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._reader.claim()
         if self.times is not None:
             self.times.begin()
         told = None if self._routing is None else self._routing.tokens()
-        self._take(self._read(decoder, args, kwargs) if told is None else told)
+        self._take(self._read(self._reader.begin(args, kwargs)) if told is None else told)
 
     def _take(self, tokens: PassTokens) -> None:
         self.live, self.phases = tokens.live, tokens.phase
@@ -105,43 +120,32 @@ class Passes(Capture):
         if self.times is not None and not count:
             self.times.drop()
 
-    def _read(
-        self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> PassTokens:
-        """Read off the call what its tokens are, as the recorder does."""
-        self._begin(decoder, args, kwargs)
-        step = self._step
-        assert step is not None
-        batch, width = step.batch, step.columns
-        rows, kind = batch.rows, (step.phase, width)
-        if self._read_last is not batch or self._read_kind != kind:
-            self._read_last, self._read_kind = batch, kind
-            requests = np.arange(rows, dtype=np.int32) + batch.first_request
-            self._columns = (
-                np.repeat(requests, width),
-                np.full(rows * width, step.phase, np.uint8),
-            )
-        fed = None if step.token_ids is None else step.token_ids.cpu().numpy()
-        mask = None if step.mask is None else step.mask.cpu().numpy().astype(np.bool_)
-        ids = np.full((rows, width), -1) if fed is None else fed
+    def _read(self, about: Pass) -> PassTokens:
+        rows, columns = about.batch.rows, about.columns
+        alike = (about.batch, about.phase, columns)
+        if self._alike != alike:
+            self._alike = alike
+            requests = np.arange(rows, dtype=np.int32) + about.batch.first_request
+            phases = np.full(rows * columns, about.phase, np.uint8)
+            self._columns = (np.repeat(requests, columns), phases)
+        size, real, fed = about.tokens, about.real, about.token_ids
+        all_real = None if real is None else real.expand(rows, columns).reshape(-1).cpu().numpy()
+        ids = np.full(size, -1) if fed is None else fed.reshape(-1).cpu().numpy()
         return PassTokens(
-            live=batch.real_tokens(step.phase, fed, mask, width).reshape(-1),
+            live=np.ones(size, np.bool_) if all_real is None else all_real,
             request=self._columns[0],
             phase=self._columns[1],
-            token_ids=ids.reshape(-1).astype(np.int32),
+            token_ids=ids.astype(np.int32),
         )
 
-    def _leave(self, _decoder: nn.Module, _args: Any, _output: Any) -> None:
-        self.running = False
-        self._step = None
+    def _leave(self, _decoder: nn.Module, _args: Any, output: Any) -> None:
+        if not self._reader.elsewhere:  # else this thread was refused
+            self.running = False
+            self._reader.end(output)
 
     def _return(self, _model: nn.Module, _args: Any, _output: Any) -> None:
-        if self.times is None:
+        if self.times is None or self._reader.elsewhere:
             return
         self.times.leave()
-        if self._call is None:
+        if not self._reader.in_generate:
             self.times.end()
-
-
-def _keep_nothing(_steps: list[Step]) -> None:
-    """Take the recorder's finished passes, of which there are none here."""

@@ -17,7 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from specmd.errors import SpecmdError
 from specmd.live.stores.store import ExpertStore, HostStore
 from specmd.models.layout import Layout, expert_tensors
 from specmd.models.moe import MoeModel
@@ -45,13 +47,19 @@ class Patch:
         self._emptied: list[tuple[int, str, nn.Parameter, torch.device]] = []
         self._configs: list[tuple[Any, Any]] = []
         self._moved: list[tuple[Tensor, torch.device]] = []
+        self._refusing: list[RemovableHandle] = []
         self._registered = False
         self._shadowed: Any = None
         self._wrapped = False
 
     def empty_experts(self, store: ExpertStore) -> None:
-        """Move the experts' values into the store, layer by layer."""
+        """Move the experts' values into the store, layer by layer; state dicts lack them then."""
         for number, layer in enumerate(self._moe.layers):
+            experts = layer.experts
+            self._refusing += [
+                experts.register_state_dict_pre_hook(_refuse_state),
+                experts.register_load_state_dict_pre_hook(_refuse_state),
+            ]
             if isinstance(store, HostStore):
                 store.take_layer(layer.experts)
             for name, parameter in expert_tensors(layer.experts).items():
@@ -114,6 +122,8 @@ class Patch:
         while self._moved:
             tensor, device = self._moved.pop()
             _move(tensor, tensor.detach().to(device))
+        while self._refusing:
+            self._refusing.pop().remove()
         while self._emptied:
             number, name, parameter, device = self._emptied[-1]
             assert store is not None
@@ -137,6 +147,13 @@ class Patch:
                 full[expert].copy_(piece.view(store.blob(number * experts + expert)))
             _move(parameter, full.to(device))
         layer.experts._parameters[name] = parameter
+
+
+def _refuse_state(*_arguments: Any) -> None:
+    raise SpecmdError(
+        "the experts of an offloaded model are not in its parameters: leave the offload block "
+        "before state_dict, save_pretrained or load_state_dict"
+    )
 
 
 def _move(tensor: Tensor, values: Tensor) -> None:

@@ -180,7 +180,7 @@ class TraceWorkload:
         if batch.ragged:
             given["attention_mask"] = batch.mask()
         inputs: dict[str, Any] = {n: torch.from_numpy(a).to(device) for n, a in given.items()}
-        inputs["past_key_values"] = self._context.cache(batch.rows, batch.cached)
+        inputs[self._context.argument] = self._context.cache(batch.rows, batch.cached)
         return inputs
 
     def _kv_slots(self) -> int:

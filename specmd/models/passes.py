@@ -1,136 +1,215 @@
-"""Which request a row of a batch belongs to, whether its token counts, and in which phase.
+"""What the forward passes of a model are: whose tokens, of which phase, and which of them count.
 
-A forward pass sees a rectangle of tokens (rows x columns). Not all of it is real work:
+A forward pass sees a rectangle of tokens (rows x columns). Not all of it is real work: prompts of
+unequal length are padded on the left, and a request that has ended keeps its row until the whole
+batch ends. Neither is recorded nor given experts, because a serving system would not compute it.
+Recorder and live cache read passes here and nowhere else.
 
-* prompts of unequal length are padded on the left, and the attention mask says where;
-* a request that has ended keeps its row until the whole batch ends, fed with padding.
-
-Neither is recorded, because a serving system would not compute them. A pass belongs to the
-prefill while it consumes prompt columns (one pass, or several chunks), and to the decode
-afterwards. Inside `generate` the prompt's width is known from the call; in a bare loop of forward
-calls, a pass without cached tokens opens new requests, and one of one column over a cache decodes.
+Inside `generate` a pass is of the prefill until the stopping criteria have been asked once, and a
+row counts until `generate` pads what it samples (see `specmd.models.decoding`). In a bare loop of
+forward calls every row of a decode counts: a pass over an empty cache opens new requests, one over
+a cache seen before continues its requests, and one column of tokens over a cache that holds some
+decodes. What is not recognised is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from specmd.errors import SpecmdError
+from specmd.models.decoding import UNKNOWN, GenerateCall, unmasked
 from specmd.trace import DECODE, PREFILL
 
-_SPECULATIVE = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit")
-
-
-@dataclass
-class Batch:
-    """The requests that travel together through one `generate` call or one loop.
-
-    Attributes:
-        first_request: number of the request in row 0; row b is `first_request + b`.
-        rows: requests in the batch.
-        prompt_columns: prompt columns still to prefill, or None outside `generate`.
-        seen: columns already in the cache.
-        stop_ids: token ids that, fed to a decode step, mean that the row has ended.
-        finished: (rows,) which rows have ended.
-
-    """
-
-    first_request: int
-    rows: int
-    prompt_columns: int | None
-    seen: int
-    stop_ids: NDArray[np.int64]
-    finished: NDArray[np.bool_] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.finished = np.zeros(self.rows, dtype=np.bool_)
-
-    def advance(self, columns: int) -> int:
-        """Return the phase of the next pass, of `columns` tokens a row, and count it."""
-        before, self.seen = self.seen, self.seen + columns
-        if self.prompt_columns is None:
-            return DECODE if columns == 1 and before else PREFILL
-        if self.prompt_columns <= 0:
-            return DECODE
-        self.prompt_columns -= columns
-        return PREFILL
-
-    def real_tokens(
-        self,
-        phase: int,
-        tokens: NDArray[np.int64] | None,
-        mask: NDArray[np.bool_] | None,
-        width: int,
-    ) -> NDArray[np.bool_]:
-        """Return (rows, width) which tokens of a pass count; ended rows are remembered."""
-        real = np.ones((self.rows, width), dtype=np.bool_) if mask is None else mask
-        if phase == PREFILL or tokens is None:
-            return real
-        if not self.stop_ids.size:
-            return real
-        self.finished |= (tokens[:, :, None] == self.stop_ids).any(axis=(1, 2))
-        return real & ~self.finished[:, None]
+_CACHES = ("cache", "past_key_values")  # in newer and in older releases of transformers
 
 
 @dataclass(frozen=True)
-class GenerateCall:
-    """What a call of `generate` says about the requests to come.
+class Batch:
+    """Requests that travel together: row b holds request `first_request + b`."""
+
+    first_request: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass.
 
     Attributes:
-        columns: width of the prompts, padding included, or None where it cannot be known.
-        stop_ids: end-of-sequence ids, and the padding id that follows them.
-        mask: the (rows, columns) attention mask passed in, or None.
+        batch: its requests.
+        phase: PREFILL or DECODE.
+        columns: tokens of each row.
+        token_ids: (rows, columns) what is fed in, or None where embeddings are.
+        real: (rows, columns) or (rows, 1) which tokens count, where the model is; None: all.
 
     """
 
-    columns: int | None
-    stop_ids: NDArray[np.int64]
-    mask: Tensor | None
+    batch: Batch
+    phase: int
+    columns: int
+    token_ids: Tensor | None
+    real: Tensor | None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens, those that count or not."""
+        return self.batch.rows * self.columns
 
 
-def read_call(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> GenerateCall:
-    """Read the arguments of `model.generate(*args, **kwargs)`.
+def cache_argument(decoder: nn.Module) -> str:
+    """Return what the forward of a decoder calls its KV cache.
 
     Raises:
-        SpecmdError: a way of decoding in which rows are not requests (beams, draft models), or in
-            which every step computes the whole prefix again (no cache).
+        SpecmdError: it takes none of the names that are known.
 
     """
-    given = args[1] if len(args) > 1 else kwargs.get("generation_config")
-    defaults = getattr(model, "generation_config", None)
-
-    def option(name: str) -> Any:
-        for source in (kwargs.get(name), getattr(given, name, None), getattr(defaults, name, None)):
-            if source is not None:
-                return source
-        return None
-
-    if (option("num_beams") or 1) > 1:
-        raise SpecmdError("beam search cannot be recorded: call generate with num_beams=1")
-    if any(option(name) is not None for name in _SPECULATIVE):
-        raise SpecmdError("assisted decoding cannot be recorded: call generate without a draft")
-    if option("use_cache") is False:
-        raise SpecmdError("generation without a cache cannot be recorded: set use_cache=True")
-    inputs = args[0] if args else kwargs.get("inputs")
-    for name in ("input_ids", "inputs_embeds"):
-        inputs = kwargs.get(name) if inputs is None else inputs
-    stops = _as_ids(option("eos_token_id"))
-    if stops:
-        stops += _as_ids(option("pad_token_id"))
-    mask = kwargs.get("attention_mask")
-    columns = None if inputs is None else int(inputs.shape[1])
-    return GenerateCall(columns, np.asarray(stops, dtype=np.int64), mask)
+    names = inspect.signature(decoder.forward).parameters
+    found = next((name for name in _CACHES if name in names), None)
+    if found is None or not {"input_ids", "attention_mask", "inputs_embeds"} <= set(names):
+        raise SpecmdError(f"{type(decoder).__name__} takes ({', '.join(names)}): {UNKNOWN}")
+    return found
 
 
-def _as_ids(value: Any) -> list[int]:
-    if value is None:
-        return []
-    if isinstance(value, Tensor):
-        value = value.tolist()
-    return [int(v) for v in value] if isinstance(value, (list, tuple)) else [int(value)]
+class PassReader:
+    """Reads the forward passes of one decoder, in the thread that runs it.
+
+    `begin` comes before the decoder's forward, `end` after it, `follow` around `generate`.
+
+    Raises:
+        SpecmdError: the decoder's forward has arguments that are not known.
+
+    """
+
+    def __init__(self, decoder: nn.Module) -> None:
+        cache_argument(decoder)
+        self._names = tuple(inspect.signature(decoder.forward).parameters)
+        self._batches: WeakKeyDictionary[Any, Batch] = WeakKeyDictionary()
+        self._call: GenerateCall | None = None
+        self._pass: Pass | None = None
+        self._requests = 0
+        self._thread: int | None = None
+        self._claiming = threading.Lock()
+
+    @property
+    def in_generate(self) -> bool:
+        """Whether a `generate` is running."""
+        return self._call is not None
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another thread is running the model."""
+        return self._thread not in (None, threading.get_ident())
+
+    def restart(self) -> None:
+        """Count requests from 0 again, all of them new."""
+        self._requests, self._batches = 0, WeakKeyDictionary()
+
+    def claim(self) -> None:
+        """Take the model for this thread, until the pass or the `generate` ends.
+
+        Raises:
+            SpecmdError: another thread is running it.
+
+        """
+        with self._claiming:
+            if self.elsewhere:
+                raise SpecmdError(
+                    "another thread is running this model: while it is recorded or offloaded, a "
+                    "model serves one thread at a time, so let the threads take turns"
+                )
+            self._thread = threading.get_ident()
+
+    def follow(self, model: nn.Module, generate: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a `generate` of `model` whose passes are read as its own."""
+
+        @functools.wraps(generate)
+        def followed(*args: Any, **kwargs: Any) -> Any:
+            self.claim()
+            outer, call = self._call, GenerateCall(model, kwargs)  # token healing nests them
+            self._call = call
+            try:
+                with call.heard(active=lambda: self._call is call):
+                    return generate(*args, **kwargs)
+            finally:
+                self._call, self._pass = outer, None
+                if outer is None:
+                    self._thread = None
+
+        return followed
+
+    def begin(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Pass:
+        """Read the arguments of the decoder's forward.
+
+        Raises:
+            SpecmdError: they are not those of a pass that is known.
+
+        """
+        self.claim()
+        given = dict(zip(self._names, args, strict=False)) | dict(kwargs)
+        fed = given.get("input_ids")
+        shaped = fed if fed is not None else given.get("inputs_embeds")
+        if shaped is None:
+            raise SpecmdError("the decoder was called without input_ids or inputs_embeds")
+        if any(name.startswith("cu_seq_lens") for name in given):
+            raise SpecmdError("requests packed into one row cannot be told apart: pad them instead")
+        cache = next((given[name] for name in _CACHES if given.get(name) is not None), None)
+        if cache is not None and not hasattr(cache, "get_seq_length"):
+            raise SpecmdError(f"a KV cache of type {type(cache).__name__} is not known")
+        rows, columns = int(shaped.shape[0]), int(shaped.shape[1])
+        if self._call is not None:
+            batch, phase, real = self._generated(self._call, cache, rows, columns)
+        else:
+            cached = 0 if cache is None else int(cache.get_seq_length())
+            batch = (self._batches.get(cache) if cached else None) or self._open(rows)
+            phase = DECODE if cached and columns == 1 else PREFILL
+            real = None if phase == DECODE else unmasked(given.get("attention_mask"), columns)
+        if rows != batch.rows:
+            raise SpecmdError(
+                f"a forward pass of {rows} rows continues a batch of {batch.rows}: run each "
+                f"batch from its own prefill on"
+            )
+        if cache is not None:
+            self._batches[cache] = batch
+        self._pass = Pass(batch, phase, columns, fed, real)
+        return self._pass
+
+    def end(self, output: Any) -> None:
+        """Note that the decoder has returned, if it did, and which cache it made for the pass."""
+        done, self._pass = self._pass, None
+        if self._call is not None:
+            return
+        self._thread = None
+        values = output.values() if isinstance(output, Mapping) else output
+        if done is None or not isinstance(values, Iterable):
+            return
+        made = next((value for value in values if hasattr(value, "get_seq_length")), None)
+        if made is not None:
+            self._batches[made] = done.batch
+
+    def _open(self, rows: int) -> Batch:
+        batch = Batch(self._requests, rows)
+        self._requests += rows
+        return batch
+
+    def _generated(
+        self, call: GenerateCall, cache: Any, rows: int, columns: int
+    ) -> tuple[Batch, int, Tensor | None]:
+        """Return batch, phase and what counts of a pass inside `generate`."""
+        call.require_heard()
+        decodes = call.stopped is not None
+        if call.batch is None and cache is not None:
+            call.batch, call.cache = self._open(rows), cache
+        elif call.cache is not cache or (columns > 1 if decodes else not call.chunked):
+            raise SpecmdError(
+                "a forward pass inside generate that is neither its prefill nor one token more of "
+                "each row: this way of decoding cannot be recorded or offloaded"
+            )
+        return call.batch, DECODE if decodes else PREFILL, call.real(columns)

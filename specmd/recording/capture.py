@@ -12,11 +12,10 @@ of all layers are never alive together.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -25,7 +24,7 @@ from torch.utils.hooks import RemovableHandle
 from specmd.errors import SpecmdError
 from specmd.models.lookahead import Lookahead
 from specmd.models.moe import MoeModel
-from specmd.models.passes import Batch, GenerateCall
+from specmd.models.passes import Pass, PassReader
 
 Array = NDArray[Any]
 WIDE_TOKENS = 512  # a pass of more tokens gets its lookahead scores at once, and its own rows
@@ -38,12 +37,8 @@ PENDING_S = 2.0  # at most this much work is lost when the process is killed
 class Step:
     """References gathered in one forward pass; lists run over MoE layers."""
 
-    batch: Batch
-    phase: int
-    columns: int
+    about: Pass  # of (B, q) tokens
     wide: bool  # more than WIDE_TOKENS tokens
-    token_ids: Tensor | None  # (B, q)
-    mask: Tensor | None  # (B, q), None where every token is real
     ids: list[Tensor] = field(default_factory=list)  # (B*q, K)
     weights: list[Tensor] = field(default_factory=list)  # (B*q, K)
     logits: list[Tensor] = field(default_factory=list)  # (B*q, E)
@@ -54,7 +49,11 @@ class Step:
 class Capture:
     """Hooks on one model; every finished batch of passes goes to `emit` as steps.
 
-    Use `install` and `remove`; between them `open_call` and `close_call` bracket a `generate`.
+    Use `install` and `remove`.
+
+    Attributes:
+        reader: reads the model's passes; its `follow` belongs around `generate` meanwhile.
+
     """
 
     def __init__(
@@ -65,25 +64,23 @@ class Capture:
         logits: bool,
         emit: Callable[[list[Step]], None],
     ) -> None:
+        self.reader = PassReader(moe.decoder)
         self._moe = moe
         self._lookahead = lookahead
         self._want_logits = logits
         self._emit = emit
         self._handles: list[RemovableHandle] = []
-        self._call: GenerateCall | None = None
-        self._batch: Batch | None = None
         self._step: Step | None = None
         self._pending: list[Step] = []
         self._pending_tokens = 0
         self._emitted_s = time.monotonic()
-        self._requests = 0
 
     def install(self) -> None:
         """Put the hooks on decoder, gates and experts."""
         decoder = self._moe.decoder
         self._handles = [
             decoder.register_forward_pre_hook(self._begin, with_kwargs=True),
-            decoder.register_forward_hook(self._end),
+            decoder.register_forward_hook(self._end, always_call=True),
         ]
         for number, layer in enumerate(self._moe.layers):
             hook = self._experts_hook(number)
@@ -99,14 +96,6 @@ class Capture:
         self._handles = []
         self._step = None
 
-    def open_call(self, call: GenerateCall) -> None:
-        """Enter a `generate`: the next pass opens new requests."""
-        self._call, self._batch = call, None
-
-    def close_call(self) -> None:
-        """Leave a `generate`, by whatever way; a pass cut in half is forgotten."""
-        self._call = self._batch = self._step = None
-
     def flush(self) -> None:
         """Hand all finished passes to `emit`."""
         steps, self._pending, self._pending_tokens = self._pending, [], 0
@@ -114,49 +103,10 @@ class Capture:
         if steps:
             self._emit(steps)
 
-    def _begin(self, _decoder: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        token_ids = args[0] if args else kwargs.get("input_ids")
-        shaped = token_ids if token_ids is not None else kwargs.get("inputs_embeds")
-        if shaped is None:
-            raise SpecmdError("the recorded decoder was called without input_ids or inputs_embeds")
-        rows, columns = int(shaped.shape[0]), int(shaped.shape[1])
-        batch = self._batch
-        call = self._call
-        cached = 0
-        if batch is None or call is None:
-            cache = kwargs.get("past_key_values")
-            cached = int(cache.get_seq_length()) if cache is not None else 0
-        if batch is None or (call is None and cached == 0):
-            prompt = None
-            if call is not None and call.columns is not None:
-                prompt = call.columns - cached if call.columns > cached else call.columns
-            stops = call.stop_ids if call is not None else np.empty(0, dtype=np.int64)
-            batch = self._batch = Batch(self._requests, rows, prompt, cached, stops)
-            self._requests += rows
-        if rows != batch.rows:
-            raise SpecmdError(
-                f"a forward pass of {rows} rows continues a batch of {batch.rows}: record each "
-                f"batch from its own prefill on"
-            )
-        start = batch.seen
-        phase = batch.advance(columns)
-        mask = None if phase else self._mask(kwargs.get("attention_mask"), rows, columns, start)
-        self._step = Step(batch, phase, columns, rows * columns > WIDE_TOKENS, token_ids, mask)
-
-    def _mask(self, mask: Any, rows: int, columns: int, start: int) -> Tensor | None:
-        """Return the (rows, columns) part of a padding mask that belongs to a prefill pass."""
-        if isinstance(mask, Tensor) and mask.dim() == 2:
-            return mask[:, -columns:]
-        if mask is None:
-            return None
-        given = self._call.mask if self._call is not None else None  # a static cache hides the mask
-        if given is not None and given.dim() == 2 and given.shape[0] == rows:
-            return given[:, start : start + columns]
-        if rows == 1:
-            return None
-        raise SpecmdError(
-            "padding cannot be told apart: pass the 2-dimensional attention_mask to generate"
-        )
+    def _begin(self, _decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._step = None
+        about = self.reader.begin(args, kwargs)
+        self._step = Step(about, wide=about.tokens > WIDE_TOKENS)
 
     def _experts_hook(
         self, number: int
@@ -190,9 +140,12 @@ class Capture:
         if self._step is not None:
             self._step.logits.append(output[0])
 
-    def _end(self, _decoder: nn.Module, _args: Any, _output: Any) -> None:
+    def _end(self, _decoder: nn.Module, _args: Any, output: Any) -> None:
+        if self.reader.elsewhere:  # this thread was refused
+            return
         step, self._step = self._step, None
-        if step is None:
+        self.reader.end(output)
+        if step is None or output is None:  # cut in half by an error
             return
         if len(step.ids) != len(self._moe.layers):
             raise SpecmdError(
@@ -202,7 +155,7 @@ class Capture:
         if step.wide:
             self.flush()
         self._pending.append(step)
-        self._pending_tokens += step.batch.rows * step.columns
+        self._pending_tokens += step.about.tokens
         if (
             step.wide
             or self._pending_tokens >= PENDING_TOKENS

@@ -10,7 +10,6 @@ was there.
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Mapping
 from os import PathLike
@@ -26,7 +25,6 @@ from specmd.errors import SpecmdError
 from specmd.models.facts import expert_bytes, model_facts
 from specmd.models.lookahead import Lookahead
 from specmd.models.moe import find_moe
-from specmd.models.passes import read_call
 from specmd.recording.capture import Capture, Step
 from specmd.recording.columns import FileColumns, MemoryColumns, partial_folder, resume
 from specmd.recording.rows import RowMaker
@@ -133,21 +131,12 @@ class Recorder:
         columns.discard()
 
     def _wrap_generate(self) -> None:
-        """Shadow `generate` on the instance, to see its arguments; undone on exit."""
+        """Shadow `generate` on the instance, to read its passes; undone on exit."""
         original = getattr(self._model, "generate", None)
         if original is None:
             return
         self._shadowed = self._model.__dict__.get("generate")
-
-        @functools.wraps(original)
-        def generate(*args: Any, **kwargs: Any) -> Any:
-            self._capture.open_call(read_call(self._model, args, kwargs))
-            try:
-                return original(*args, **kwargs)
-            finally:
-                self._capture.close_call()
-
-        self._model.__dict__["generate"] = generate
+        self._model.__dict__["generate"] = self._capture.reader.follow(self._model, original)
 
     def _emit(self, steps: list[Step]) -> None:
         rows = self._maker.rows(steps)

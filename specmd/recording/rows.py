@@ -65,17 +65,17 @@ class RowMaker:
         parts: dict[str, list[Array]] = {
             name: [] for name in ("keep", "step", "request", "phase", "token_ids")
         }
-        all_ids = _to_host([step.token_ids for step in steps])
-        all_masks = _to_host([step.mask for step in steps])
-        for step, tokens, mask in zip(steps, all_ids, all_masks, strict=True):
-            shape = (step.batch.rows, step.columns)
-            flags = None if mask is None else mask.astype(np.bool_)
-            keep = step.batch.real_tokens(step.phase, tokens, flags, step.columns)
-            request = step.batch.first_request + np.arange(shape[0], dtype=np.int32)
+        passes = [step.about for step in steps]
+        all_ids = _to_host([each.token_ids for each in passes])
+        all_real = _to_host([each.real for each in passes])
+        for each, tokens, real in zip(passes, all_ids, all_real, strict=True):
+            shape = (each.batch.rows, each.columns)
+            keep = np.broadcast_to(True if real is None else real.astype(np.bool_), shape)
+            request = each.batch.first_request + np.arange(shape[0], dtype=np.int32)
             parts["keep"].append(keep.reshape(-1))
             parts["step"].append(np.full(keep.size, self._next_step, dtype=np.int32))
             parts["request"].append(np.repeat(request, shape[1]).astype(np.int32))
-            parts["phase"].append(np.full(keep.size, step.phase, dtype=np.uint8))
+            parts["phase"].append(np.full(keep.size, each.phase, dtype=np.uint8))
             fed = np.full(shape, -1) if tokens is None else tokens
             parts["token_ids"].append(fed.reshape(-1).astype(np.int32))
             self._next_step += bool(keep.any())

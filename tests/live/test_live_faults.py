@@ -19,6 +19,7 @@ from specmd.live.stores.store import HostStore
 from specmd.live.transfers import Mover
 from specmd.models.layout import read_layout
 from specmd.models.moe import find_moe
+from specmd.models.passes import cache_argument
 
 
 @pytest.fixture
@@ -261,10 +262,11 @@ def test_nothing_grows_over_a_thousand_steps(model: Any) -> None:
     with live(model, prefetch="random:width=2") as cache, torch.no_grad():
 
         def steps(count: int) -> int:
-            past = model(**inputs, use_cache=True).past_key_values
+            name = cache_argument(model.model)
+            past = model(**inputs, use_cache=True)[name]
             token = torch.full((1, 1), 5)
             for _ in range(count):
-                model(token, past_key_values=past, use_cache=True)
+                model(token, **{name: past}, use_cache=True)
                 past.crop(-1)
             del past
             gc.collect()

@@ -52,7 +52,8 @@ def test_dense_weights_are_there_and_experts_are_not(family: str, dtype: str) ->
     assert len(routed) >= 2 * 3
     for name, parameter in model.named_parameters():
         assert parameter.is_meta == (id(parameter) in routed), name
-        assert parameter.dtype == getattr(torch, dtype)
+        router = name.endswith("gate.weight")  # which some releases keep in float32
+        assert parameter.dtype in {getattr(torch, dtype), torch.float32 if router else None}
         if not parameter.is_meta:
             assert parameter.isfinite().all()
             assert (parameter != 0).float().mean() > 0.99

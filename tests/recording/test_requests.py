@@ -11,8 +11,11 @@ from recorded_families import build
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from specmd.errors import SpecmdError
+from specmd.models.passes import cache_argument
 from specmd.recording import Recorder
 from specmd.trace import DECODE, PREFILL
+
+CACHE = cache_argument(build("olmoe").model)
 
 
 class EndAt(LogitsProcessor):
@@ -119,7 +122,7 @@ def test_a_second_turn_on_a_kept_cache_prefills_only_what_is_new(olmoe: Any) -> 
         ids = torch.cat([first.sequences, prompt(1, 4)["input_ids"]], dim=1)
         mask = torch.ones_like(ids)
         again = {"input_ids": ids, "attention_mask": mask}
-        generate(olmoe, again, max_new_tokens=3, past_key_values=first.past_key_values)
+        generate(olmoe, again, max_new_tokens=3, **{CACHE: first[CACHE]})
     trace = recorder.trace
     assert trace.prompt_lengths.tolist() == [5, 5]  # the last sampled token, then four new ones
     assert (trace.phase == DECODE).sum() == 4
@@ -142,8 +145,8 @@ def test_loops_without_generate(olmoe: Any) -> None:
         cache = None
         ids = prompt(2, 5)["input_ids"]
         for _ in range(3):
-            output = olmoe(ids, past_key_values=cache, use_cache=True)
-            cache, ids = output.past_key_values, output.logits[:, -1:].argmax(-1)
+            output = olmoe(ids, **{CACHE: cache}, use_cache=True)
+            cache, ids = output[CACHE], output.logits[:, -1:].argmax(-1)
         olmoe(prompt(1, 4)["input_ids"])
     trace = recorder.trace
     assert trace.prompt_lengths.tolist() == [5, 5, 4]

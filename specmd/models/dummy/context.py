@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from specmd.models.dummy.noise import Noise
 from specmd.models.moe import MoeModel
+from specmd.models.passes import cache_argument
 
 
 class Context:
@@ -29,12 +30,14 @@ class Context:
         seed: of the cached values.
 
     Attributes:
+        argument: name under which the model takes its cache.
         bytes_per_token: of one token of one request, over all layers, without a sliding window.
 
     """
 
     def __init__(self, model: Any, moe: MoeModel, seed: int = 0) -> None:
         self._config, self._seed = model.config, seed
+        self.argument = cache_argument(moe.decoder)
         cache = _probe(model, moe)
         self._sizes = [(layer.keys.shape, layer.values.shape) for layer in cache.layers]
         self._dtype = cache.layers[0].keys.dtype
@@ -83,7 +86,7 @@ def _probe(model: Any, moe: MoeModel) -> Any:
         output: Any = moe.decoder(
             input_ids=torch.zeros((1, 1), dtype=torch.int64, device=device), use_cache=True
         )
-    return output.past_key_values
+    return output[cache_argument(moe.decoder)]
 
 
 @contextmanager
