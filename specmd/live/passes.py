@@ -48,7 +48,7 @@ class Passes:
     ) -> None:
         self._decoder, self._routing = moe.decoder, routing
         self._model = model or moe.decoder
-        self._reader = PassReader(moe.decoder)
+        self._reader = PassReader(moe.decoder, skips=True)
         self._handles: list[RemovableHandle] = []
         self.times: StepTimes | None = None
         self.number = -1

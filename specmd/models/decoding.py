@@ -32,6 +32,9 @@ class GenerateCall:
     Attributes:
         batch: its requests, once a pass of it was read.
         cache: its KV cache, likewise.
+        cached: columns that it held before.
+        computed: (rows, columns) of each pass, which tokens counted, where that matters later.
+        mask: (rows, columns so far) of the prefill's padding; None where nothing is padded.
         chunked: whether its prefill comes in chunks.
         stopped: (rows,) bool, who has ended; None as long as the criteria have not been asked,
             which they are after the prefill and after every token.
@@ -44,9 +47,11 @@ class GenerateCall:
         self._model = model
         self.batch: Any = None
         self.cache: Any = None
+        self.cached = 0
+        self.computed: list[Tensor] = []
         self.chunked = False
         self.stopped: Tensor | None = None
-        self._mask: Tensor | None = None  # (rows, columns so far), None where nothing is padded
+        self.mask: Tensor | None = None
         self._pads = self._inputs_heard = self._criteria_heard = False
         self._active: Callable[[], bool] = lambda: True
 
@@ -75,10 +80,10 @@ class GenerateCall:
         if self.stopped is not None:
             ended = self.stopped if self._pads else self.stopped.all().expand(len(self.stopped))
             return ~ended[:, None]
-        real = unmasked(self._mask, columns)
-        if real is not None and self._mask is not None:
+        real = unmasked(self.mask, columns)
+        if real is not None and self.mask is not None:
             # The first token is sampled from the last column, also where that is padding.
-            real[:, -1] |= self._mask.bool().any(1) if self.chunked else True
+            real[:, -1] |= self.mask.bool().any(1) if self.chunked else True
         return real
 
     def _hear_inputs(self, prepare: _Method) -> _Method:
@@ -87,7 +92,7 @@ class GenerateCall:
         def prepared(*args: Any, **kwargs: Any) -> Any:
             if self._active() and self.stopped is None:
                 given = signature.bind_partial(*args, **kwargs).arguments
-                self._mask, self._inputs_heard = given.get("attention_mask"), True
+                self.mask, self._inputs_heard = given.get("attention_mask"), True
             return prepare(*args, **kwargs)
 
         return prepared

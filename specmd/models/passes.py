@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
 from specmd.errors import SpecmdError
@@ -83,17 +84,25 @@ class PassReader:
 
     `begin` comes before the decoder's forward, `end` after it, `follow` around `generate`.
 
+    Args:
+        decoder: the decoder.
+        skips: whether tokens that do not count are not computed either. What a KV cache holds of
+            them means nothing then, so a later pass over it must mask them or is refused.
+
     Raises:
         SpecmdError: the decoder's forward has arguments that are not known.
 
     """
 
-    def __init__(self, decoder: nn.Module) -> None:
+    def __init__(self, decoder: nn.Module, *, skips: bool = False) -> None:
         cache_argument(decoder)
         self._names = tuple(inspect.signature(decoder.forward).parameters)
+        self._skips = skips
         self._batches: WeakKeyDictionary[Any, Batch] = WeakKeyDictionary()
+        self._holes: WeakKeyDictionary[Any, Tensor] = WeakKeyDictionary()  # (rows, columns)
         self._call: GenerateCall | None = None
         self._pass: Pass | None = None
+        self._cached = 0  # columns in the cache before the pass, or before the `generate`
         self._requests = 0
         self._thread: int | None = None
         self._claiming = threading.Lock()
@@ -140,6 +149,8 @@ class PassReader:
                     return generate(*args, **kwargs)
             finally:
                 self._call, self._pass = outer, None
+                if call.cache is not None and call.batch is not None:
+                    self._skip(call.cache, call.batch.rows, call.cached, call.computed)
                 if outer is None:
                     self._thread = None
 
@@ -167,10 +178,12 @@ class PassReader:
         if self._call is not None:
             batch, phase, real = self._generated(self._call, cache, rows, columns)
         else:
-            cached = 0 if cache is None else int(cache.get_seq_length())
+            self._cached = cached = 0 if cache is None else int(cache.get_seq_length())
             batch = (self._batches.get(cache) if cached else None) or self._open(rows)
             phase = DECODE if cached and columns == 1 else PREFILL
-            real = None if phase == DECODE else unmasked(given.get("attention_mask"), columns)
+            mask = given.get("attention_mask")
+            real = None if phase == DECODE else unmasked(mask, columns)
+            self._require_masked(cache, cached, mask)
         if rows != batch.rows:
             raise SpecmdError(
                 f"a forward pass of {rows} rows continues a batch of {batch.rows}: run each "
@@ -185,6 +198,8 @@ class PassReader:
         """Note that the decoder has returned, if it did, and which cache it made for the pass."""
         done, self._pass = self._pass, None
         if self._call is not None:
+            if done is not None and self._skips:
+                self._call.computed.append(_whole(done))
             return
         self._thread = None
         values = output.values() if isinstance(output, Mapping) else output
@@ -193,6 +208,8 @@ class PassReader:
         made = next((value for value in values if hasattr(value, "get_seq_length")), None)
         if made is not None:
             self._batches[made] = done.batch
+            if done.real is not None:
+                self._skip(made, done.batch.rows, self._cached, [_whole(done)])
 
     def _open(self, rows: int) -> Batch:
         batch = Batch(self._requests, rows)
@@ -207,9 +224,44 @@ class PassReader:
         decodes = call.stopped is not None
         if call.batch is None and cache is not None:
             call.batch, call.cache = self._open(rows), cache
+            call.cached = int(cache.get_seq_length())
+            self._require_masked(cache, call.cached, call.mask)
         elif call.cache is not cache or (columns > 1 if decodes else not call.chunked):
             raise SpecmdError(
                 "a forward pass inside generate that is neither its prefill nor one token more of "
                 "each row: this way of decoding cannot be recorded or offloaded"
             )
         return call.batch, DECODE if decodes else PREFILL, call.real(columns)
+
+    def _skip(self, cache: Any, rows: int, cached: int, computed: list[Tensor]) -> None:
+        """Note which places of a cache, after `cached` columns, hold nothing that was computed."""
+        if not self._skips or not computed:
+            return
+        found = ~torch.cat(computed, dim=1)
+        before = self._holes.get(cache, found[:, :0])[:, :cached]
+        gap = found.new_zeros(rows, cached - before.shape[1])
+        holes = torch.cat([before, gap, found], dim=1)
+        if holes.any():
+            self._holes[cache] = holes
+        else:
+            self._holes.pop(cache, None)
+
+    def _require_masked(self, cache: Any, cached: int, mask: Any) -> None:
+        """Raise SpecmdError if a pass may attend to what was not computed."""
+        holes = self._holes.get(cache) if cached else None
+        if holes is None:
+            return
+        holes = holes[:, :cached]
+        known = isinstance(mask, Tensor) and mask.dim() == 2 and mask.shape[1] >= holes.shape[1]
+        if not known or bool((mask[:, : holes.shape[1]].bool() & holes).any()):
+            raise SpecmdError(
+                "this KV cache holds tokens for which no experts were computed: give a "
+                "2-dimensional attention_mask that is 0 on padding, and from the end of a row's "
+                "text on where other rows went on"
+            )
+
+
+def _whole(done: Pass) -> Tensor:
+    """Return (rows, columns) which tokens of a pass counted."""
+    shape = (done.batch.rows, done.columns)
+    return torch.ones(shape, dtype=torch.bool) if done.real is None else done.real.expand(shape)
