@@ -30,8 +30,9 @@ def lock(report: Path) -> list[str]:
 def oldest() -> list[str]:
     """Return every requirement of pyproject.toml but torch at its lower bound."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
-    return [each.replace(">=", "==") for each in asked if not each.startswith("torch>")]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    asked = [each for group in groups for each in group if not each.startswith("torch>")]
+    return [each.replace(">=", "==") for each in asked]
 
 
 if __name__ == "__main__":

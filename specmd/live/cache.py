@@ -68,12 +68,6 @@ class Offload:
             bypass_wide=options["prefill"] != "waves",
             interpreted=options["interpreted"],
         )
-        depth, held = self._decisions.depth, len(self._moe.layers) - 1
-        if depth > held:
-            raise SpecmdError(
-                f"{self._decisions.prefetch.spelled}: {len(self._moe.layers)} MoE layers have "
-                f"lookahead scores {held} deep"
-            )
         throttle = options["throttle"]
         self._throttle = None if throttle is None else Throttle(*throttle)
         self._store: ExpertStore | None = None

@@ -90,8 +90,8 @@ class Engine:
         with torch.no_grad():
             total = self._forward(experts, hidden, ids, weights)
         if hidden.requires_grad or weights.requires_grad:
-            without: Tensor = _WithoutGradient.apply(total, hidden, weights)
-            return without
+            refusing: Any = _WithoutGradient.apply
+            total = refusing(total, hidden, weights)
         return total
 
     def _forward(self, experts: nn.Module, hidden: Tensor, ids: Tensor, weights: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class Patch:
     def empty_experts(self, store: ExpertStore) -> None:
         """Move the experts' values into the store, layer by layer; state dicts lack them then."""
         for number, layer in enumerate(self._moe.layers):
-            experts = layer.experts
+            experts: Any = layer.experts
             self._refusing += [
                 experts.register_state_dict_pre_hook(_refuse_state),
                 experts.register_load_state_dict_pre_hook(_refuse_state),

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from specmd.models.moe import MoeLayer
+from specmd.models.moe import MoeLayer, router_logits
 
 _SMALLEST_SCALE = 1e-6
 
@@ -65,19 +65,18 @@ class Lookahead:
             later = layer + distance
             if later >= len(self._gates):
                 break
-            raw[:, distance - 1] = self._ask(later, gate_input)
+            raw[:, distance - 1] = self._ask(later, gate_input, experts)
             if renormalised is not None and plain is not None:
                 scale, shift = (part.to(plain.device) for part in self._affine[later])
-                renormalised[:, distance - 1] = self._ask(
-                    later, (plain * scale + shift).to(gate_input.dtype)
-                )
+                rescaled = (plain * scale + shift).to(gate_input.dtype)
+                renormalised[:, distance - 1] = self._ask(later, rescaled, experts)
         return raw, renormalised
 
-    def _ask(self, layer: int, gate_input: Tensor) -> Tensor:
+    def _ask(self, layer: int, gate_input: Tensor, experts: int) -> Tensor:
         gate = self._gates[layer]
         device = next(gate.parameters()).device
         # `forward` and not a call: the gate's own hooks, ours included, must not see this.
-        logits: Tensor = gate.forward(gate_input.to(device))[0]
+        logits = router_logits(gate.forward(gate_input.to(device)), experts)
         return logits.to(device=gate_input.device, dtype=torch.float32)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from specmd.errors import SpecmdError
 
@@ -32,7 +32,7 @@ class MoeLayer:
         index: number of the decoder layer it sits in, counted over dense layers too.
         name: path of the block, for messages.
         block: the module that calls gate and experts.
-        gate: the router; its forward returns `(router_logits, weights, ids)`.
+        gate: the router; its forward returns logits, weights and ids, see `router_logits`.
         experts: the routed experts; called with `(hidden_states, ids, weights)`.
         norm: the normalisation whose output is the gate's input, or None where not found.
 
@@ -100,6 +100,22 @@ def count_experts(experts: nn.Module) -> int:
     if isinstance(declared, int):
         return declared
     return next(int(p.shape[0]) for p in experts.parameters(recurse=False) if p.dim() == 3)
+
+
+def router_logits(output: tuple[Tensor, ...], experts: int) -> Tensor:
+    """Return the (T, E) logits among what a gate returned, in whatever order its release does.
+
+    Raises:
+        SpecmdError: there is not exactly one tensor that can be them.
+
+    """
+    found = [t for t in output if t.is_floating_point() and t.shape[-1] == experts]
+    if len(found) == 2 and len(output) == 3:  # every expert is chosen: weights look alike
+        found = [output[0] if output[0].is_floating_point() else output[2]]
+    if len(found) != 1:
+        shapes = [tuple(tensor.shape) for tensor in output]
+        raise SpecmdError(f"a gate returned {shapes}, not logits of {experts} experts: unknown")
+    return found[0]
 
 
 def _is_fused(experts: nn.Module) -> bool:

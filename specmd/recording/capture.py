@@ -23,7 +23,7 @@ from torch.utils.hooks import RemovableHandle
 
 from specmd.errors import SpecmdError
 from specmd.models.lookahead import Lookahead
-from specmd.models.moe import MoeModel
+from specmd.models.moe import MoeModel, router_logits
 from specmd.models.passes import Pass, PassReader
 
 Array = NDArray[Any]
@@ -138,7 +138,7 @@ class Capture:
 
     def _on_gate(self, _gate: nn.Module, _args: Any, output: Any) -> None:
         if self._step is not None:
-            self._step.logits.append(output[0])
+            self._step.logits.append(router_logits(output, self._moe.num_experts))
 
     def _end(self, _decoder: nn.Module, _args: Any, output: Any) -> None:
         if self.reader.elsewhere:  # this thread was refused

@@ -22,6 +22,11 @@ def padded_batch() -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
+def said(output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Logits, weights, ids of a gate; some releases return them the other way round."""
+    return output if output[0].is_floating_point() else output[::-1]
+
+
 class Witness:
     """Independent hooks for a plain forward pass: gate outputs, gate inputs, residuals."""
 
@@ -32,7 +37,9 @@ class Witness:
         self.handles = []
         for layer in self.moe.layers:
             self.handles.append(
-                layer.gate.register_forward_hook(lambda _m, a, out: self.gates.append((a[0], *out)))
+                layer.gate.register_forward_hook(
+                    lambda _m, a, out: self.gates.append((a[0], *said(out)))
+                )
             )
             self.handles.append(
                 layer.norm.register_forward_pre_hook(lambda _m, a: self.residuals.append(a[0]))
@@ -83,8 +90,10 @@ def test_logits_are_bitwise_those_of_output_router_logits(name: str) -> None:
     ids = padded_batch()["input_ids"][1:2]
     with torch.no_grad(), Recorder(model, logits="full") as recorder:
         output = model(ids, output_router_logits=True)
-    said = [layer for layer in output.router_logits if layer is not None]
-    expected = torch.stack([layer.reshape(ids.numel(), -1) for layer in said], dim=1)
+    if output.router_logits is None:
+        pytest.skip("this release does not return them, though asked to")
+    told = [layer for layer in output.router_logits if layer is not None]
+    expected = torch.stack([layer.reshape(ids.numel(), -1) for layer in told], dim=1)
     assert (recorder.trace.phase == PREFILL).all()
     np.testing.assert_array_equal(recorder.trace.logits, expected.to(torch.float16).numpy())
 
@@ -108,9 +117,9 @@ def test_lookahead_is_the_later_gate_on_this_input_and_on_this_residual(family: 
                 continue
             later = layers[layer + distance]
             with torch.no_grad():
-                raw = later.gate(witness.gates[layer][0])[0]
+                raw = said(later.gate(witness.gates[layer][0]))[0]
                 residual = later.norm(witness.residuals[layer])
-                renormalised = later.gate(residual.reshape(ids.numel(), -1))[0]
+                renormalised = said(later.gate(residual.reshape(ids.numel(), -1)))[0]
             np.testing.assert_allclose(trace.lookahead[:, layer, distance - 1], raw, **close)
             np.testing.assert_allclose(
                 trace.lookahead_renormalised[:, layer, distance - 1], renormalised, **close

@@ -11,7 +11,7 @@ from recorded_families import build
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from specmd.errors import SpecmdError
-from specmd.models.passes import cache_argument
+from specmd.models.passes import PassReader, cache_argument
 from specmd.recording import Recorder
 from specmd.trace import DECODE, PREFILL
 
@@ -167,6 +167,7 @@ def test_inputs_as_embeddings_have_no_token_ids(olmoe: Any) -> None:
         ({"num_beams": 2}, "beam search"),
         ({"prompt_lookup_num_tokens": 3}, "assisted"),
         ({"use_cache": False}, "cache"),
+        ({"guidance_scale": 1.5}, "guidance"),
     ],
 )
 def test_ways_of_decoding_that_cannot_be_recorded_say_so(
@@ -182,3 +183,47 @@ def test_unsorted_choices_come_out_best_first() -> None:
         generate(model, prompt(2, 6))
     weights = recorder.trace.weights
     assert (np.diff(weights, axis=-1) <= 0).all()
+
+
+def test_a_row_goes_on_over_padding_and_ends_that_the_call_switched_off(olmoe: Any) -> None:
+    olmoe.generation_config.eos_token_id = None
+    for token in (1, 2):  # the padding id, and the end of text of the configuration
+        with Recorder(olmoe) as recorder:
+            ends = LogitsProcessorList([EndAt({0: 8}, token=token)])
+            generate(olmoe, prompt(1, 6), logits_processor=ends, max_new_tokens=10)
+        assert recorder.trace.num_tokens == 6 + 9
+        assert (recorder.trace.token_ids == token).sum() == 7
+
+
+def test_bare_loops_of_several_batches_in_turns(olmoe: Any) -> None:
+    first, second = prompt(2, 5)["input_ids"], prompt(1, 3)["input_ids"]
+    with torch.no_grad(), Recorder(olmoe) as recorder:
+        caches = [olmoe(ids, use_cache=True)[CACHE] for ids in (first, second)]
+        for rows, cache in zip((2, 1), caches, strict=True):
+            olmoe(torch.full((rows, 1), 7), **{CACHE: cache}, use_cache=True)
+        with pytest.raises(SpecmdError, match="3 rows continues a batch of 2"):
+            olmoe(torch.full((3, 1), 7), **{CACHE: caches[0]}, use_cache=True)
+    trace = recorder.trace
+    assert trace.request.tolist() == [0] * 5 + [1] * 5 + [2] * 3 + [0, 1, 2]
+    assert trace.phase.tolist() == [PREFILL] * 13 + [DECODE] * 3
+
+
+def test_what_a_pass_may_not_be_is_an_error(olmoe: Any) -> None:
+    ids = prompt(2, 5)["input_ids"]
+    with torch.no_grad(), Recorder(olmoe):
+        with pytest.raises(SpecmdError, match="2-dimensional"):
+            olmoe(ids, attention_mask=torch.ones(2, 1, 5, 5, dtype=torch.bool))
+        with pytest.raises(SpecmdError, match="type tuple is not known"):
+            olmoe.model(ids, **{CACHE: ((ids, ids),)})
+        with pytest.raises(SpecmdError, match="packed"):
+            olmoe(ids, cu_seq_lens_q=torch.tensor([0, 5]))
+
+        class Asking(LogitsProcessor):
+            def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+                olmoe(input_ids)
+                return scores
+
+        with pytest.raises(SpecmdError, match="inside generate"):
+            generate(olmoe, prompt(2, 5), logits_processor=[Asking()])
+    with pytest.raises(SpecmdError, match="release of transformers"):
+        PassReader(torch.nn.Linear(2, 2))
