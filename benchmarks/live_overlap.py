@@ -98,8 +98,8 @@ def run(
     prefetch, miss, schedule = setting
     reports: list[Report] = []
     with offload(
-        model, "fifo", prefetch, schedule, miss,
-        capacity=EXPERTS, throttle=(bytes_per_s, LATENCY_S), chunk_bytes=1 << 20,
+        model, "fifo", EXPERTS, prefetch=prefetch, schedule=schedule, miss=miss,
+        throttle=(bytes_per_s, LATENCY_S), chunk_bytes=1 << 20,
         compute_threads=args.threads, link="cpu",
     ) as cache:  # fmt: skip
         mean_step_s(model, args.batch, 4)

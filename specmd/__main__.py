@@ -49,7 +49,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except (KeyboardInterrupt, Abort):
         return _say("interrupted", Exit.INTERRUPTED)
     except SpecmdError as error:
-        return _say(f"error: {error}", Exit.USAGE, error)
+        return _say(f"error: {error}", error.code, error)
     except Exception as error:
         if hasattr(error, "format_message"):  # what typer raises about the command line itself
             reason = error.format_message().replace("Value error, ", "")

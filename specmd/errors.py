@@ -19,11 +19,20 @@ class Exit(IntEnum):
     USAGE = 2
     THRESHOLD = 3
     PARTLY_FAILED = 4
+    NOT_WRITTEN = 5
     INTERRUPTED = 130
 
 
 class SpecmdError(Exception):
-    """Bad input or an impossible request; the message says what to do."""
+    """Bad input or an impossible request; the message says what to do.
+
+    `code` is how the command line exits: `USAGE`, or `NOT_WRITTEN` where a file could not be
+    written, which is nobody's input.
+    """
+
+    def __init__(self, message: str, code: Exit = Exit.USAGE) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> SpecmdError:

@@ -91,9 +91,9 @@ def enter(workload: Workload, settings: LiveSettings, way: Way) -> Offload:
     return offload(
         workload.model,
         "lru",
-        way.prefetch,
-        SCHEDULE,
-        capacity="100%" if way.slots is None else way.slots,
+        "100%" if way.slots is None else way.slots,
+        prefetch=way.prefetch,
+        schedule=SCHEDULE,
         throttle=way.throttle,
         log_routing=True,
         **settings.placement(),

@@ -58,9 +58,9 @@ def calibrate(
     from specmd.calibration import calibrate as measure
     from specmd.calibration.profile import profile_text
     from specmd.cli.progress import progress
+    from specmd.files import write_text
     from specmd.hardware.shape import load_shape, shape_for_model
     from specmd.measurement.settings import LiveSettings
-    from specmd.runs.run import write_text
 
     if out.suffix != ".toml":
         raise SpecmdError(f"{out}: a profile is a .toml file")

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from specmd.policy.registry import Axis
 
 
-def policies(axis: Axis) -> Callable[[str], list[str]]:
+def policies(axis: str) -> Callable[[str], list[str]]:
     """Complete the names of policies on an axis, and `name:` to their parameters."""
 
     def complete(incomplete: str) -> list[str]:
         try:
             from specmd.policy.registry import entries
 
-            found = {entry.name: entry for entry in entries(axis)}
+            found = {entry.name: entry for entry in entries() if entry.axis == axis}
         except Exception:  # completion must never print
             return []
         name, colon, rest = incomplete.partition(":")

@@ -110,6 +110,7 @@ def _traces(folders: list[Path]) -> list[dict[str, Any]]:
             row: dict[str, Any] = {"path": str(path)}
             try:
                 trace = load(path)
+                digest = trace.digest
             except SpecmdError as error:
                 row["error"] = str(error)
             else:
@@ -124,7 +125,7 @@ def _traces(folders: list[Path]) -> list[dict[str, Any]]:
                     "steps": trace.num_steps,
                     "requests": trace.num_requests,
                     "license": header.license,
-                    "digest": trace.digest,
+                    "digest": digest,
                 }
             rows.setdefault(path.resolve(), row)
     if not rows:

@@ -1,15 +1,16 @@
-"""The options that simulate and sweep share, declared once.
+"""The options that commands share: those of runs, and those of all runs together.
 
-Each is a list: what takes one value in a run takes several in a grid. `takes_options` appends them
-to the signature of a command, which then receives them as one `Options`. None stands for "not
-given", so that a configuration file can have its say first.
+Options of runs (`specmd.runs.declared`) become lists here: what takes one value in a run takes
+several in a grid. `takes_options` appends them to the signature of a command, which then receives
+them as one `Options`. What was not given is left out, so that a configuration file can have its say
+first.
 """
 
 from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
@@ -18,9 +19,13 @@ from typing import Annotated, Any, Literal
 import typer
 
 from specmd.cli import completion
+from specmd.runs.declared import OPTIONS, Option
 
 AGAIN = "  [repeatable]"
 Several = list[str] | None
+
+_NAMED = inspect.Parameter.KEYWORD_ONLY
+_COMPLETED = {"profile": completion.profiles, "shape": completion.shapes}
 
 # What the commands that run a model share, each to be given its own default.
 ModelName = Annotated[
@@ -56,122 +61,12 @@ Threads = Annotated[
 
 @dataclass(frozen=True)
 class Options:
-    """The grid, what belongs to all its runs, and where the results go."""
+    """What was asked for: options of the runs, what belongs to all of them, and where results go.
 
-    evict: Annotated[
-        Several,
-        typer.Option(
-            "--evict",
-            "-e",
-            metavar="POLICY",
-            help=f"Eviction, name or name:key=value,...; default lru.{AGAIN}",
-            autocompletion=completion.policies("evict"),
-        ),
-    ] = None
-    capacity: Annotated[
-        Several,
-        typer.Option(
-            "--capacity",
-            "-c",
-            metavar="SIZE",
-            help=f"Slots 51, 16/layer, a share 5%, or bytes 0.6GB; default 5%.{AGAIN}",
-        ),
-    ] = None
-    prefetch: Annotated[
-        Several,
-        typer.Option(
-            "--prefetch",
-            "-p",
-            metavar="POLICY",
-            help=f"What to fetch ahead; default none.{AGAIN}",
-            autocompletion=completion.policies("prefetch"),
-        ),
-    ] = None
-    schedule: Annotated[
-        Several,
-        typer.Option(
-            metavar="POLICY",
-            help=f"Order of prefetches on the link; default fifo.{AGAIN}",
-            autocompletion=completion.policies("schedule"),
-        ),
-    ] = None
-    miss: Annotated[
-        Several,
-        typer.Option(
-            metavar="POLICY",
-            help=f"What a miss does: overlap (default), block, ...{AGAIN}",
-            autocompletion=completion.policies("miss"),
-        ),
-    ] = None
-    route: Annotated[
-        Several,
-        typer.Option(
-            metavar="POLICY",
-            help=f"Whether routing may change; default none.{AGAIN}",
-            autocompletion=completion.policies("route"),
-        ),
-    ] = None
-    allocate: Annotated[
-        Several,
-        typer.Option(
-            metavar="POLICY",
-            help=f"Slots of each layer under --scope layer; default uniform.{AGAIN}",
-            autocompletion=completion.policies("allocate"),
-        ),
-    ] = None
-    profile: Annotated[
-        Several,
-        typer.Option(
-            metavar="NAME",
-            help=f"Hardware profile, or a .toml file; without one there is no clock.{AGAIN}",
-            autocompletion=completion.profiles,
-        ),
-    ] = None
-    shape: Annotated[
-        Several,
-        typer.Option(
-            metavar="NAME",
-            help=f"Model shape, or a .toml file; by default that of the trace's model.{AGAIN}",
-            autocompletion=completion.shapes,
-        ),
-    ] = None
-    scope: Annotated[
-        Several,
-        typer.Option(
-            metavar="global|layer", help=f"One pool, or a quota a layer; default global.{AGAIN}"
-        ),
-    ] = None
-    admission: Annotated[
-        Several,
-        typer.Option(
-            metavar="forced|bypass",
-            help=f"Whether a policy may refuse a missed expert; default forced.{AGAIN}",
-        ),
-    ] = None
-    reset: Annotated[
-        Several,
-        typer.Option(
-            metavar="none|request", help=f"When the cache is emptied; default none.{AGAIN}"
-        ),
-    ] = None
-    sequential: Annotated[
-        bool,
-        typer.Option(
-            "--sequential", help="Replay access by access, as classic simulators do: a cross-check."
-        ),
-    ] = False
-    warmup: Annotated[
-        list[int] | None,
-        typer.Option(metavar="STEPS", help=f"Steps excluded from the counters.{AGAIN}"),
-    ] = None
-    tokens: Annotated[
-        list[int] | None,
-        typer.Option(metavar="N", help=f"Only the first N tokens of the trace.{AGAIN}"),
-    ] = None
-    seed: Annotated[
-        list[int] | None,
-        typer.Option(metavar="N", help=f"Seed of policies that draw; default 0.{AGAIN}"),
-    ] = None
+    `run` holds those options of `specmd.runs.declared` that were given, by name.
+    """
+
+    run: Mapping[str, Any]
     training: Annotated[
         Path | None,
         typer.Option(metavar="TRACE", help="Trace that policies fitted beforehand are fitted on."),
@@ -215,39 +110,58 @@ OUTPUT = ("metric", "form", "exports", "figures")
 """Options that say what becomes of runs, however they came about."""
 
 
-def takes_options(
-    *, without: Sequence[str] = (), only: Sequence[str] = ()
-) -> Callable[[Command], Command]:
-    """Append shared options to a command, but for some or only some; it gets them as `options`."""
+def takes_options(*, live: bool = False, only: Sequence[str] = ()) -> Callable[[Command], Command]:
+    """Append the shared options to a command; it gets them as its `options`.
+
+    Those of runs are all appended, or those of live runs (`live`), or only some of the others are.
+    """
 
     def append(command: Command) -> Command:
-        own = inspect.signature(command, eval_str=True)
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        first, *rest = (each.replace(kind=_NAMED) for each in own if each.name != "options")
+        of_run = {
+            name: inspect.Parameter(name, _NAMED, default=default, annotation=annotation)
+            for name, option in OPTIONS.items()
+            if (option.live or not live) and not only
+            for default, annotation in [_spell_out(option)]
+        }
         hints = typing.get_type_hints(Options, include_extras=True)
-        taken = [each for each in fields(Options) if each.name not in without]
-        taken = [each for each in taken if not only or each.name in only]
-        shared = [
-            inspect.Parameter(
-                each.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=each.default,
-                annotation=hints[each.name],
+        of_all = {
+            each.name: inspect.Parameter(
+                each.name, _NAMED, default=each.default, annotation=hints[each.name]
             )
-            for each in taken
-        ]
-        kept = [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for parameter in own.parameters.values()
-            if parameter.name != "options"
-        ]
+            for each in fields(Options)
+            if (each.name in only if only else each.name != "run")
+        }
 
         @wraps(command)
         def wrapper(**given: Any) -> int:
-            options = Options(**{each.name: given.pop(each.name) for each in taken})
-            return command(**given, options=options)
+            asked = {name: value for name in of_run if (value := given.pop(name))}
+            shared = {name: given.pop(name) for name in of_all}
+            return command(**given, options=Options(asked, **shared))
 
-        merged = kept[:1] + shared + kept[1:]
+        merged = [first, *of_run.values(), *of_all.values(), *rest]
         wrapper.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in merged}
         return wrapper
 
     return append
+
+
+def _spell_out(option: Option) -> tuple[Any, Any]:
+    """Default and annotation of a run's option on the command line: a flag, or a list."""
+    names = (f"--{option.name.replace('_', '-')}", *filter(None, [option.short]))
+    text = option.help[0].upper() + option.help[1:]
+    if option.kind is bool:
+        return False, Annotated[bool, typer.Option(*names, help=f"{text}.")]
+    choices = "|".join(map(str, typing.get_args(option.kind)))
+    default = "" if option.default is None else f"; default {option.default}"
+    whole = int in (option.kind, *typing.get_args(option.kind))
+    complete = completion.policies(option.name) if option.axis else _COMPLETED.get(option.name)
+    said = typer.Option(
+        *names,
+        metavar="POLICY" if option.axis else option.metavar or choices,
+        help=f"{text}{default}.{AGAIN}",
+        autocompletion=complete,
+    )
+    return None, Annotated[list[int] | None if whole else list[str] | None, said]

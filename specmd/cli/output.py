@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from specmd.errors import SpecmdError
+from specmd.files import write_text
 from specmd.report.text import Table, markdown, plain, terminal
 
 Format = Literal["table", "md", "csv", "json", "jsonl"]
@@ -61,12 +62,7 @@ def export_format(path: Path) -> Format:
 
 def export(path: Path, records: Records, table: Table, flat: Records | None = None) -> None:
     """Write a file in the format of its suffix."""
-    text = render(export_format(path), records, table, flat)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SpecmdError(f"{path}: cannot be written: {error.strerror or error}") from None
+    write_text(path, render(export_format(path), records, table, flat))
 
 
 def to_csv(records: Records) -> str:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from specmd.measurement.prediction import Prediction
     from specmd.report.text import Table
 
-_OTHER = ("evict", "capacity", "prefetch", "schedule", "miss", "scope", "admission", "shape")
-
 
 def validate_runs(paths: Sequence[Path], options: Options) -> int:
     """Predict measured runs on a profile and print both."""
@@ -27,16 +25,17 @@ def validate_runs(paths: Sequence[Path], options: Options) -> int:
     from specmd.measurement.prediction import predict, read_measured
     from specmd.trace import load
 
-    given = [name for name in _OTHER if getattr(options, name)]
+    given = [name for name in options.run if name != "profile"]
     if given:
         raise SpecmdError(f"--validate takes the runs as they were: leave --{given[0]} out")
-    if not options.profile or len(options.profile) > 1:
+    profiles = options.run.get("profile", ())
+    if len(profiles) != 1:
         raise SpecmdError(
             "--validate needs one --profile: that of the machine the runs were measured on, as "
             "`specmd calibrate` writes it"
         )
     prepare(options)
-    profile = load_profile(options.profile[0])
+    profile = load_profile(profiles[0])
     training = load(options.training) if options.training else None
     found = [predict(run, trace, profile, training) for run, trace in read_measured(paths)]
     found.sort(key=_order)

@@ -25,7 +25,8 @@ app = typer.Typer(
     help="Which expert cache should I run? Record, simulate and run expert caches of "
     "Mixture-of-Experts models.",
     epilog="Exit codes: 0 ok, 1 a run failed, 2 usage or invalid input, 3 a threshold crossed, "
-    "4 a sweep partly failed, 130 interrupted. SPECMD_DEBUG=1 shows tracebacks.",
+    "4 a sweep partly failed, 5 a file could not be written, 130 interrupted. SPECMD_DEBUG=1 shows "
+    "tracebacks.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

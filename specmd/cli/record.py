@@ -41,6 +41,15 @@ def record(
         int | None,
         typer.Option(metavar="N", help="Tokens of a prefill chunk; default all at once.", min=1),
     ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Torch threads; default 1 for tiny, else every core. The number can change a "
+            "model's last bits, and with them the text it samples.",
+            min=1,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Trace to write; default: name of the model + .npz."),
@@ -67,7 +76,7 @@ def record(
     import sys
 
     from specmd.cli.progress import progress
-    from specmd.models.load import quiet_hub, refuse_missing
+    from specmd.models.load import TINY_NAMES, quiet_hub, refuse_missing, torch_threads
     from specmd.recording import load_model, read_prompts, record_model
 
     refuse_missing(model)
@@ -75,7 +84,8 @@ def record(
     texts = read_prompts(prompts, domain)
     quiet_hub(bars=sys.stderr.isatty())
     loaded, tokenizer = load_model(model)
-    with progress("recording") as report:
+    count = threads or (1 if model in TINY_NAMES else None)
+    with torch_threads(count), progress("recording") as report:
         try:
             trace = record_model(
                 loaded,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from specmd.errors import SpecmdError
+
 if TYPE_CHECKING:
     from specmd.cli.options import Options
     from specmd.runs.resolve import Grid
     from specmd.runs.run import Run
-
-_NOT_GRID = ("training", "no_bounds", "plugin", "metric", "form", "exports", "figures")
 
 
 def prepare(options: Options) -> None:
@@ -39,28 +40,34 @@ def grid_of(options: Options, below: Mapping[str, Any] | None = None) -> Grid:
     """Build the grid of the options, on top of what a configuration file says."""
     from specmd.runs.resolve import make_grid
 
-    given = {
-        name: value
-        for name, value in vars(options).items()
-        if name not in _NOT_GRID and value not in (None, [], False)
-    }
-    return make_grid({**(below or {}), **given})
+    return make_grid({**(below or {}), **options.run})
 
 
 def deliver(runs: Sequence[Run], options: Options) -> None:
-    """Write files and figures, then print; files come first, for stdout may be closed early."""
+    """Write files and figures, then print; files come first, for stdout may be closed early.
+
+    What cannot be written costs neither the other files nor the table: it is the error at the end.
+    """
     from specmd.cli.output import export, show
     from specmd.report.table import run_table
 
     records = [run.model_dump(mode="json", by_alias=True) for run in runs]
     flat = [run.row() for run in runs]
     table = run_table(runs, options.metric or ())
-    for path in options.exports or []:
-        export(path, records, table, flat)
+    writes: list[tuple[Path, Callable[[], list[str] | None]]] = [
+        (path, partial(export, path, records, table, flat)) for path in options.exports or []
+    ]
     if options.figures:
         from specmd.report.figures import draw
 
-        for path in options.figures:
-            for text in draw(runs, Path(path)):
+        writes += [(path, partial(draw, runs, path)) for path in options.figures]
+    failures = []
+    for path, write in writes:
+        try:
+            for text in write() or ():
                 typer.echo(f"specmd: {path}: left out: {text}", err=True)
+        except SpecmdError as error:
+            failures.append(error)
     show(options.form, records, table, flat)
+    if failures:
+        raise failures[0]

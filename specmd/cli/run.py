@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _TRACE = "With --trace: "
 
 
-@takes_options(without=("route", "profile", "reset", "sequential", "warmup", "shape", "tokens"))
+@takes_options(live=True)
 def run(
     model: ModelName = None,
     trace: Annotated[
@@ -117,11 +117,12 @@ def run(
     from specmd.cli.progress import progress
     from specmd.cli.requests import deliver, grid_of, prepare
     from specmd.measurement.jobs import Job, run_jobs
-    from specmd.measurement.settings import LiveSettings, parse_bytes, parse_throttle
+    from specmd.measurement.settings import LiveSettings, parse_throttle
     from specmd.models.generation import Generation
     from specmd.models.load import quiet_hub
     from specmd.models.prompts import read_prompts
     from specmd.report.names import policy_name
+    from specmd.runs.options import parse_bytes
 
     prepare(options)
     source: Source
@@ -143,7 +144,7 @@ def run(
             max_new_tokens=max_new_tokens,
             batch=batch,
             temperature=temperature,
-            seed=(options.seed or [0])[0],
+            seed=options.run.get("seed", [0])[0],
             prefill_chunk=prefill_chunk,
         )
         source = PromptSource(model or "tiny", generation, dtype, from_disk=experts == "disk")

@@ -55,19 +55,28 @@ def simulate(
     loaded = [(path, load(path)) for path in traces]
     todo = [(path, trace, config) for path, trace in loaded for config in grid.expand(trace.header)]
     runs: list[Run] = []
+    interrupted = False
     with progress("simulating") as report:
-        for number, (path, trace, config) in enumerate(todo):
-            report(number, len(todo), f"{config.evict} at {config.capacity}")
-            runs.append(
-                try_config(
-                    trace,
-                    config,
-                    name=path.stem,
-                    training=training,
-                    bounds=not options.no_bounds,
+        try:
+            for number, (path, trace, config) in enumerate(todo):
+                report(number, len(todo), f"{config.evict} at {config.capacity}")
+                runs.append(
+                    try_config(
+                        trace,
+                        config,
+                        name=path.stem,
+                        training=training,
+                        bounds=not options.no_bounds,
+                    )
                 )
-            )
+        except KeyboardInterrupt:
+            if not runs:
+                raise
+            interrupted = True
     deliver(runs, options)
+    if interrupted:
+        typer.echo(f"specmd: interrupted after {len(runs)} of {len(todo)} runs", err=True)
+        return Exit.INTERRUPTED
     failed = [run for run in runs if run.status == "failed"]
     for run in failed:
         typer.echo(f"specmd: {policy_name(run)} failed: {run.reason}", err=True)

@@ -133,15 +133,13 @@ def _show_plan(jobs: list[Job], options: Options) -> None:
 
 def _in_order(jobs: list[Job], finished: dict[str, Run], folder: Path) -> list[Run]:
     """Return the runs in the order of the plan: those just made, and those that were there."""
-    from specmd.runs.run import read_run
+    from specmd.runs.run import kept_run
 
     found: dict[str, Run] = {}
     for job in jobs:
-        path = folder / f"{job.run_id}.json"
-        if job.run_id in finished:
-            found[job.run_id] = finished[job.run_id]
-        elif path.is_file():
-            found[job.run_id] = read_run(path)
+        run = finished.get(job.run_id) or kept_run(folder, job.run_id)
+        if run is not None:
+            found[job.run_id] = run
     return list((found | finished).values())
 
 

@@ -8,7 +8,7 @@ way, the model is what it was before.
 from __future__ import annotations
 
 from os import PathLike
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -18,34 +18,27 @@ from specmd.live.cache import Offload
 from specmd.live.routing import Routing
 from specmd.live.stores.store import ExpertStore
 from specmd.live.timeline import Timeline
-from specmd.runs.options import STAGING_SLOTS, Scope
+from specmd.runs.declared import takes_options
+from specmd.runs.options import STAGING_SLOTS
 from specmd.trace import Trace
 
 LinkName = Literal["auto", "cpu", "accelerator"]
 Prefill = Literal["waves", "bypass", "double_buffer"]
 
 
+@takes_options(live=True)
 def offload(
     model: nn.Module,
-    evict: str = "least_stale",
-    prefetch: str = "none",
-    schedule: str = "guard",
-    miss: str = "overlap",
-    capacity: int | str = "5%",
     *,
     device: torch.device | str | None = None,
     link: LinkName = "auto",
     throttle: tuple[float, float] | None = None,
     deterministic: bool = False,
-    scope: Scope = "global",
-    allocate: str = "uniform",
-    admission: Literal["forced", "bypass"] = "forced",
     training: Trace | None = None,
     checkpoint: str | PathLike[str] | None = None,
     pinned_budget: int | None = None,
     chunk_bytes: int = 4 << 20,
     staging_slots: int = STAGING_SLOTS,
-    seed: int = 0,
     log_routing: bool = False,
     prefill: Prefill = "waves",
     timeout_s: float = 60.0,
@@ -55,30 +48,23 @@ def offload(
     store: ExpertStore | None = None,
     routing: Routing | None = None,
     timeline: Timeline | None = None,
+    **options: Any,
 ) -> Offload:
     """Put a live expert cache between a transformers MoE model and its experts.
 
     Args:
         model: a transformers 5 MoE model, on the host.
-        evict: eviction policy, `name` or `name:key=value,...`, like all policies here.
-        prefetch: prefetcher.
-        schedule: how prefetches are ordered, guarded and cancelled.
-        miss: "overlap" computes what is there, "block" waits for all first.
-        capacity: slots (51), slots a layer ("16/layer"), a share ("5%"), or bytes ("0.6GB").
+        **options: spelled out here.
         device: where slots and dense weights go; by default the accelerator torch reports, if any.
         link: "cpu" keeps all in host memory, "accelerator" copies to `device`.
         throttle: (bytes per second, latency in seconds) that copies are paced to, or None.
         deterministic: complete all transfers before each event, as a replay does.
-        scope: "global" for one pool, "layer" for a quota a layer.
-        allocate: how `scope="layer"` divides the slots.
-        admission: "forced", or "bypass" where a policy may refuse to admit.
         training: the trace that policies fitted beforehand are fitted on.
         checkpoint: folder of safetensors to read experts from as they are needed, instead of
             holding them in host memory; see `specmd.models.meta.load_without_experts`.
         pinned_budget: bytes of host memory that may be pinned; None is no limit.
         chunk_bytes: a demand waits for at most one chunk of a prefetch.
         staging_slots: slots, beyond the capacity, for experts that only pass through.
-        seed: of random policies.
         log_routing: keep the routing, see `Offload.trace`.
         prefill: what events wider than the cache do. "waves": they pass through it, as in the
             simulator; "bypass": they leave it alone; "double_buffer": they leave it alone, and the
@@ -97,10 +83,10 @@ def offload(
             impossible capacity, no accelerator where one is asked for.
 
     """
-    options = dict(locals())
-    del options["model"]
+    given = dict(locals())
+    del given["model"], given["options"]
     if prefill not in ("waves", "bypass", "double_buffer"):
         raise SpecmdError(f"prefill '{prefill}': choose waves, bypass or double_buffer")
     if staging_slots < 1:
         raise SpecmdError(f"staging_slots {staging_slots}: give 1 or more")
-    return Offload(model, options)
+    return Offload(model, {**options, **given})

@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from specmd.errors import SpecmdError
+from specmd.files import write_text
 
 TRACKS = {"compute": 1, "link": 2, "stall": 3}
 
@@ -79,8 +79,4 @@ class Timeline:
 
     def write(self, path: Path) -> None:
         """Write the file; SpecmdError if it cannot be."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(self.events()), encoding="utf-8")
-        except OSError as error:
-            raise SpecmdError(f"{path}: cannot be written: {error.strerror or error}") from None
+        write_text(path, json.dumps(self.events()))

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import torch
 
-import specmd
 from specmd.hardware import machine
 from specmd.measurement.settings import LiveSettings
 from specmd.measurement.workload import Workload
-from specmd.runs.identity import digest, source_digest
+from specmd.runs.identity import code, digest
 from specmd.runs.options import RunConfig
 from specmd.runs.run import SCHEMA
 from specmd.trace import Trace
@@ -35,13 +34,12 @@ def measured_id(
     return digest(
         {
             "schema": SCHEMA,
-            "specmd": specmd.__version__,
             "workload": {"name": workload.name, **workload.facts},
             "config": config.model_dump(mode="json", exclude={"capacity"}),
             "settings": named.model_dump(mode="json"),
             "training": training.digest if training else None,
             "bounds": bounds,
-            "source": source_digest(),
+            "code": code(config, bounds=bounds, kind="measured"),
             "machine": [machine.processor(), machine.cores()],
             "torch": torch.__version__,
             "accelerator": str(torch.accelerator.current_accelerator()) if accelerator else None,

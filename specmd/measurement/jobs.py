@@ -7,21 +7,19 @@ would measure each other.
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from specmd.errors import SpecmdError
 from specmd.measurement.settings import LiveSettings
 from specmd.measurement.sources import Source
 from specmd.policy.registry import add_plugin
 from specmd.runs.contract import contract
 from specmd.runs.identity import digest, provenance
 from specmd.runs.options import RunConfig
-from specmd.runs.run import Run, TraceFacts, read_run, write_run
+from specmd.runs.run import Run, TraceFacts, kept_run, write_run
+from specmd.sweep.executor import Executor, FreshProcesses
 
 Progress = Callable[[int, int], None]
 
@@ -41,9 +39,26 @@ class Job:
     timeline: str | None = None
     argv: tuple[str, ...] = ()
 
+    @property
+    def kernel(self) -> tuple[str, ...]:
+        """Live runs never overlap: nothing is compiled beside another."""
+        return ()
 
-def run_jobs(jobs: Sequence[Job], progress: Progress | None = None) -> Iterator[Run]:
+    def perform(self) -> Run:
+        """Run it here."""
+        return run_job(self)
+
+    def failed(self, reason: str) -> Run:
+        """Record a run that came to no numbers."""
+        return _failed(self, reason)
+
+
+def run_jobs(
+    jobs: Sequence[Job], progress: Progress | None = None, executor: Executor | None = None
+) -> Iterator[Run]:
     """Run everything in order; yield each run, failed ones too.
+
+    Several go through an executor; by default each has a fresh process.
 
     Raises:
         SpecmdError: the only job of a list of one cannot be run.
@@ -52,16 +67,8 @@ def run_jobs(jobs: Sequence[Job], progress: Progress | None = None) -> Iterator[
     if len(jobs) == 1:
         yield run_job(jobs[0], progress)
         return
-    for job in jobs:
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(1, mp_context=context)
-        try:
-            yield pool.submit(_run_or_fail, job).result()
-        except BrokenExecutor:
-            yield _failed(job, "its process died: killed, or out of memory")
-        finally:
-            with suppress(KeyboardInterrupt):
-                pool.shutdown(wait=True, cancel_futures=True)
+    with closing((executor or FreshProcesses()).run(jobs)) as results:
+        yield from results
 
 
 def run_job(job: Job, progress: Progress | None = None) -> Run:
@@ -75,11 +82,11 @@ def run_job(job: Job, progress: Progress | None = None) -> Run:
     training = None if job.training is None else load(job.training)
     workload = job.source.workload()
     folder = None if job.out is None else Path(job.out)
-    if folder is not None and not job.rerun:
+    if folder is not None:
         name = measured_id(workload, job.config, job.settings, training=training, bounds=job.bounds)
-        written = folder / f"{name}.json"
-        if written.is_file() and written.with_suffix(".npz").is_file():
-            return read_run(written)
+        found = kept_run(folder, name)
+        if found is not None and not job.rerun and (folder / f"{name}.npz").is_file():
+            return found
     timeline = None
     if job.timeline is not None:
         from specmd.live.timeline import Timeline
@@ -104,18 +111,7 @@ def run_job(job: Job, progress: Progress | None = None) -> Run:
     return measured.run
 
 
-def _run_or_fail(job: Job) -> Run:
-    """Run a job in a process of its own: whatever goes wrong is a failed run."""
-    try:
-        return run_job(job)
-    except SpecmdError as error:
-        return _failed(job, str(error))
-    except Exception as error:
-        return _failed(job, f"{type(error).__name__}: {error}")
-
-
 def _failed(job: Job, reason: str) -> Run:
-    """Record a run that came to no numbers."""
     header = job.source.header()
     facts = TraceFacts(
         name=header.model,

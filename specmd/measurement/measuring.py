@@ -27,6 +27,7 @@ from specmd.measurement.settings import LiveSettings
 from specmd.measurement.workload import Workload
 from specmd.runs.contract import contract, recorded_config, trace_facts, unmet_need
 from specmd.runs.counters import by_layer, by_phase, check, tally
+from specmd.runs.declared import OPTIONS
 from specmd.runs.identity import provenance
 from specmd.runs.latency import latency
 from specmd.runs.metrics import METRICS, PARTS
@@ -39,6 +40,7 @@ from specmd.trace import Trace, locality
 _UNEVEN = 0.10  # a spread above this share of the mean is worth a word
 _SLOW_FIRST = 1.25
 _STALLS = [list(PARTS).index(name) for name in ("demand_stall", "late_prefetch_stall")]
+_OF_THE_WORKLOAD = ("tokens", "profile", "shape")
 
 
 @dataclass(frozen=True)
@@ -192,13 +194,10 @@ def measure(
 
 def refuse(config: RunConfig) -> None:
     """Raise SpecmdError for what a simulation can do and a live run cannot."""
-    for name in ("route", "reset"):
-        if getattr(config, name) != "none":
-            raise SpecmdError(f"a live run has no {name}={getattr(config, name)}: simulate it")
-    if config.sequential:
-        raise SpecmdError("a live run is not sequential: simulate that")
-    if config.warmup:
-        raise SpecmdError("a live run warms up by whole plays (warmup_runs), not by steps")
+    for option in OPTIONS.values():
+        asked = getattr(config, option.name)
+        if not option.live and option.name not in _OF_THE_WORKLOAD and asked != option.default:
+            raise SpecmdError(f"a live run has no {option.name}={asked}: simulate it")
 
 
 def label(measurement: Measurement) -> str:
@@ -216,20 +215,13 @@ def _enter(
     training: Trace | None,
     timeline: Any,
 ) -> Offload:
+    asked = {name: getattr(config, name) for name, option in OPTIONS.items() if option.live}
     return offload(
         workload.model,
-        config.evict,
-        config.prefetch,
-        config.schedule,
-        config.miss,
-        config.capacity_slots,
+        **asked | {"capacity": config.capacity_slots},
         throttle=settings.throttle,
         deterministic=settings.deterministic,
-        scope=config.scope,
-        allocate=config.allocate,
-        admission=config.admission,
         training=training,
-        seed=config.seed,
         log_routing=True,
         prefill=settings.prefill,
         timeline=timeline,

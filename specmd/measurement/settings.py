@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from specmd.errors import SpecmdError
 from specmd.hardware.profile import load_profile
+from specmd.runs.options import parse_bytes
 
-_RATES = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2.0**10, "MIB": 2.0**20, "GIB": 2.0**30}
 _TIMES = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 _PACED = re.compile(
-    r"([0-9.]+)\s*([KMG]?i?B)/s(?:\s*,\s*([0-9.]+)\s*(s|ms|us))?", flags=re.IGNORECASE
+    r"([0-9.]+\s*[KMG]?i?B)/s(?:\s*,\s*([0-9.]+)\s*(s|ms|us))?", flags=re.IGNORECASE
 )
 
 
@@ -60,18 +60,10 @@ def parse_throttle(text: str) -> tuple[float, float] | None:
         link = load_profile(text).host_link
         return link.bytes_per_s.value, link.latency_s.value
     try:
-        rate = float(match[1]) * _RATES[match[2].upper()]
-        latency_s = float(match[3]) * _TIMES[match[4].lower()] if match[3] else 0.0
-    except ValueError:
+        rate = float(parse_bytes(match[1]))
+        latency_s = float(match[2]) * _TIMES[match[3].lower()] if match[2] else 0.0
+    except (SpecmdError, ValueError):
         raise SpecmdError(f"throttle '{text}' is not understood: write 2GB/s,20us") from None
     if rate <= 0:
         raise SpecmdError(f"throttle '{text}': give a bandwidth above 0")
     return rate, latency_s
-
-
-def parse_bytes(text: str) -> int:
-    """Read `8GB`, `512MiB` or a plain number of bytes; raises SpecmdError for anything else."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMG]?i?B)?", text.strip(), re.IGNORECASE)
-    if match is None:
-        raise SpecmdError(f"'{text}' is not understood as a size: write 8GB, 512MiB, or bytes")
-    return int(float(match[1]) * _RATES[(match[2] or "B").upper()])

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from specmd.errors import SpecmdError
 from specmd.hardware.shape import ModelShape, load_shape, shape_for_model
 from specmd.measurement.workload import PromptWorkload, Workload
+from specmd.models.files import folder_digest
 from specmd.models.generation import Generation
-from specmd.models.load import model_name
+from specmd.models.load import local_folder, model_name
 from specmd.trace import Trace, TraceHeader, load
 
 
@@ -73,15 +74,18 @@ class PromptSource:
         from specmd.models.load import load_model
 
         model, tokenizer = load_model(self.model, dtype=self.dtype, without_experts=self.from_disk)
-        return PromptWorkload(model, tokenizer, self.generation, self.name, self._facts())
+        facts = {
+            "dtype": self.dtype,
+            "from_disk": self.from_disk,
+            "files": folder_digest(local_folder(self.model)),
+            "commit": getattr(model.config, "_commit_hash", None),
+        }
+        return PromptWorkload(model, tokenizer, self.generation, self.name, facts)
 
     @property
     def name(self) -> str:
         """What results call the model."""
         return model_name(self.model)
-
-    def _facts(self) -> dict[str, Any]:
-        return {"dtype": self.dtype, "from_disk": self.from_disk}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ A safetensors file is a table of contents and raw bytes; the system keeps the pa
 
 from __future__ import annotations
 
+import hashlib
 import json
 from os import PathLike
 from pathlib import Path
@@ -18,6 +19,22 @@ from specmd.errors import SpecmdError
 
 Bytes = npt.NDArray[np.uint8]
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+def folder_digest(folder: Path | None) -> str | None:
+    """Hash the files of a model's folder; None for no folder.
+
+    Files above 64 MiB count by their size and when they were changed, not by their content.
+    """
+    if folder is None:
+        return None
+    hasher = hashlib.blake2b(digest_size=12)
+    for file in sorted(each for each in folder.iterdir() if each.is_file()):
+        facts = file.stat()
+        hasher.update(f"{file.name} {facts.st_size} ".encode())
+        large = facts.st_size > 1 << 26
+        hasher.update(str(facts.st_mtime_ns).encode() if large else file.read_bytes())
+    return hasher.hexdigest()
 
 
 class CheckpointFiles:

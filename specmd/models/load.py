@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,28 @@ def outline_model(name: str | PathLike[str], dtype: str | None = None) -> Any:
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SpecmdError(f"model '{name}' cannot be loaded: {reason}") from None
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Compute with so many threads inside; None leaves them as they are."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def local_folder(name: str | PathLike[str]) -> Path | None:
+    """Return the folder a model is loaded from, None for one that the hub's cache holds."""
+    if str(name) in TINY_NAMES:
+        from specmd.models.tiny import path
+
+        return path()
+    return Path(name) if Path(name).is_dir() else None
 
 
 def model_name(name: str | PathLike[str]) -> str:

@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from specmd.errors import SpecmdError
+from specmd.errors import Exit, SpecmdError
 
 Array = NDArray[Any]
 _LAYOUT = "layout.json"
@@ -91,7 +91,8 @@ class FileColumns:
             self._files[_ROWS].write(self.rows.to_bytes(8, "little"))
         except OSError as error:
             self._failure = SpecmdError(
-                f"{self.folder}: cannot be written after {self.rows:,} tokens: {error.strerror}"
+                f"{self.folder}: cannot be written after {self.rows:,} tokens: {error.strerror}",
+                Exit.NOT_WRITTEN,
             )
             raise self._failure from None
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specmd.errors import SpecmdError
+from specmd.files import replacing
 from specmd.report.names import caption
 from specmd.report.panels import Bar, Panel, draw_hits, draw_times, named, percent, share
 from specmd.runs.run import Run
@@ -82,11 +83,8 @@ def draw(runs: Sequence[Run], path: Path) -> list[str]:
             about = {"xycoords": "axes fraction", "textcoords": "offset points"}
             places[0].annotate(title, (0, 1), (-30, 22), fontsize=10, fontweight="bold", **about)
         _add_legends(figure, [axes for line in grid for axes in line], left_out)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, format=form, metadata=_metadata(form))
-        except OSError as error:
-            raise SpecmdError(f"{path}: cannot be written: {error.strerror or error}") from None
+        with replacing(path) as file:
+            figure.savefig(file, format=form, metadata=_metadata(form))
     return left_out
 
 

@@ -1,26 +1,32 @@
 """Where a number comes from: the identity of a run, and the circumstances of its making.
 
 The *identity* is a hash of everything that decides the numbers: what the trace says, the resolved
-configuration, the contents of the hardware profile and the model shape, and the source of every
+configuration, the contents of the hardware profile and the model shape, and the code of every
 module and policy that takes part. Change any of them and the run is another run; a sweep resumes by
-looking for a file of that name. The *provenance* is what is good to know and decides nothing:
+looking for a file of that name. Code counts by what it does: by its syntax tree, without comments
+and docstrings. The *provenance* is what is good to know and decides nothing:
 commit, versions, machine, command line. Neither holds a path of the machine it was made on.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.metadata
 import json
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal
 
 import specmd
+from specmd.core.specialise import cache_home
+from specmd.errors import SpecmdError
+from specmd.files import write_text
 from specmd.hardware.profile import load_profile
 from specmd.hardware.shape import load_shape
 from specmd.policy.registry import AXES, choose
@@ -30,8 +36,28 @@ from specmd.runs.run import SCHEMA
 from specmd.trace import Trace
 from specmd.trace.header import VERSION as TRACE_VERSION
 
-# Modules whose source decides the numbers of a simulated run.
-_DECISIVE = ("core", "hardware", "policy", "runs", "simulation", "trace")
+Kind = Literal["simulated", "measured"]
+CODE: dict[Kind, tuple[str, ...]] = {
+    "simulated": ("core", "hardware", "policy", "runs", "simulation", "trace"),
+    "measured": (
+        *("core", "hardware", "policy", "runs", "simulation", "trace"),
+        *("live", "measurement", "models", "recording"),
+    ),
+}
+"""Packages of `specmd` that a run of a kind executes; policies count one by one."""
+
+NOT_COUNTED = {
+    "specmd": "its version is counted",
+    "specmd.errors": "words an error",
+    "specmd.files": "writes what has been decided",
+    "specmd.hardware_profiles": "profiles count by what they say",
+    "specmd.sweep": "starts processes",
+    "specmd.sweep.executor": "starts processes",
+    "specmd.models": "of a simulated run: a folder of shapes",
+    "specmd.models.shapes": "shapes count by what they say",
+}
+"""Modules that a run loads and that decide none of its numbers, with the reason."""
+
 _PACKAGES = ("numpy", "numba", "pydantic", "pandas", "torch")
 _HERE = Path(specmd.__file__).parent
 
@@ -42,7 +68,6 @@ def run_id(trace: Trace, config: RunConfig, *, bounds: bool, training: Trace | N
     `config.capacity` is left out: it is how `config.capacity_slots` was spelled. The profile and
     the shape count by what they say, not by where they lie.
     """
-    policies = {axis: choose(axis, getattr(config, axis)).entry.cls for axis in AXES}
     inputs = {
         "schema": SCHEMA,
         "trace": trace.digest,
@@ -51,10 +76,20 @@ def run_id(trace: Trace, config: RunConfig, *, bounds: bool, training: Trace | N
         "config": config.model_dump(mode="json", exclude={"capacity", "profile", "shape"}),
         "hardware": hardware_digest(config.profile, config.shape),
         "bounds": bounds,
-        "source": source_digest(),
-        "policies": {axis: _file_digest(_module_file(cls)) for axis, cls in policies.items()},
+        "code": code(config, bounds=bounds),
     }
     return digest(inputs)
+
+
+def code(config: RunConfig, *, bounds: bool, kind: Kind = "simulated") -> dict[str, Any]:
+    """Digest all code that a run executes: the packages, and its policies with their helpers."""
+    chosen = [(axis, getattr(config, axis)) for axis in AXES]
+    if bounds:
+        chosen += [("evict", "belady"), ("evict", "lru")]
+    policies = {
+        f"{axis} {name}": policy_digest(choose(axis, name).entry.cls) for axis, name in chosen
+    }
+    return {"source": source_digest(kind), "policies": policies}
 
 
 def digest(inputs: dict[str, Any]) -> str:
@@ -73,16 +108,51 @@ def hardware_digest(profile: str | None, shape: str | None) -> str:
 
 
 @cache
-def source_digest() -> str:
-    """Hash the version and the source of the modules that decide a simulated run's numbers."""
-    hasher = hashlib.blake2b(specmd.__version__.encode(), digest_size=12)
-    for name in _DECISIVE:
-        place = _HERE / name
-        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            if file.is_file():
-                hasher.update(f"{file.relative_to(_HERE).as_posix()} ".encode())
-                hasher.update(_file_digest(str(file)).encode())
-    return hasher.hexdigest()
+def source_digest(kind: Kind = "simulated", root: Path = _HERE) -> str:
+    """Hash the version and the code of the packages that a run of a kind executes.
+
+    Parsing them takes a fifth of a second, so what very bytes came to is kept beside the kernels.
+    """
+    files = {
+        file.relative_to(root).as_posix(): file
+        for package in CODE[kind]
+        for file in sorted((root / package).rglob("*.py"))
+    }
+    raw = {name: hashlib.blake2b(file.read_bytes()).hexdigest() for name, file in files.items()}
+    kept = cache_home() / "code" / digest({"files": raw, "python": sys.version_info[:2]})
+    with suppress(OSError):
+        return digest({"specmd": specmd.__version__, "code": kept.read_text(encoding="utf-8")})
+    code = digest({name: file_digest(file) for name, file in files.items()})
+    with suppress(SpecmdError):
+        write_text(kept, code)
+    return digest({"specmd": specmd.__version__, "code": code})
+
+
+@cache
+def policy_digest(cls: type) -> str:
+    """Hash the code of a policy's module and of the modules beside it that it imports."""
+    own = Path(str(sys.modules[cls.__module__].__file__))
+    found: dict[Path, str] = {}
+    names = [cls.__module__]
+    while names:
+        module = sys.modules.get(names.pop())
+        file = Path(getattr(module, "__file__", None) or ".")
+        if file not in found and file.is_file() and file.is_relative_to(own.parent):
+            found[file] = file_digest(file)
+            names += _imported(_tree(file), str(getattr(module, "__package__", "")))
+    return digest({"own": found.get(own, ""), "beside it": sorted(found.values())})
+
+
+def _imported(tree: ast.AST, package: str) -> Iterator[str]:
+    """Yield the names of modules that a module may import."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parent = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            place = ".".join(filter(None, (parent, node.module)))
+            yield place
+            yield from (f"{place}.{each.name}" for each in node.names)
 
 
 def provenance(
@@ -153,13 +223,21 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _module_file(cls: type) -> str:
-    return str(sys.modules[cls.__module__].__file__)
-
-
 @cache
-def _file_digest(file: str) -> str:
-    try:
-        return hashlib.blake2b(Path(file).read_bytes(), digest_size=12).hexdigest()
-    except OSError:  # run from a zip archive: the version must do
-        return ""
+def file_digest(file: Path) -> str:
+    """Hash what a Python file does: its syntax tree without docstrings."""
+    return hashlib.blake2b(ast.dump(_tree(file)).encode(), digest_size=12).hexdigest()
+
+
+def _tree(file: Path) -> ast.AST:
+    tree = ast.parse(file.read_bytes())
+    for node in ast.walk(tree):
+        match node:
+            case (
+                ast.Module(body=[ast.Expr(ast.Constant(str())), *rest])
+                | ast.ClassDef(body=[ast.Expr(ast.Constant(str())), *rest])
+                | ast.FunctionDef(body=[ast.Expr(ast.Constant(str())), *rest])
+                | ast.AsyncFunctionDef(body=[ast.Expr(ast.Constant(str())), *rest])
+            ):
+                node.body = rest
+    return tree

@@ -1,22 +1,20 @@
-"""What a run is asked to do: the configuration, validated, and the spelling of its parts.
+"""What a run is asked to do: the configuration, validated and in canonical spelling.
 
-A policy is spelled `name` or `name:key=value,...`; a capacity as slots `51`, slots a layer
-`16/layer`, a share `5%` of all experts, or bytes `0.6GB`. Two configurations that mean the same
-are written the same, so that the hash of a configuration names its result.
+Two configurations that mean the same are written the same, so that the hash of a configuration
+names its result. The options themselves are declared in `specmd.runs.declared`.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from specmd.errors import SpecmdError
+from specmd.runs.declared import Admission, Reset, RunOptions, Scope
 
-Scope = Literal["global", "layer"]
-Admission = Literal["forced", "bypass"]
-Reset = Literal["none", "request"]
+__all__ = ["Admission", "Reset", "RunConfig", "Scope", "parse_bytes", "parse_capacity"]
 
 STAGING_SLOTS = 2
 """Slots of device memory beyond the capacity, for experts that only pass through."""
@@ -24,28 +22,16 @@ STAGING_SLOTS = 2
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
-class RunConfig(BaseModel):
-    """One run. Policies are in their canonical spelling; `capacity_slots` is over all pools."""
+class RunConfig(RunOptions, BaseModel):
+    """One run. Policies are in their canonical spelling; `capacity` is as it was asked for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    evict: str = "lru"
-    prefetch: str = "none"
-    schedule: str = "fifo"
-    miss: str = "overlap"
-    route: str = "none"
-    allocate: str = "uniform"
-    capacity: str = Field(description="as asked for: slots, N/layer, N%, or bytes")
-    capacity_slots: int = Field(ge=0)
-    scope: Scope = "global"
-    admission: Admission = "forced"
-    reset: Reset = "none"
-    sequential: bool = False
-    warmup: int = Field(default=0, ge=0, description="steps excluded from the counters")
-    tokens: int | None = Field(default=None, ge=1, description="only the first N tokens")
-    seed: int = 0
-    profile: str | None = None
-    shape: str | None = None
+    capacity_slots: int = Field(ge=0, description="what `capacity` comes to, over all pools")
+
+    if TYPE_CHECKING:  # the fields come from RunOptions, where a checker does not look for them
+
+        def __init__(self, **given: Any) -> None: ...
 
 
 def parse_capacity(
@@ -75,7 +61,7 @@ def parse_capacity(
                 f"capacity '{spelled}' is in bytes, but the trace does not say how large an expert "
                 "is: import it with --expert-bytes, or give slots"
             )
-        slots = int(number * _BYTES[unit] / expert_bytes + 1e-9)
+        slots = parse_bytes(spelled) // expert_bytes
     elif "." in match[1]:
         raise SpecmdError(f"capacity '{spelled}' is not a whole number of slots; a share is '5%'")
     else:
@@ -83,3 +69,11 @@ def parse_capacity(
     if slots < 1:
         raise SpecmdError(f"capacity '{spelled}' is less than one slot")
     return slots
+
+
+def parse_bytes(text: str) -> int:
+    """Read `8GB`, `512MiB` or a plain number of bytes; raises SpecmdError for anything else."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMG]?i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise SpecmdError(f"'{text}' is not understood as a size: write 8GB, 512MiB, or bytes")
+    return int(float(match[1]) * _BYTES[(match[2] or "B").upper()] + 1e-9)

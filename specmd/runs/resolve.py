@@ -8,45 +8,23 @@ second and not a night, and two spellings of the same run (`5%` and `51` slots o
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model, field_validator
 
 from specmd.errors import SpecmdError
 from specmd.hardware.profile import load_profile
 from specmd.hardware.shape import load_shape, shape_for_model
 from specmd.policy.registry import AXES, choose
-from specmd.runs.options import Admission, Reset, RunConfig, Scope, parse_capacity
+from specmd.runs.declared import OPTIONS, Option
+from specmd.runs.options import RunConfig, parse_capacity
 from specmd.trace import Trace, TraceHeader
 
-# Slowest first: rows of one table differ in what comes last.
-_ORDER = (
-    "profile", "shape", "tokens", "warmup", "sequential", "reset", "scope", "admission",
-    "allocate", "capacity", "route", "miss", "schedule", "prefetch", "evict", "seed",
-)  # fmt: skip
 
+class _Lists(BaseModel):
+    """What a grid is whatever its options: lists, and a single value is a list of one."""
 
-class Grid(BaseModel):
-    """Lists of values for each option; a single value is a list of one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    evict: tuple[str, ...] = ("lru",)
-    capacity: tuple[str, ...] = ("5%",)
-    scope: tuple[Scope, ...] = ("global",)
-    prefetch: tuple[str, ...] = ("none",)
-    schedule: tuple[str, ...] = ("fifo",)
-    miss: tuple[str, ...] = ("overlap",)
-    route: tuple[str, ...] = ("none",)
-    allocate: tuple[str, ...] = ("uniform",)
-    admission: tuple[Admission, ...] = ("forced",)
-    reset: tuple[Reset, ...] = ("none",)
-    sequential: tuple[bool, ...] = (False,)
-    warmup: tuple[int, ...] = (0,)
-    tokens: tuple[int | None, ...] = (None,)
-    seed: tuple[int, ...] = (0,)
-    profile: tuple[str | None, ...] = (None,)
-    shape: tuple[str | None, ...] = (None,)
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -58,13 +36,18 @@ class Grid(BaseModel):
             raise ValueError("the list is empty: give at least one value")
         return values
 
-    @field_validator("capacity", mode="before")
-    @classmethod
-    def _spelled(cls, given: Any) -> Any:
-        many = given if isinstance(given, list | tuple) else (given,)
-        return tuple(
-            str(one) if isinstance(one, int) and not isinstance(one, bool) else one for one in many
-        )
+
+_many: Any = tuple  # of types that are known when this runs, and to no checker
+_annotated: Any = Annotated
+_fields: dict[str, Any] = {
+    name: (_many[_annotated[option.kind, option], ...], (option.default,))
+    for name, option in OPTIONS.items()
+}
+_OptionLists: Any = create_model("_OptionLists", __base__=_Lists, **_fields)
+
+
+class Grid(_OptionLists):  # type: ignore[misc] # its fields are the declared options
+    """Lists of values for each option."""
 
     def expand(self, header: TraceHeader) -> list[RunConfig]:
         """Return the configurations of the grid for one trace.
@@ -72,7 +55,7 @@ class Grid(BaseModel):
         Raises SpecmdError for an unknown policy or profile, a capacity that means nothing here, or
         options that exclude each other.
         """
-        chosen = {name: getattr(self, name) for name in _ORDER}
+        chosen = {option.name: getattr(self, option.name) for option in _slowest_first()}
         for axis in AXES:
             chosen[axis] = tuple(choose(axis, spelled).spelled for spelled in chosen[axis])
         found: dict[str, RunConfig] = {}
@@ -80,6 +63,12 @@ class Grid(BaseModel):
             config = _resolve(dict(zip(chosen, values, strict=True)), header)
             found.setdefault(config.model_dump_json(exclude={"capacity"}), config)
         return list(found.values())
+
+
+def _slowest_first() -> list[Option]:
+    """Rows of one table differ in what comes last: policies, eviction before all, and seeds."""
+    last_first = list(OPTIONS.values())[::-1]
+    return sorted(last_first, key=lambda each: (each.name == "seed", each.axis))
 
 
 def grid(trace: Trace | TraceHeader, **options: Any) -> list[RunConfig]:

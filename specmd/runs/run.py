@@ -1,24 +1,22 @@
 """A run and its file: what was asked, what came out, and everything needed to trust it.
 
 One run is one JSON file, named by the hash of its inputs, so that a sweep can be interrupted and
-resumed, split over machines, and read by anything. A file appears whole or not at all: it is
-written beside its place and renamed, which is atomic even when two sweeps write the same run. No
-number in it is NaN or infinite; what is not known is null, and `warnings` says why.
+resumed, split over machines, and read by anything. No number in it is NaN or infinite; what is not
+known is null, and `warnings` says why.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from specmd.errors import SpecmdError
+from specmd.files import write_text
 from specmd.runs.metrics import METRICS
 from specmd.runs.options import RunConfig
 from specmd.trace.header import Kind
@@ -32,6 +30,10 @@ Value = int | FiniteFloat | None
 Metrics = dict[str, Value]
 Source = Literal["simulated", "measured"]
 Status = Literal["ok", "failed", "skipped"]
+
+
+class OtherSchemaError(SpecmdError):
+    """A run file that another version of SpecMD wrote."""
 
 
 class _Frozen(BaseModel):
@@ -228,25 +230,35 @@ class Run(_Frozen):
         return row
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it appears whole or not at all, whoever else writes it too."""
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise SpecmdError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
 def write_run(run: Run, folder: str | os.PathLike[str]) -> Path:
-    """Write a run into a folder, under its id; returns the path."""
+    """Write a run into a folder, under its id; returns the path.
+
+    Raises SpecmdError where `kept_run` does: what is there is not overwritten.
+    """
     path = Path(folder) / f"{run.id}.json"
+    kept_run(folder, run.id)
     write_text(path, run.to_json() + "\n")
     return path
+
+
+def kept_run(folder: str | os.PathLike[str], run_id: str) -> Run | None:
+    """Read the result of an id from a folder; None if there is none, or none that can be read.
+
+    Raises SpecmdError for a file that may be somebody's result and is not this one: of another
+    schema than ours, or with another id inside than its name says.
+    """
+    path = Path(folder) / f"{run_id}.json"
+    try:
+        found = read_run(path)
+    except OtherSchemaError:
+        raise
+    except SpecmdError:
+        return None
+    if found.id != run_id:
+        raise SpecmdError(
+            f"{path}: holds run {found.id}, not the one it is named after: move it out of the way"
+        )
+    return found
 
 
 def parse_run(text: str | bytes, where: str) -> Run:
@@ -258,8 +270,9 @@ def parse_run(text: str | bytes, where: str) -> Run:
     schema = fields.get("schema") if isinstance(fields, dict) else None
     if schema != SCHEMA:
         if isinstance(schema, str) and schema.startswith("specmd.run/"):
-            raise SpecmdError(
-                f"{where}: its schema is {schema}, this SpecMD reads {SCHEMA}: upgrade specmd-bench"
+            raise OtherSchemaError(
+                f"{where}: its schema is {schema}, this SpecMD reads {SCHEMA}: upgrade "
+                "specmd-bench, or move the file out of the way"
             )
         raise SpecmdError(f"{where}: not a run file: its schema is not '{SCHEMA}'")
     try:

@@ -32,12 +32,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from specmd.core.state import ACCESSES
+from specmd.files import write_text
 from specmd.policy.registry import choose
 from specmd.runs.counters import tally
-from specmd.runs.identity import digest, hardware_digest, source_digest
+from specmd.runs.identity import code, digest, hardware_digest
 from specmd.runs.latency import latency
 from specmd.runs.options import RunConfig
-from specmd.runs.run import Bound, Bounds, Metrics, write_text
+from specmd.runs.run import Bound, Bounds, Metrics
 from specmd.simulation.costs import CostCoefficients, transfer_s
 from specmd.simulation.replay import Outcome, Residency, replay
 from specmd.trace import Trace, slice_steps
@@ -113,6 +114,10 @@ def _ends(
     return found
 
 
+def _plain() -> dict[str, Any]:
+    return {axis: RunConfig.model_fields[axis].default for axis in _FREE_AXES}
+
+
 def _key(trace: Trace, config: RunConfig, training: Trace | None) -> str:
     """Hash what the bounds of a run depend on."""
     kept = config.model_dump(
@@ -125,7 +130,7 @@ def _key(trace: Trace, config: RunConfig, training: Trace | None) -> str:
             "config": kept,
             "hardware": hardware_digest(config.profile, config.shape),
             "training": training.digest if training else None,
-            "source": source_digest(),
+            "code": code(config.model_copy(update=_plain()), bounds=True),
             "frozen": choose("evict", config.evict).entry.frozen,
         }
     )
@@ -139,12 +144,11 @@ def _compute(
     interpreted: bool,
 ) -> Ends:
     keys = trace.header.num_layers * trace.header.num_experts
-    plain = {axis: RunConfig.model_fields[axis].default for axis in _FREE_AXES}
 
     def end(
         evict: str, residency: Residency = "cache", part: Trace = trace, **changes: Any
     ) -> Outcome:
-        changed = {**config.model_dump(), **plain, "admission": "forced", "evict": evict}
+        changed = {**config.model_dump(), **_plain(), "admission": "forced", "evict": evict}
         return replay(
             part,
             RunConfig.model_validate(changed | changes),

@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from specmd.errors import SpecmdError
@@ -27,10 +28,11 @@ from specmd.runs.contract import (
     without_numbers,
 )
 from specmd.runs.counters import AccountingError, by_layer, by_phase, check, tally
+from specmd.runs.declared import takes_options
 from specmd.runs.identity import provenance, run_id
 from specmd.runs.latency import latency
 from specmd.runs.metrics import METRICS
-from specmd.runs.options import STAGING_SLOTS, Admission, Reset, RunConfig, Scope
+from specmd.runs.options import STAGING_SLOTS, RunConfig
 from specmd.runs.regime import cautions, regime
 from specmd.runs.resolve import expert_bytes_of, make_grid
 from specmd.runs.run import Metrics, Run, Status
@@ -46,48 +48,20 @@ _cut: WeakKeyDictionary[Trace, dict[tuple[int | None, int | None], Trace]] = Wea
 _localities: WeakKeyDictionary[Trace, Locality] = WeakKeyDictionary()
 
 
+@takes_options()
 def simulate(
     trace: Trace | str | PathLike[str],
-    evict: str = "lru",
-    capacity: int | str = "5%",
-    scope: Scope = "global",
-    prefetch: str = "none",
-    schedule: str = "fifo",
-    miss: str = "overlap",
-    route: str = "none",
-    allocate: str = "uniform",
-    admission: Admission = "forced",
-    reset: Reset = "none",
-    sequential: bool = False,
-    warmup: int = 0,
-    tokens: int | None = None,
-    seed: int = 0,
-    profile: str | None = None,
-    shape: str | None = None,
+    *,
     bounds: bool = True,
     training: Trace | str | PathLike[str] | None = None,
     interpreted: bool = False,
+    **options: Any,
 ) -> Run:
     """Simulate one expert cache over a trace.
 
     Args:
         trace: a trace, or the path of one.
-        evict: eviction policy, `name` or `name:key=value,...`, like all policies here.
-        capacity: slots (51), slots a layer ("16/layer"), a share ("5%"), or bytes ("0.6GB").
-        scope: "global" for one pool, "layer" for a quota a layer.
-        prefetch: prefetcher.
-        schedule: how prefetches are ordered, guarded and cancelled.
-        miss: how misses are handled under a clock.
-        route: routing modification.
-        allocate: how `scope="layer"` divides the slots.
-        admission: "forced", or "bypass" where a policy may refuse to admit.
-        reset: "none", or "request" to empty the cache between requests.
-        sequential: access by access, as classic cache simulators do; for cross-checks.
-        warmup: steps excluded from the counters.
-        tokens: only the first so many tokens.
-        seed: of random policies.
-        profile: hardware profile, by name or path; switches the clock on.
-        shape: model shape, by name or path; by default found by the trace's model name.
+        **options: spelled out here.
         bounds: whether to run the bounds too (see specmd.simulation.bounds).
         training: the trace that policies fitted beforehand are fitted on, or its path.
         interpreted: run the core as Python, to debug it or a policy.
@@ -96,24 +70,6 @@ def simulate(
         SpecmdError: bad input, or a policy whose needs the trace does not meet.
 
     """
-    options = {
-        "evict": evict,
-        "capacity": capacity,
-        "scope": scope,
-        "prefetch": prefetch,
-        "schedule": schedule,
-        "miss": miss,
-        "route": route,
-        "allocate": allocate,
-        "admission": admission,
-        "reset": reset,
-        "sequential": sequential,
-        "warmup": warmup,
-        "tokens": tokens,
-        "seed": seed,
-        "profile": profile,
-        "shape": shape,
-    }
     several = [name for name, value in options.items() if isinstance(value, list | tuple)]
     if several:
         raise SpecmdError(f"{several[0]}: give one value; a grid of runs is a sweep")

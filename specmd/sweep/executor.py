@@ -1,149 +1,140 @@
-"""Processes that run the jobs of a sweep, and may die of it.
+"""Where tasks run: in processes of this machine, which may die of them.
 
-A process that dies takes its pool down, and nobody can say which of the runs in flight was to
-blame: each of them is tried once more, alone, and the one that kills its process again is recorded
-as failed. Everything else completes. Workers start from a fork server that has imported the
-simulator once, where the platform has one.
+An executor takes tasks and yields the run of each, whatever became of it. `LocalProcesses` works on
+many at once; `FreshProcesses` on one after another, each in a process that has seen no other. A
+process that dies takes its pool down, and nobody can say which of the tasks in flight was to blame:
+each of them is tried once more, alone, and the one that kills its process again has failed.
+Everything else completes. Processes end when the one that started them does, however that ended.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Hashable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from functools import lru_cache
+from multiprocessing import connection
 from multiprocessing.context import BaseContext
-from pathlib import Path
+from typing import Protocol
 
 from specmd.errors import SpecmdError
-from specmd.policy.registry import add_plugin
-from specmd.runs.contract import without_numbers
-from specmd.runs.identity import run_id
-from specmd.runs.options import RunConfig
-from specmd.runs.run import Run, write_run
-from specmd.simulation.simulate import try_config
-from specmd.trace import Trace, load
+from specmd.runs.run import Run
 
 Results = Generator[Run, None, None]
 
-BOUNDS_FOLDER = ".bounds"
-"""Folder beside the results in which the workers share the bounds they computed."""
 
-
-@dataclass(frozen=True)
-class Job:
-    """One run of a sweep: which trace file, which configuration, and the name of its result."""
-
-    trace: str
-    config: RunConfig
-    run_id: str
+class Task(Protocol):
+    """A run to be made, small enough to travel to another process."""
 
     @property
-    def kernel(self) -> tuple[str, ...]:
-        """What is compiled for it: runs that agree here share a kernel on disk."""
-        policies = (self.config.evict, self.config.prefetch)
-        names = (spelled.partition(":")[0] for spelled in policies)
-        return (*names, str(self.config.sequential), str(self.config.profile is not None))
+    def kernel(self) -> Hashable:
+        """What is compiled for it: tasks that agree here share a kernel on disk."""
+        ...
+
+    def perform(self) -> Run:
+        """Make the run, and write its file if it has one; any exception makes it a failed run."""
+        ...
+
+    def failed(self, reason: str) -> Run:
+        """Record, in the process that asked for it, that there are no numbers and why."""
+        ...
+
+
+class Executor(Protocol):
+    """Anything that runs tasks: here, or on machines it knows of."""
+
+    def run(self, tasks: Sequence[Task]) -> Results:
+        """Run everything; yield each run once it is done. Closing it ends what is running."""
+        ...
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What all runs of a sweep share, as it travels to the workers."""
+class LocalProcesses:
+    """So many processes, each of which takes the next task."""
 
-    out: Path
-    training: str | None
-    bounds: bool
-    plugins: tuple[str, ...]
-    argv: tuple[str, ...]
+    workers: int
 
-
-def run_jobs(todo: deque[Job], setting: Setting, workers: int) -> Results:
-    """Run everything; yield each run, whatever became of it, once its file is written."""
-    while todo:
-        suspects: list[Job] = []
-        yield from _in_pool(todo, setting, workers, suspects)
-        for job in suspects:
-            guilty: list[Job] = []
-            yield from _in_pool(deque([job]), setting, 1, guilty)
-            if guilty:
-                yield _failure(job, setting, "its worker process died, twice: killed or crashed")
+    def run(self, tasks: Sequence[Task]) -> Results:
+        """See `Executor`."""
+        todo = deque(tasks)
+        while todo:
+            suspects: list[Task] = []
+            yield from _in_pool(todo, self.workers, suspects, _context())
+            for task in suspects:
+                guilty: list[Task] = []
+                yield from _in_pool(deque([task]), 1, guilty, _context())
+                if guilty:
+                    yield task.failed("its worker process died, twice: killed or crashed")
 
 
-def _in_pool(todo: deque[Job], setting: Setting, workers: int, lost: list[Job]) -> Results:
-    """Run jobs until none is left or the pool breaks; `lost` gets the jobs in flight then."""
+class FreshProcesses:
+    """One task at a time, each in a new process; none is tried twice."""
+
+    def run(self, tasks: Sequence[Task]) -> Results:
+        """See `Executor`."""
+        for task in tasks:
+            dead: list[Task] = []
+            context = multiprocessing.get_context("spawn")
+            yield from _in_pool(deque([task]), 1, dead, context)
+            if dead:
+                yield task.failed("its process died: killed, or out of memory")
+
+
+def _in_pool(todo: deque[Task], workers: int, lost: list[Task], context: BaseContext) -> Results:
+    """Run tasks until none is left or the pool breaks; `lost` gets the tasks in flight then."""
     before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(
-        max(1, min(workers, len(todo))),
-        mp_context=_context(),
-        initializer=_start_worker,
-        initargs=(setting.plugins,),
-    )
-    flying: dict[Future[Run], Job] = {}
-    compiled: set[tuple[str, ...]] = set()
+    workers = max(1, min(workers, len(todo)))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    flying: dict[Future[Run | str], Task] = {}
+    compiled: set[Hashable] = set()
+    in_order = False
     try:
         while (todo or flying) and not lost:
             while todo and len(flying) < workers:
-                job = next_job(todo, compiled, {each.kernel for each in flying.values()})
+                task = next_task(todo, compiled, {each.kernel for each in flying.values()})
                 try:
-                    flying[pool.submit(_perform, job, setting)] = job
+                    flying[pool.submit(_perform, task)] = task
                 except BrokenExecutor:  # a worker died while it was idle, or starting
-                    lost.append(job)
+                    lost.append(task)
                     break
-            for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                job = flying.pop(future)
-                error = future.exception()
-                compiled.add(job.kernel)
-                if isinstance(error, BrokenExecutor):
-                    lost.append(job)
-                elif error is not None:
-                    yield _failure(job, setting, _said(error))
+            # Once the pool is broken, all of them end.
+            finished = wait(flying, return_when=FIRST_COMPLETED).done
+            while finished:
+                future = finished.pop()
+                task = flying.pop(future)
+                compiled.add(task.kernel)
+                try:
+                    made = future.result()
+                except BrokenExecutor:
+                    lost.append(task)
+                    finished |= wait(flying).done
+                except Exception as error:  # what came back cannot be read
+                    yield task.failed(_said(error))
                 else:
-                    yield future.result()
-        for future in wait(flying).done:  # the pool broke: all of them end now
-            if isinstance(future.exception(), BrokenExecutor):
-                lost.append(flying[future])
-            elif future.exception() is None:
-                yield future.result()
-            else:
-                yield _failure(flying[future], setting, _said(future.exception()))
-    except BaseException:
-        for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
-        raise
+                    yield task.failed(made) if isinstance(made, str) else made
+        in_order = not lost
     finally:
+        if not in_order:  # a worker that was starting when the pool broke would wait for ever
+            for process in set(multiprocessing.active_children()) - before:
+                process.terminate()
         pool.shutdown(cancel_futures=True)
 
 
-def next_job(todo: deque[Job], compiled: set[tuple[str, ...]], busy: set[tuple[str, ...]]) -> Job:
-    """Take the next job; rather not one whose kernel another worker is compiling right now."""
-    for job in todo:
-        if job.kernel in compiled or job.kernel not in busy:
-            todo.remove(job)
-            return job
+def next_task(todo: deque[Task], compiled: set[Hashable], busy: set[Hashable]) -> Task:
+    """Take the next task; rather not one whose kernel another worker is compiling right now."""
+    for task in todo:
+        if task.kernel in compiled or task.kernel not in busy:
+            todo.remove(task)
+            return task
     return todo.popleft()
 
 
-def _said(error: BaseException | None) -> str:
+def _said(error: BaseException) -> str:
     return str(error) if isinstance(error, SpecmdError) else f"{type(error).__name__}: {error}"
-
-
-def _failure(job: Job, setting: Setting, reason: str) -> Run:
-    made = without_numbers(
-        load(job.trace),
-        job.config,
-        "failed",
-        reason,
-        name=Path(job.trace).stem,
-        training=load(setting.training) if setting.training else None,
-        bounds=setting.bounds,
-        argv=setting.argv,
-    )
-    run = made.model_copy(update={"id": job.run_id})
-    write_run(run, setting.out)
-    return run
 
 
 def _context() -> BaseContext:
@@ -154,40 +145,29 @@ def _context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["specmd.sweep.executor"])
+    context.set_forkserver_preload(["specmd.sweep.sweep"])
     return context
 
 
 # What follows runs in the workers.
 
 
-@lru_cache(maxsize=2)
-def _load(path: str) -> Trace:
-    return load(path)
-
-
-def _start_worker(plugins: tuple[str, ...]) -> None:
+def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
-    for plugin in plugins:
-        add_plugin(plugin)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _perform(job: Job, setting: Setting) -> Run:
-    trace = _load(job.trace)
-    training = _load(setting.training) if setting.training else None
-    if run_id(trace, job.config, bounds=setting.bounds, training=training) != job.run_id:
-        raise SpecmdError(
-            "an input of the run (trace, profile, policy, or SpecMD itself) was edited while the "
-            "sweep ran: start it again"
-        )
-    run = try_config(
-        trace,
-        job.config,
-        name=Path(job.trace).stem,
-        training=training,
-        bounds=setting.bounds,
-        keep_bounds_in=setting.out / BOUNDS_FOLDER,
-        argv=setting.argv,
-    )
-    write_run(run, setting.out)
-    return run
+def _end_with_parent() -> None:
+    """Wait for the parent to end; a worker without one would wait for its next task for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _perform(task: Task) -> Run | str:
+    """Perform a task here; what goes wrong comes back as words, which always travel."""
+    try:
+        return task.perform()
+    except Exception as error:
+        return _said(error)

@@ -7,28 +7,123 @@ sweep is resumed by starting it again. Runs are independent, so each core takes 
 
 from __future__ import annotations
 
-import os
 import sys
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import Literal
 
 from specmd.errors import SpecmdError
+from specmd.hardware.machine import cores
 from specmd.policy.registry import add_plugin
+from specmd.runs.contract import without_numbers
 from specmd.runs.identity import run_id
+from specmd.runs.options import RunConfig
 from specmd.runs.resolve import Grid
-from specmd.runs.run import Run, read_run
-from specmd.sweep.executor import Job, Setting, run_jobs
-from specmd.trace import load
+from specmd.runs.run import Run, kept_run, write_run
+from specmd.simulation.simulate import try_config
+from specmd.sweep.executor import Executor, LocalProcesses
+from specmd.trace import Trace, load
 
-__all__ = ["Job", "OnResult", "Rerun", "Tally", "plan", "sweep"]
+BOUNDS_FOLDER = ".bounds"
+"""Folder beside the results in which the workers share the bounds they computed."""
 
 Rerun = Literal["none", "failed", "all"]
 OnResult = Callable[[Run, int, int], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep: which trace file, which configuration, and the name of its result."""
+
+    trace: str
+    config: RunConfig
+    run_id: str
+
+    @property
+    def kernel(self) -> tuple[str, ...]:
+        """Name what is compiled for it."""
+        policies = (self.config.evict, self.config.prefetch)
+        names = (spelled.partition(":")[0] for spelled in policies)
+        return (*names, str(self.config.sequential), str(self.config.profile is not None))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all runs of a sweep share."""
+
+    out: Path
+    training: str | None
+    bounds: bool
+    plugins: tuple[str, ...]
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class JobTask:
+    """A job as an executor takes it (see `specmd.sweep.executor.Task`); it writes its result."""
+
+    job: Job
+    setting: Setting
+
+    @property
+    def kernel(self) -> tuple[str, ...]:
+        """Name what is compiled for it."""
+        return self.job.kernel
+
+    def perform(self) -> Run:
+        """Simulate; raises SpecmdError if an input is not what it was when the job was planned."""
+        for plugin in self.setting.plugins:
+            _add_plugin(plugin)
+        job, setting = self.job, self.setting
+        trace = _load(job.trace)
+        training = _load(setting.training) if setting.training else None
+        if run_id(trace, job.config, bounds=setting.bounds, training=training) != job.run_id:
+            raise SpecmdError(
+                "an input of the run (trace, profile, policy, or SpecMD itself) was edited while "
+                "the sweep ran: start it again"
+            )
+        run = try_config(
+            trace,
+            job.config,
+            name=Path(job.trace).stem,
+            training=training,
+            bounds=setting.bounds,
+            keep_bounds_in=setting.out / BOUNDS_FOLDER,
+            argv=setting.argv,
+        )
+        write_run(run, setting.out)
+        return run
+
+    def failed(self, reason: str) -> Run:
+        """Write that it failed."""
+        job, setting = self.job, self.setting
+        made = without_numbers(
+            load(job.trace),
+            job.config,
+            "failed",
+            reason,
+            name=Path(job.trace).stem,
+            training=load(setting.training) if setting.training else None,
+            bounds=setting.bounds,
+            argv=setting.argv,
+        )
+        run = made.model_copy(update={"id": job.run_id})
+        write_run(run, setting.out)
+        return run
+
+
+@lru_cache(maxsize=2)
+def _load(path: str) -> Trace:
+    return load(path)
+
+
+@cache
+def _add_plugin(path: str) -> None:
+    add_plugin(path)
 
 
 @dataclass(frozen=True)
@@ -82,6 +177,7 @@ def sweep(
     workers: int | None = None,
     plugins: Sequence[str | PathLike[str]] = (),
     on_result: OnResult | None = None,
+    executor: Executor | None = None,
 ) -> Tally:
     """Run a grid over traces on all cores.
 
@@ -96,6 +192,7 @@ def sweep(
         workers: processes; by default one for each core this process may use.
         plugins: policy files or folders, registered here and in every worker.
         on_result: called as `on_result(run, finished, total)` after each run.
+        executor: where the runs are made; by default in `workers` processes of this machine.
 
     Raises:
         SpecmdError: bad input, before anything runs. Failures of runs are results.
@@ -112,15 +209,15 @@ def sweep(
         tuple(sys.argv),
     )
     status = {job.run_id: _existing(setting.out, job, rerun) for job in jobs}
-    todo = deque(job for job in jobs if not status[job.run_id])
+    todo = [JobTask(job, setting) for job in jobs if not status[job.run_id]]
     found = Tally(
         failed=sum(each == "failed" for each in status.values()),
         existing=sum(each in ("ok", "skipped") for each in status.values()),
     )
     total = len(todo)
-    cores = _cores() if workers is None else workers
+    executor = executor or LocalProcesses(workers or cores())
     try:
-        with closing(run_jobs(todo, setting, cores)) as results:
+        with closing(executor.run(todo)) as results:
             for finished, run in enumerate(results, start=1):
                 kind = "done" if run.status == "ok" else run.status
                 found = replace(found, **{kind: getattr(found, kind) + 1})
@@ -133,14 +230,6 @@ def sweep(
 
 def _existing(out: Path, job: Job, rerun: Rerun) -> str:
     """Status of the result that is there and may stay; empty if the job is to be run."""
-    try:
-        status = read_run(out / f"{job.run_id}.json").status
-    except SpecmdError:  # none, or one that cannot be read: made anew
-        return ""
+    found = kept_run(out, job.run_id)
+    status = "" if found is None else found.status
     return "" if rerun == "all" or (rerun == "failed" and status == "failed") else status
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -20,7 +20,7 @@ from specmd.errors import SpecmdError
 from specmd.trace.checks import check_trace
 from specmd.trace.header import SCHEMA, VERSION, TraceHeader
 from specmd.trace.npz import Archive, open_archive, write_archive
-from specmd.trace.trace import OPTIONAL, REQUIRED, Array, Trace, content_digest
+from specmd.trace.trace import OPTIONAL, REQUIRED, Array, Trace
 
 MAX_HEADER_BYTES = 1 << 20
 MAP_ABOVE_BYTES = 1 << 26
@@ -60,7 +60,8 @@ def load(path: str | PathLike[str], *, verify: bool = False) -> Trace:
 
     Args:
         path: a file written by `save`.
-        verify: also read the mapped arrays and compare the content with the header's digest.
+        verify: also read the mapped arrays and compare the content with the header's digest now,
+            and not when `Trace.digest` is first asked for.
 
     Raises:
         SpecmdError: the file is missing, truncated, damaged, of another or newer schema, or its
@@ -81,14 +82,13 @@ def load(path: str | PathLike[str], *, verify: bool = False) -> Trace:
             lazy = name in _SCORES and member.nbytes > MAP_ABOVE_BYTES and not verify
             arrays[name] = archive.map(name) if lazy else archive.read(name)
     trace = Trace(header=header, **arrays)
+    object.__setattr__(trace, "file", str(source))
     try:
         check_trace(trace)
     except SpecmdError as error:
         raise SpecmdError(f"{source}: {error}") from error
-    if verify and header.digest != content_digest(trace):
-        raise SpecmdError(f"{source}: the content does not match its digest: it was edited")
-    if header.digest:
-        trace.__dict__["digest"] = header.digest
+    if verify and trace.digest != header.digest:
+        raise SpecmdError(f"{source}: the header holds no digest to verify the content by")
     return trace
 
 

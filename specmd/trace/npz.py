@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import secrets
 import struct
 import zipfile
 import zlib
@@ -27,6 +26,7 @@ from typing import IO
 import numpy as np
 
 from specmd.errors import SpecmdError
+from specmd.files import replacing
 from specmd.trace.trace import Array, byte_chunks
 
 ALIGNMENT = 64
@@ -200,29 +200,15 @@ def open_archive(path: Path) -> Iterator[Archive]:
 def write_archive(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write arrays as an npz file, whole or not at all.
 
-    The bytes go to a new file beside `path`, are flushed to the disk, and only then take its name.
-
     Raises:
         SpecmdError: the file cannot be written.
 
     """
-    if path.is_dir():
-        raise SpecmdError(f"{path}: is a directory; name a file to write")
     if not path.parent.is_dir():
         raise SpecmdError(f"{path}: its folder does not exist; create {path.parent} first")
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
-    try:
-        with partial.open("xb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                for name, array in arrays.items():
-                    _write_member(archive, file, name, array)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise SpecmdError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            _write_member(archive, file, name, array)
 
 
 def _write_member(archive: zipfile.ZipFile, file: IO[bytes], name: str, array: Array) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -56,6 +56,7 @@ class Trace:
         lookahead: (T, L, D, E) float16, or None. Entry [t, l, d-1] holds the scores that the gate
             of layer l+d gives on layer l's gate input; NaN where l+d >= L.
         lookahead_renormalised: the same, the input re-normalised with layer l+d's norm first.
+        file: where it was loaded from, "" if it was made otherwise.
 
     """
 
@@ -70,6 +71,7 @@ class Trace:
     logits: Array | None = None
     lookahead: Array | None = None
     lookahead_renormalised: Array | None = None
+    file: str = field(default="", init=False)  # not carried over by dataclasses.replace
 
     @property
     def num_tokens(self) -> int:
@@ -98,9 +100,20 @@ class Trace:
     def digest(self) -> str:
         """Hash of what the arrays say (not of the header's texts), as 32 hexadecimal digits.
 
-        Taken from the header of a loaded file; otherwise computed on first use, about 1 GB/s.
+        Computed on first use, about 1 GB/s, and compared with what the file said it is: whoever
+        relies on a digest relies on the content it was made of.
+
+        Raises:
+            SpecmdError: the arrays of the file were edited after it was written.
+
         """
-        return content_digest(self)
+        found = content_digest(self)
+        if self.file and self.header.digest not in ("", found):
+            raise SpecmdError(
+                f"{self.file}: the content does not match its digest: it was edited; fetch, "
+                "record or import it again"
+            )
+        return found
 
     def arrays(self) -> dict[str, Array]:
         """Return the arrays that are present, by name, in the order of the file."""

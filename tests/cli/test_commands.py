@@ -165,6 +165,66 @@ def test_formats_agree_and_exports_follow_their_suffix(specmd, trace_file, tmp_p
     assert (tmp_path / "runs.svg").read_text().startswith("<?xml")
 
 
+def test_a_file_that_cannot_be_written_costs_neither_the_table_nor_the_other_files(
+    specmd, trace_file, tmp_path
+):
+    (tmp_path / "taken.json").mkdir()
+    (tmp_path / "taken.svg").mkdir()
+    done = specmd(
+        "simulate", trace_file, "-c", "25%", "--no-bounds",
+        *("--export", tmp_path / "taken.json", "--export", tmp_path / "runs.csv"),
+        *("--figure", tmp_path / "taken.svg", "--figure", tmp_path / "runs.svg"),
+    )  # fmt: skip
+    assert done.code == 5
+    assert "lru" in done.out
+    assert "taken.json" in done.err
+    assert done.err.count("\n") == 1
+    assert (tmp_path / "runs.csv").is_file()
+    assert (tmp_path / "runs.svg").is_file()
+
+
+def test_an_edited_trace_is_refused_by_whatever_relies_on_it(specmd, trace_file, tmp_path):
+    import numpy as np
+
+    edited = tmp_path / "edited.npz"
+    with np.load(trace_file) as whole:
+        arrays = dict(whole)
+    arrays["expert_ids"] = arrays["expert_ids"][:, :, ::-1]
+    np.savez(edited, **arrays)
+    for asked in (
+        ("simulate", edited),
+        ("simulate", trace_file, "--training", edited),
+        ("sweep", edited, "--out", tmp_path / "out"),
+        ("validate", "trace", edited),
+        ("inspect", edited),
+    ):
+        done = specmd(*asked)
+        assert done.code == 2
+        assert "edited.npz: the content does not match its digest" in done.err
+    (row,) = json.loads(specmd("list", "traces", tmp_path, "--format", "json").out)
+    assert "does not match" in row["error"]
+
+
+def test_ctrl_c_prints_what_is_finished(specmd, trace_file, monkeypatch):
+    from specmd.simulation import simulate
+
+    through = simulate.try_config
+
+    def interrupted(trace, config, **more):
+        if config.evict == "fifo":
+            raise KeyboardInterrupt
+        return through(trace, config, **more)
+
+    monkeypatch.setattr(simulate, "try_config", interrupted)
+    asked = ("simulate", trace_file, "-c", "25%", "--no-bounds")
+    done = specmd(*asked, "-e", "lru", "-e", "fifo", "-e", "lfu")
+    assert done.code == 130
+    assert "lru" in done.out
+    assert done.err == "specmd: interrupted after 1 of 3 runs\n"
+    nothing = specmd(*asked, "-e", "fifo")
+    assert (nothing.code, nothing.out) == (130, "")
+
+
 def test_a_policy_whose_need_is_not_met_is_a_row(specmd, trace_file):
     done = specmd("simulate", trace_file, "-e", "static", "-e", "lru", "-c", "25%")
     assert done.code == 0

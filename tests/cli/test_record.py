@@ -52,6 +52,17 @@ def test_a_trace_and_a_line_about_it(record, specmd, tmp_path):
     assert specmd("simulate", tmp_path / "t.npz", "-c", "25%").code == 0
 
 
+def test_the_same_seed_gives_the_same_trace_and_threads_are_given_back(record, tmp_path):
+    import torch
+
+    before, digests = torch.get_num_threads(), []
+    for threads in ((), ("--threads", 1), ()):
+        assert record(*threads).code == 0
+        digests.append(load(tmp_path / "t.npz").digest)
+        assert torch.get_num_threads() == before
+    assert len(set(digests)) == 1
+
+
 def test_options_reach_the_recorder(record, tmp_path):
     options = ("--domain", "code", "--logits", "full", "--lookahead", 2, "--temperature", 0)
     assert record(*options, "--prefill-chunk", 2).code == 0

@@ -104,16 +104,16 @@ def test_a_profile_counts_by_what_it_says(tmp_path):
     assert identity(trace, profile=str(copy)) != identity(trace, profile="h200")
 
 
-def test_editing_a_plugin_makes_another_run(tmp_path, monkeypatch):
+def test_editing_a_plugin_makes_another_run_and_a_comment_does_not(tmp_path, monkeypatch):
     built_in, ids = dict(registry._registry()), []
-    for edit in ("", "# another line\n"):
+    for edit in ("", "# another line\n", "another = 1\n"):
         fresh = dict(built_in)
         monkeypatch.setattr(registry, "_registry", lambda fresh=fresh: fresh)
         plugin = tmp_path / f"{len(ids)}.py"
         plugin.write_text(PLUGIN + edit)
         registry.add_plugin(plugin)
         ids.append(identity(small(), evict="mine"))
-    assert ids[0] != ids[1]
+    assert ids[0] == ids[1] != ids[2]
 
 
 # Grids.

@@ -13,8 +13,8 @@ from specmd.policy import registry
 from specmd.runs.resolve import Grid, make_grid
 from specmd.runs.run import read_run, read_runs
 from specmd.simulation.simulate import run_config
-from specmd.sweep.executor import BOUNDS_FOLDER, next_job
-from specmd.sweep.sweep import Job, Tally, plan, sweep
+from specmd.sweep.executor import next_task
+from specmd.sweep.sweep import BOUNDS_FOLDER, Job, Tally, plan, sweep
 from specmd.trace import load, save, synthetic
 
 
@@ -202,11 +202,35 @@ def test_an_unmet_need_is_a_skipped_file(trace, tmp_path):
 
 
 def test_damaged_results_are_made_again(trace, tmp_path):
-    rubbish = ("", "{", '{"schema": "specmd.run/9"}', "\0")
+    rubbish = ("", "{", '{"schema": "specmd.run/1"}', "\0")
     for job, text in zip(plan([trace], GRID, bounds=False), rubbish, strict=True):
         (tmp_path / f"{job.run_id}.json").write_text(text)
     assert sweep([trace], GRID, tmp_path, bounds=False, workers=1) == Tally(done=4)
     assert {run.status for run in without_rubbish(tmp_path).values()} == {"ok"}
+
+
+def refused(trace, folder, text):
+    """What a sweep says to a file that is there already and not its own, and leaves alone."""
+    job = plan([trace], GRID, bounds=False)[2]
+    path = folder / f"{job.run_id}.json"
+    path.write_text(text)
+    for rerun in ("none", "failed", "all"):
+        with pytest.raises(SpecmdError, match=job.run_id) as error:
+            sweep([trace], GRID, folder, bounds=False, rerun=rerun)
+        assert path.read_text() == text
+        assert files(folder) == [path.name], "nothing was run"
+    return str(error.value)
+
+
+def test_a_result_with_another_id_inside_is_named_and_neither_shown_nor_overwritten(
+    trace, tmp_path
+):
+    other = run_config(load(trace), GRID.expand(load(trace).header)[0], bounds=False)
+    assert other.id in refused(trace, tmp_path, other.to_json())
+
+
+def test_a_result_of_a_newer_schema_is_not_overwritten(trace, tmp_path):
+    assert "upgrade" in refused(trace, tmp_path, '{"schema": "specmd.run/9"}')
 
 
 def test_ctrl_c_keeps_what_is_done_and_the_next_sweep_goes_on(trace, tmp_path):
@@ -237,13 +261,13 @@ def test_two_workers_do_not_compile_the_same_kernel_at_once(trace):
     lru4, fifo4, lru6, fifo6 = plan([trace], GRID)
 
     def order(todo, compiled, busy):
-        return next_job(deque(todo), compiled, busy)
+        return next_task(deque(todo), compiled, busy)
 
     assert order([lru6, fifo4], set(), {lru4.kernel}) is fifo4
     assert order([lru6, fifo4], {lru4.kernel}, {lru4.kernel}) is lru6
     assert order([lru6], set(), {lru4.kernel}) is lru6
     todo = deque([lru4, lru6, fifo6])
-    assert next_job(todo, set(), {lru4.kernel}) is fifo6
+    assert next_task(todo, set(), {lru4.kernel}) is fifo6
     assert list(todo) == [lru4, lru6]
 
 

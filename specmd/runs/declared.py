@@ -1,0 +1,151 @@
+"""The options of a run, each declared once: type, default, help, and where it applies.
+
+Everything that takes them derives from here: the configuration of a run (`specmd.runs.options`),
+grids (`specmd.runs.resolve`), the options of `specmd simulate`, `sweep` and `run`, and the
+arguments and documentation of `specmd.simulate` and `specmd.offload`. A new option is one entry
+here, and the code that acts upon it. Nothing heavy is imported: `specmd --help` reads this, too.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Annotated, Any, Literal, TypeVar
+
+Scope = Literal["global", "layer"]
+Admission = Literal["forced", "bypass"]
+Reset = Literal["none", "request"]
+R = TypeVar("R")
+
+_PLACE = "**options: spelled out here."
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is said of an option beside its type and default.
+
+    Attributes:
+        help: one line for the command line and for Python; the default is added to it.
+        metavar: how its value is called on the command line; choices speak for themselves.
+        short: its letter on the command line.
+        axis: it names a policy.
+        live: a live cache has it, too; a simulation has all.
+        minimum: of a number.
+        name: filled in, like `kind` (the type of one value) and `default`.
+
+    """
+
+    help: str
+    metavar: str = ""
+    short: str = ""
+    axis: bool = False
+    live: bool = False
+    minimum: int | None = None
+    name: str = ""
+    kind: Any = None
+    default: Any = None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Let pydantic check the minimum; the rest is not its business."""
+        if self.minimum is None:
+            return handler(source)
+        from pydantic import Field
+
+        return handler.generate_schema(Annotated[source, Field(ge=self.minimum)])
+
+
+class RunOptions:
+    """The options of a run in the order of their documentation."""
+
+    evict: Annotated[
+        str, Option("eviction, as name or name:key=value,...", short="-e", axis=True, live=True)
+    ] = "lru"
+    capacity: Annotated[
+        str, Option("slots 51, 16/layer, a share 5%, or bytes 0.6GB", "SIZE", "-c", live=True)
+    ] = "5%"
+    prefetch: Annotated[str, Option("what to fetch ahead", short="-p", axis=True, live=True)] = (
+        "none"
+    )
+    schedule: Annotated[
+        str, Option("order, guard and cancelling of prefetches", axis=True, live=True)
+    ] = "fifo"
+    miss: Annotated[
+        str, Option("what a layer with misses does meanwhile", axis=True, live=True)
+    ] = "overlap"
+    route: Annotated[str, Option("whether routing may change", axis=True)] = "none"
+    allocate: Annotated[
+        str, Option("slots of each layer under scope layer", axis=True, live=True)
+    ] = "uniform"
+    scope: Annotated[Scope, Option("one pool, or a quota a layer", live=True)] = "global"
+    admission: Annotated[
+        Admission, Option("whether a policy may refuse a missed expert", live=True)
+    ] = "forced"
+    reset: Annotated[Reset, Option("when the cache is emptied")] = "none"
+    sequential: Annotated[
+        bool, Option("replay access by access, as classic simulators do: a cross-check")
+    ] = False
+    warmup: Annotated[int, Option("steps excluded from the counters", "STEPS", minimum=0)] = 0
+    tokens: Annotated[
+        int | None, Option("only the first N tokens of the trace", "N", minimum=1)
+    ] = None
+    seed: Annotated[int, Option("seed of policies that draw", "N", live=True)] = 0
+    profile: Annotated[
+        str | None, Option("hardware profile, or a .toml file; without one, no clock", "NAME")
+    ] = None
+    shape: Annotated[
+        str | None, Option("model shape, or a .toml file; None: of the trace's model", "NAME")
+    ] = None
+
+
+def _read() -> dict[str, Option]:
+    found = {}
+    for name, hint in typing.get_type_hints(RunOptions, include_extras=True).items():
+        kind, said = typing.get_args(hint)
+        found[name] = replace(said, name=name, kind=kind, default=getattr(RunOptions, name))
+    return found
+
+
+OPTIONS: dict[str, Option] = _read()
+"""Every option by its name, in order of declaration."""
+
+
+def takes_options(*, live: bool = False) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Spell `**options` of a function out: in its signature and in its docstring.
+
+    The options follow its first argument; eviction and capacity may be given by place. The
+    function is called with all of them, given or default. In its docstring they take the place of
+    the line about `**options`.
+    """
+    chosen = [option for option in OPTIONS.values() if option.live or not live]
+
+    def spell_out(function: Callable[..., R]) -> Callable[..., R]:
+        first, *own, _ = inspect.signature(function).parameters.values()
+        spelled = [
+            inspect.Parameter(
+                option.name,
+                inspect.Parameter.KEYWORD_ONLY
+                if place >= 2
+                else inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=option.default,
+                annotation=option.kind,
+            )
+            for place, option in enumerate(chosen)
+        ]
+        rest = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
+        signature = inspect.signature(function).replace(parameters=[first, *spelled, *rest])
+
+        @wraps(function)
+        def called(*args: Any, **kwargs: Any) -> R:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            return function(**bound.arguments)
+
+        called.__signature__ = signature  # type: ignore[attr-defined]
+        lines = "\n        ".join(f"{option.name}: {option.help}." for option in chosen)
+        called.__doc__ = (function.__doc__ or "").replace(_PLACE, lines, 1)
+        return called
+
+    return spell_out
