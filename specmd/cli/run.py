@@ -24,7 +24,7 @@ from specmd.cli.options import (
 from specmd.errors import Exit, SpecmdError
 
 if TYPE_CHECKING:
-    from specmd.measurement.jobs import Job
+    from specmd.measurement.jobs import LiveJob
     from specmd.measurement.sources import Source
 
 _TRACE = "With --trace: "
@@ -116,7 +116,7 @@ def run(
     """
     from specmd.cli.progress import progress
     from specmd.cli.requests import deliver, grid_of, prepare
-    from specmd.measurement.jobs import Job, run_jobs
+    from specmd.measurement.jobs import LiveJob, run_jobs
     from specmd.measurement.settings import LiveSettings, parse_throttle
     from specmd.models.generation import Generation
     from specmd.models.load import quiet_hub
@@ -150,7 +150,7 @@ def run(
         source = PromptSource(model or "tiny", generation, dtype, from_disk=experts == "disk")
         quiet_hub(bars=sys.stderr.isatty())
     jobs = [
-        Job(
+        LiveJob(
             source,
             config,
             LiveSettings(
@@ -192,7 +192,7 @@ def run(
     return Exit.RUN_FAILED if failed else Exit.OK
 
 
-def _refuse(jobs: list[Job], timeline: Path | None) -> None:
+def _refuse(jobs: list[LiveJob], timeline: Path | None) -> None:
     """Fail on what can be seen to be wrong before a model is loaded."""
     from specmd.measurement.measuring import refuse
 

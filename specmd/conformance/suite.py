@@ -41,7 +41,22 @@ REPRODUCIBLE = "reproducible"
 NEEDS = "sees no more than it declared"
 
 # 2 ms an expert against some 50 us of computing a layer: late and cancelled prefetches abound.
-SLOW_LINK = CostCoefficients(0, 1e-5, 1e-6, 0, 0, 1e-5, 0, 1e-6, 0, 1e-5, 1e-6, 1e-5, 5e8, 2e5)
+SLOW_LINK = CostCoefficients(
+    expert_flop_s=0,
+    expert_read_s=1e-5,
+    launch_s=1e-6,
+    layer_flop_s_per_token=0,
+    attn_flop_s=0,
+    layer_read_s=1e-5,
+    kv_read_s=0,
+    layer_launch_s=1e-6,
+    head_flop_s=0,
+    head_read_s=1e-5,
+    step_launch_s=1e-6,
+    latency_s=1e-5,
+    bytes_per_s=5e8,
+    chunk_bytes=2e5,
+)
 
 
 class Finding(NamedTuple):

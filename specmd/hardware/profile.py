@@ -92,7 +92,7 @@ class _Figures(_Frozen):
         return self
 
 
-class HostLink(_Figures):
+class HostLinkFigures(_Figures):
     """The path from host memory to device memory.
 
     `bytes_per_s` is what a large copy out of pinned memory achieves, `theoretical_bytes_per_s` what
@@ -110,7 +110,7 @@ class HostLink(_Figures):
     wake_s: Figure | None = None
 
     @model_validator(mode="after")
-    def _shape(self) -> HostLink:
+    def _shape(self) -> HostLinkFigures:
         if self.type == "pcie" and (self.generation is None or self.width is None):
             raise ValueError("a pcie link needs generation and width")
         if self.bytes_per_s.value > self.theoretical_bytes_per_s.value:
@@ -193,7 +193,7 @@ class HardwareProfile(_Figures):
     flops_per_s: Figure
     launch_s: Figure
     host_memory_bytes_per_s: Figure
-    host_link: HostLink
+    host_link: HostLinkFigures
     stack: Stack | None = None
     ssd: Ssd | None = None
     check: Check | None = None

@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Job:
+class LiveJob:
     """One live run, as it travels to its process; paths are text."""
 
     source: Source
@@ -54,7 +54,7 @@ class Job:
 
 
 def run_jobs(
-    jobs: Sequence[Job], progress: Progress | None = None, executor: Executor | None = None
+    jobs: Sequence[LiveJob], progress: Progress | None = None, executor: Executor | None = None
 ) -> Iterator[Run]:
     """Run everything in order; yield each run, failed ones too.
 
@@ -71,7 +71,7 @@ def run_jobs(
         yield from results
 
 
-def run_job(job: Job, progress: Progress | None = None) -> Run:
+def run_job(job: LiveJob, progress: Progress | None = None) -> Run:
     """Run one job here, or read its result if there is one and it may be kept."""
     from specmd.measurement.identity import measured_id
     from specmd.measurement.measuring import measure
@@ -111,7 +111,7 @@ def run_job(job: Job, progress: Progress | None = None) -> Run:
     return measured.run
 
 
-def _failed(job: Job, reason: str) -> Run:
+def _failed(job: LiveJob, reason: str) -> Run:
     header = job.source.header()
     facts = TraceFacts(
         name=header.model,

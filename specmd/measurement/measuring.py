@@ -33,7 +33,7 @@ from specmd.runs.latency import latency
 from specmd.runs.metrics import METRICS, PARTS
 from specmd.runs.options import RunConfig
 from specmd.runs.regime import cautions, regime
-from specmd.runs.run import BUSY_SHARE, Measurement, Metrics, Run, Spread
+from specmd.runs.run import BUSY_SHARE, Measurement, Metrics, Repeated, Run
 from specmd.simulation.bounds import bounds as bounds_of
 from specmd.trace import Trace, locality
 
@@ -272,8 +272,8 @@ def _metrics(
     return metrics, warnings, timed
 
 
-def _spread(values: Sequence[float]) -> Spread:
-    return Spread(
+def _spread(values: Sequence[float]) -> Repeated:
+    return Repeated(
         values=list(values),
         mean=statistics.fmean(values),
         median=statistics.median(values),

@@ -115,7 +115,7 @@ class Bounds(_Frozen):
         return (self.regret_misses + self.bypass_gap) / best
 
 
-class Spread(_Frozen):
+class Repeated(_Frozen):
     """A time metric over the repetitions of a measured run."""
 
     values: list[FiniteFloat]
@@ -148,7 +148,7 @@ class Measurement(_Frozen):
     workload: dict[str, Any] = {}
     warmup_runs: int
     repetitions: int
-    spread: dict[str, Spread] = {}
+    spread: dict[str, Repeated] = {}
     decision_digests: list[str] = Field(default=[], description="of the repetitions, each once")
     link_bytes_per_s: FiniteFloat | None = Field(default=None, description="while it carried")
     moved_bytes: int

@@ -1,5 +1,6 @@
 """The identity of a run covers all that the run executes, and nothing else."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ SIMULATED = """
                     scope="layer", training=trace, interpreted=True)
 """
 MEASURED = """
-    from specmd.measurement.jobs import Job, run_job
+    from specmd.measurement.jobs import LiveJob, run_job
     from specmd.measurement.settings import LiveSettings
     from specmd.measurement.sources import PromptSource
     from specmd.models.generation import Generation
@@ -31,7 +32,7 @@ MEASURED = """
     from specmd.runs.resolve import grid
     source = PromptSource("tiny", Generation(tuple(as_prompts(["a b"])), max_new_tokens=2))
     (config,) = grid(source.header(), prefetch="next_gate")
-    run_job(Job(source, config, LiveSettings(link="cpu", warmup_runs=0, repetitions=1)))
+    run_job(LiveJob(source, config, LiveSettings(link="cpu", warmup_runs=0, repetitions=1)))
 """
 
 
@@ -39,8 +40,9 @@ MEASURED = """
 def test_every_module_that_a_run_loads_is_in_its_identity(kind, made):
     code = textwrap.dedent(made) + "\nimport sys\nprint(*sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
-    )
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
     loaded = [name for name in done.stdout.split() if name.partition(".")[0] == "specmd"]
     assert len(loaded) > 50
     forgotten = [
