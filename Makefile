@@ -34,11 +34,12 @@ LIVE_POLICIES ?= lru lfu
 LIVE_CAPACITIES ?= 20% 60%
 THROTTLE ?= 0.05GB/s,20us
 PYTEST_ARGS ?=
+ACCELERATOR_ARGS ?=
 
 # With the lock a warning fails; of other releases it is only reported (docs/decisions.md).
 PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help install lock quickstart test test-newest test-oldest lint types check format clean
+.PHONY: help install lock quickstart accelerator test test-newest test-oldest lint types check format clean
 
 help:
 	@echo 'make quickstart  record, simulate, calibrate, run live, and compare, into $(RESULTS)'
@@ -46,6 +47,7 @@ help:
 	@echo 'make test-newest run them with the newest release of everything but torch'
 	@echo 'make test-oldest run them with the oldest releases that pyproject.toml allows'
 	@echo 'make lock        write requirements.lock anew, from the newest releases'
+	@echo 'make accelerator tests of the accelerator here, and a page of evidence in docs/accelerators'
 	@echo 'make lint        ruff: rules and format'
 	@echo 'make types       mypy, strict'
 	@echo 'make check       lint, types and test'
@@ -109,6 +111,10 @@ lock:
 		--report .venv-newest/report.json --requirement .venv-newest/torch.txt '.[dev,record]'
 	.venv-newest/bin/python .ci/requirements.py lock .venv-newest/report.json > $(LOCK).new
 	mv $(LOCK).new $(LOCK)
+
+# Its accelerator tests are a part of the selftest.
+accelerator: $(STAMP)
+	$(BIN)/specmd selftest $(ACCELERATOR_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

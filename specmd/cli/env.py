@@ -25,18 +25,19 @@ def env(
     ] = "table",
 ) -> None:
     """Print a block about this machine to paste into an issue."""
-    facts = _facts()
+    found = facts()
     if form == "json":
         import json
 
-        typer.echo(json.dumps(facts, indent=1))
+        typer.echo(json.dumps(found, indent=1))
         return
-    width = max(map(len, facts))
-    for name, value in facts.items():
+    width = max(map(len, found))
+    for name, value in found.items():
         typer.echo(f"{name:<{width}}  {value}")
 
 
-def _facts() -> dict[str, str]:
+def facts() -> dict[str, str]:
+    """Versions, processor, memory, GPUs, by name."""
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
@@ -45,7 +46,7 @@ def _facts() -> dict[str, str]:
     from specmd.hardware import machine
 
     memory = machine.memory_bytes()
-    facts = {
+    said = {
         "specmd": __version__,
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -55,19 +56,19 @@ def _facts() -> dict[str, str]:
     }
     found, why = machine.gpus()
     if why:
-        facts["gpu"] = f"none seen ({why})"
+        said["gpu"] = f"none seen ({why})"
     for index, gpu in enumerate(found):
-        facts["driver"] = gpu["driver"]
-        facts[f"gpu {index}"] = f"{gpu['name']}, {gpu['memory_bytes'] / 2**30:.1f} GiB"
+        said["driver"] = gpu["driver"]
+        said[f"gpu {index}"] = f"{gpu['name']}, {gpu['memory_bytes'] / 2**30:.1f} GiB"
         if "pcie_max_generation" in gpu:
             link = f"PCIe {gpu['pcie_max_generation']}.0 x{gpu['pcie_max_width']}"
-            facts[f"gpu {index}"] += f", {link}"
+            said[f"gpu {index}"] += f", {link}"
     for name in _PACKAGES:
         try:
-            facts[name] = version(name)
+            said[name] = version(name)
         except PackageNotFoundError:
-            facts[name] = "not installed"
+            said[name] = "not installed"
     home = cache_home()
     state = "" if home.is_dir() else " (not there yet)"
-    facts["kernel cache"] = f"{home}{state}"
-    return facts
+    said["kernel cache"] = f"{home}{state}"
+    return said

@@ -14,6 +14,7 @@ from specmd.cli.inspect_ import inspect_
 from specmd.cli.list_ import list_
 from specmd.cli.record import record
 from specmd.cli.run import run
+from specmd.cli.selftest import selftest
 from specmd.cli.show import show
 from specmd.cli.simulate import simulate
 from specmd.cli.sweep import sweep
@@ -58,6 +59,7 @@ app.command("sweep")(sweep)
 app.command("run")(run)
 app.command("calibrate")(calibrate)
 app.command("show")(show)
+app.command("selftest")(selftest)
 app.command("list")(list_)
 app.command("validate")(validate)
 app.command("env")(env)

@@ -61,7 +61,10 @@ def find_device(link: str, device: torch.device | str | None) -> tuple[torch.dev
     if link not in ("auto", "cpu", "accelerator"):
         raise SpecmdError(f"link '{link}': choose auto, cpu or accelerator")
     there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    wanted = None if device is None else torch.device(device)
+    try:
+        wanted = None if device is None else torch.device(device)
+    except RuntimeError:
+        raise SpecmdError(f"device '{device}': torch knows no such device") from None
     if link == "auto":
         place = wanted or there
         link = "accelerator" if place is not None and place.type != "cpu" else "cpu"

@@ -127,7 +127,7 @@ def measure(
         report = cache.report()
         trace = plays[0].trace
         assert trace is not None
-        device_facts = _device_facts(cache.device)
+        facts_of_device = device_facts(cache.device)
         threads = torch.get_num_threads()
     middle = sorted(plays, key=lambda play: play.total_s)[(len(plays) - 1) // 2]
     metrics, warnings, timed = _metrics(trace, plays, middle)
@@ -138,8 +138,8 @@ def measure(
     phases = by_phase(middle.counters, trace.header.expert_bytes)
     paced = settings.throttle
     measurement = Measurement(
-        device=str(device_facts["name"]),
-        device_facts=device_facts,
+        device=str(facts_of_device["name"]),
+        device_facts=facts_of_device,
         link="cpu" if report.link == "cpu" else "accelerator",
         throttle_bytes_per_s=None if paced is None else paced[0],
         throttle_latency_s=None if paced is None else paced[1],
@@ -320,7 +320,7 @@ def _cautions(
     return found
 
 
-def _device_facts(device: torch.device) -> dict[str, Any]:
+def device_facts(device: torch.device) -> dict[str, Any]:
     """Name and facts of the device: by NVML where it is NVIDIA's, else what torch says."""
     host = {"processor": machine.processor(), "cores": machine.cores()}
     if device.type == "cpu":
