@@ -12,6 +12,7 @@ with one, or a busy one, the limits cannot be met.
 
 from __future__ import annotations
 
+import inspect
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -153,12 +154,14 @@ def _mean_step_s(
     seeded = torch.Generator().manual_seed(1)
     prompt = torch.randint(3, 250, (1, 8), generator=seeded).repeat(batch, 1).to(device)
     fed = torch.randint(3, 250, (steps, 1, 1), generator=seeded).to(device)
-    past = model(prompt, use_cache=True).past_key_values
+    takes = inspect.signature(model.forward).parameters
+    argument = "cache" if "cache" in takes else "past_key_values"  # transformers renamed it
+    past = {argument: model(prompt, use_cache=True)[argument]}
     _settle(device)
     begun()
     start = time.perf_counter()
     for tokens in fed:
-        model(tokens.repeat(batch, 1), past_key_values=past, use_cache=True)
+        model(tokens.repeat(batch, 1), use_cache=True, **past)
     _settle(device)
     return (time.perf_counter() - start) / steps
 
