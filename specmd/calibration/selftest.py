@@ -106,7 +106,7 @@ def decisions(name: str) -> Answer:
             run = simulate(it.trace, **options, bounds=False)
             live, simulated = it.decision_digest, run.decision_digest
             counts = (it.report().misses, run.metrics["misses"])
-            rows.append((evict, prefetch, live[:12], (simulated or "")[:12], *counts))
+            rows.append((evict, prefetch, live, simulated, *counts))
             if live != simulated or counts[0] != counts[1]:
                 failures.append(f"{evict}, {prefetch}: {live} live, {simulated} simulated")
     columns = ("evict", "prefetch", "live", "simulated", "misses live", "misses simulated")
