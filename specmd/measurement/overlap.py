@@ -12,7 +12,6 @@ with one, or a busy one, the limits cannot be met.
 
 from __future__ import annotations
 
-import inspect
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ import torch
 
 from specmd.live import Report, offload
 from specmd.models.moe import find_moe
+from specmd.models.passes import cache_argument
 
 LARGER_LEG_LIMIT = 1.15
 BLOCKING_LIMIT = 0.75
@@ -154,8 +154,7 @@ def _mean_step_s(
     seeded = torch.Generator().manual_seed(1)
     prompt = torch.randint(3, 250, (1, 8), generator=seeded).repeat(batch, 1).to(device)
     fed = torch.randint(3, 250, (steps, 1, 1), generator=seeded).to(device)
-    takes = inspect.signature(model.forward).parameters
-    argument = "cache" if "cache" in takes else "past_key_values"  # transformers renamed it
+    argument = cache_argument(find_moe(model).decoder)
     past = {argument: model(prompt, use_cache=True)[argument]}
     _settle(device)
     begun()
