@@ -44,7 +44,7 @@ def plugin(tmp_path, own_registry):
                 """{name}: the smallest key leaves, if it comes to that."""
                 import os
                 from pathlib import Path
-                from specmd.policy.registry import policy
+                from specmd.policy import candidates, policy
 
                 @policy("{name}", source="a test")
                 class Mine:
@@ -52,9 +52,9 @@ def plugin(tmp_path, own_registry):
                     def create(cls, world):
                         return cls()
 
-                    def victim(self, candidates, incoming, event):
+                    def victim(self, incoming, pool, cache, event):
                         {lines}
-                        return min(candidates, default=None)
+                        return min(candidates(cache, pool), default=None)
                 '''
             )
         )
