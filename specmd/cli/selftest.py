@@ -50,8 +50,8 @@ def selftest(
     accelerator. Exit code 1 if any part failed; the others are run all the same.
     """
     from specmd.calibration.selftest import PARTS, ask
+    from specmd.files import write_text
     from specmd.live.placement import find_device
-    from specmd.runs.run import write_text
 
     name = find_device("auto", device)[0].type
     if device not in (None, name):

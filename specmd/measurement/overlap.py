@@ -182,8 +182,8 @@ def _run(
     prefetch, miss, schedule = setting
     reports: list[Report] = []
     with offload(
-        model, "fifo", prefetch, schedule, miss,
-        capacity=EXPERTS, throttle=(bytes_per_s, LATENCY_S), chunk_bytes=1 << 20, **placed,
+        model, "fifo", EXPERTS, prefetch=prefetch, schedule=schedule, miss=miss,
+        throttle=(bytes_per_s, LATENCY_S), chunk_bytes=1 << 20, **placed,
     ) as cache:  # fmt: skip
         _mean_step_s(model, batch, 4)
         step_s = _mean_step_s(model, batch, steps, lambda: reports.append(cache.report()))
