@@ -21,7 +21,7 @@ from specmd.calibration.fit import fit_nonnegative
 from specmd.live.links.link import Link
 from specmd.live.slots import Slots
 from specmd.live.transfer import Transfer
-from specmd.live.transfers import STAGING_BUFFERS, Mover
+from specmd.live.transfers import Mover
 from specmd.models.layout import Layout, Piece
 
 Floats = npt.NDArray[np.float64]
@@ -127,7 +127,7 @@ def _make_link(slots: Slots, chunk_bytes: int) -> Link:
         return HostLink(slots)
     from specmd.live.links.accelerator import AcceleratorLink
 
-    return AcceleratorLink(slots, chunk_bytes, STAGING_BUFFERS)
+    return AcceleratorLink(slots, chunk_bytes)
 
 
 class _Blobs:
@@ -137,11 +137,11 @@ class _Blobs:
         self.layout, self.num_keys = layout, keys
         blobs = torch.ones((keys, layout.blob_bytes), dtype=torch.uint8)
         self._blobs = blobs.pin_memory() if pinned else blobs
-        self.pinned_bytes = blobs.numel() if pinned else 0
+        self.pinned_bytes = self.locked_bytes = blobs.numel() if pinned else 0
 
-    def blob(self, key: int) -> Tensor:
+    def read(self, key: int, start: int, stop: int) -> Tensor:
         """Bytes of a key."""
-        return self._blobs[key]
+        return self._blobs[key][start:stop]
 
     def is_pinned(self, key: int) -> bool:
         """All or none are."""

@@ -24,6 +24,7 @@ from specmd.live.layer import Engine
 from specmd.live.layer_buffers import LayerBuffers
 from specmd.live.links.host import HostLink
 from specmd.live.links.link import Link
+from specmd.live.links.speed import time_link
 from specmd.live.links.throttle import Throttle
 from specmd.live.passes import Passes
 from specmd.live.patch import Patch
@@ -35,7 +36,7 @@ from specmd.live.slots import Slots
 from specmd.live.stores.checkpoint import CheckpointStore
 from specmd.live.stores.store import ExpertStore, HostStore
 from specmd.live.timing import StepTimes
-from specmd.live.transfers import STAGING_BUFFERS, Mover
+from specmd.live.transfers import Mover
 from specmd.models.facts import model_facts
 from specmd.models.layout import read_layout
 from specmd.models.moe import find_moe
@@ -236,6 +237,14 @@ class Offload:
         self._passes.install()
         self._patch.wrap_generate(self._passes.follow)
         self._patch.plug_in(self._engine.forward)
+        if link.needs_pinned:
+            mover.unloaded_bytes_per_s = time_link(
+                link,
+                store,
+                slots,
+                chunk_bytes=options["chunk_bytes"],
+                timeout_s=options["timeout_s"],
+            )
         mover.start()
         self._residence.preload()
 
@@ -304,4 +313,5 @@ class Offload:
             return HostLink(slots)
         from specmd.live.links.accelerator import AcceleratorLink
 
-        return AcceleratorLink(slots, self._options["chunk_bytes"], STAGING_BUFFERS)
+        options = self._options
+        return AcceleratorLink(slots, options["chunk_bytes"], timeout_s=options["timeout_s"])

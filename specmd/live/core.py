@@ -244,13 +244,6 @@ class Decisions:
         link, part = self.link, slice(first, self._written)
         return [(int(c), int(k)) for c, k in zip(link.command[part], link.key[part], strict=True)]
 
-    def propose(self, step, layer, phase, keys, tokens, gates, live_tokens, scores):  # SHIM
-        self.begin(step, layer, phase, keys, tokens, gates)
-        self.look_ahead(live_tokens, scores)
-
-    def decide(self):  # SHIM
-        return self.demand() + self.complete()
-
     def pending(self) -> Iterator[int]:
         """Keys of the prefetches that the core holds to be under way."""
         return (int(self.link.pending[i]) for i in range(self.link.count[PENDING]))

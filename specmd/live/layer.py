@@ -9,6 +9,7 @@ of padding and of requests that have ended demand nothing and get nothing.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,7 @@ class Engine:
         self._keys = np.arange(len(moe.layers) * moe.num_experts).reshape(-1, moe.num_experts)
         self._lookahead = Lookahead(moe.layers, decisions.depth)
         self._lookahead.has_norms = False  # only the raw scores are used
+        self._weighs = "weights" in decisions.needs
         self.routing_s = self.deciding_s = 0.0
         self.events = 0
 
@@ -126,13 +128,17 @@ class Engine:
             return torch.zeros_like(hidden)
         wanted = uses.nonzero()[0]
         keys = self._keys[number][wanted]
-        self._propose(number, hidden, live, weights, uses, wanted, keys)
+        began_deciding_s = time.perf_counter()
+        gates = self._gates(live, weights, uses)[wanted] if self._weighs else None
+        self._decisions.begin(passes.number, number, passes.phase, keys, uses[wanted], gates)
+        self.deciding_s += time.perf_counter() - began_deciding_s
         mask = None if passes.all_live else torch.from_numpy(passes.live)
         group = Grouping(ids, own, uses.tolist(), mask)
         products: dict[int, Tensor] = {}
         timeline = self._timeline
         views = self._residence.slots.views
-        for key, slot in self._residence.serve(keys.tolist()):
+        ahead = partial(self._look_ahead, number, hidden, live, weights)
+        for key, slot in self._residence.serve(keys.tolist(), ahead):
             expert = key - number * count
             start_s = time.perf_counter() if timeline is not None else 0.0
             products[expert] = weighted_product(experts, views[slot], hidden, group, expert)
@@ -145,26 +151,21 @@ class Engine:
             timeline.span("compute", f"layer {number}", began_s, time.perf_counter())
         return total
 
-    def _propose(
-        self,
-        number: int,
-        hidden: Tensor,
-        live: npt.NDArray[np.int64],
-        weights: Tensor,
-        uses: npt.NDArray[np.int64],
-        wanted: npt.NDArray[np.int64],
-        keys: npt.NDArray[np.int64],
+    def _gates(
+        self, live: npt.NDArray[np.int64], weights: Tensor, uses: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
+        """Return the weight of each expert, (experts,), as a trace has it: summed in order."""
+        known = host_weights(weights, half=self._routing is None)
+        flat = self._live(known).reshape(-1).astype(np.float64)
+        summed: Any = np.bincount(live.reshape(-1), weights=flat, minlength=len(uses))
+        return summed  # type: ignore[no-any-return]
+
+    def _look_ahead(
+        self, number: int, hidden: Tensor, live: npt.NDArray[np.int64], weights: Tensor
     ) -> None:
-        """Tell the prefetcher and the core of the event."""
+        """Ask the prefetcher: what the layer itself misses is on its way by now."""
         passes, decisions = self._passes, self._decisions
         began_s = time.perf_counter()
-        gates: npt.NDArray[np.float64] | None = None
-        if "weights" in decisions.needs:
-            # As a trace has them, summed over tokens in order.
-            known = host_weights(weights, half=self._routing is None)
-            flat = self._live(known).reshape(-1).astype(np.float64)
-            summed: Any = np.bincount(live.reshape(-1), weights=flat, minlength=len(uses))
-            gates = summed[wanted]
         scores = None
         if decisions.depth and self._routing is not None:
             scores = self._routing.scores(number)
@@ -178,9 +179,7 @@ class Engine:
             seen, _ = self._lookahead.scores(number, hidden, self._moe.num_experts)
             raw = np.clip(self._live(seen.cpu().numpy()), float(_HALF.min), float(_HALF.max))
             scores = raw.astype(np.float16).astype(np.float32)
-        decisions.propose(
-            passes.number, number, passes.phase, keys, uses[wanted], gates, len(live), scores
-        )
+        decisions.look_ahead(len(live), scores)
         if self._log is not None:
             half = self._routing is None
             self._log.add(number, passes, live, weights, scores, half=half)

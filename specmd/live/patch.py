@@ -140,11 +140,11 @@ class Patch:
     ) -> None:
         layer = self._moe.layers[number]
         piece = next(p for p in self._layout.pieces if p.name == name)
-        experts = self._moe.num_experts
+        experts, size = self._moe.num_experts, self._layout.blob_bytes
         if device.type != "meta":
             full = torch.empty((experts, *piece.shape), dtype=piece.dtype)
             for expert in range(experts):
-                full[expert].copy_(piece.view(store.blob(number * experts + expert)))
+                full[expert].copy_(piece.view(store.read(number * experts + expert, 0, size)))
             _move(parameter, full.to(device))
         layer.experts._parameters[name] = parameter
 

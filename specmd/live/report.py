@@ -36,6 +36,7 @@ class Report:
         moved_bytes: bytes the link carried.
         busy_s: time the link took for them.
         link_bytes_per_s: `moved_bytes / busy_s`; None before the first copy.
+        unloaded_bytes_per_s: what it carried at the start, unpaced; None on the cpu link.
         demand_stall_s: time kernels waited for demanded experts.
         late_stall_s: time kernels waited for prefetches that came late.
         waits: layers in which the host found nothing there to compute, and waited.
@@ -45,6 +46,7 @@ class Report:
         dense_bytes: memory of everything in the model that is not an expert.
         store_bytes: host memory of the experts.
         pinned_share: part of it that is pinned, 0 to 1.
+        locked_bytes: host memory that the system keeps locked for that.
         pin_failure: why pinning stopped, "" if it did not.
         peak_device_bytes: peak of the device's allocator; None on the cpu link.
 
@@ -65,6 +67,7 @@ class Report:
     moved_bytes: int
     busy_s: float
     link_bytes_per_s: float | None
+    unloaded_bytes_per_s: float | None
     demand_stall_s: float
     late_stall_s: float
     waits: int
@@ -74,6 +77,7 @@ class Report:
     dense_bytes: int
     store_bytes: int
     pinned_share: float
+    locked_bytes: int
     pin_failure: str
     peak_device_bytes: int | None
 
@@ -114,6 +118,7 @@ def make_report(
         moved_bytes=mover.moved_bytes,
         busy_s=mover.busy_s,
         link_bytes_per_s=mover.moved_bytes / mover.busy_s if mover.busy_s > 0 else None,
+        unloaded_bytes_per_s=mover.unloaded_bytes_per_s,
         demand_stall_s=residence.stall_s["demand_stall"],
         late_stall_s=residence.stall_s["late_prefetch_stall"],
         waits=residence.waits,
@@ -123,6 +128,7 @@ def make_report(
         dense_bytes=dense_bytes,
         store_bytes=store_bytes,
         pinned_share=store.pinned_bytes / store_bytes if store_bytes else 0.0,
+        locked_bytes=store.locked_bytes,
         pin_failure=getattr(store, "pin_failure", ""),
         peak_device_bytes=_peak_bytes(mover),
     )

@@ -1,12 +1,14 @@
 """Residence: from decisions to copies and kernels, in an order that is always right.
 
-The core decides an event at once, moving nothing. What it left behind is carried out here:
+The core decides, moving nothing; what it left behind is carried out here. First the demand: its
+copies are on their way before anything is looked ahead for. Then the prefetches.
 
-* A fetched key goes to the slot that is its own *after* the event. In an event wider than the cache
-  (|U| > C) that slot may still hold another key of the event: its copy is blocked until that one
-  has been computed. A key that does not stay passes through a staging slot, one after the other.
-  So every missing key costs one copy, nothing is dropped, and nothing deadlocks: keys that are
-  there are computed first, and each one computed frees a slot (these are the *waves* of a prefill).
+* A fetched key goes to the slot it was given. In an event wider than the cache (|U| > C) some keys
+  are given theirs only at the end, and another key of the event may still lie there: their copies
+  are blocked until that one has been computed. A key that does not stay passes through a staging
+  slot, one after the other. So every missing key costs one copy, nothing is dropped, and nothing
+  deadlocks: keys that are there are computed first, and each one computed frees a slot (these are
+  the *waves* of a prefill).
 * A key is computed once its copy is done, whatever the order of arrival.
 * Slots of the event's keys are safe meanwhile: the core evicts none of them, and a slot that
   changes hands inside the event waits for the last kernel that reads it.
@@ -17,7 +19,8 @@ One thread, the caller's, owns all of this; the mover's thread only moves bytes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 
 from specmd.errors import SpecmdError
 from specmd.live.commands import AWAIT, CANCEL, FETCH, PREFETCH, PROMOTE
@@ -60,13 +63,18 @@ class Residence:
         self._waited = False  # whether the present event is one of them
         self._home: dict[int, Home] = {}  # key -> where it lies, or will
         self._under_way: dict[int, Transfer] = {}  # key -> its copy, until seen to be done
+        self._occupant: dict[int, int] = {}  # slot -> key of the present event to be computed there
+        self._unblocks: dict[int, Transfer] = {}  # key -> the copy that may go once it is computed
+        self._passing = 0  # keys of the present event that passed through staging slots
         self._interrupted = False
 
-    def serve(self, keys: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """Serve the event set by `decisions.propose`: yield each (key, slot) when it is there.
+    def serve(
+        self, keys: Sequence[int], look_ahead: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[int, int]]:
+        """Serve the event set by `decisions.begin`: yield each (key, slot) when it is there.
 
         The caller issues the kernels of a key before it asks for the next one. Every key of the
-        event comes exactly once.
+        event comes exactly once. `look_ahead` is called once what is missing is on its way.
 
         Raises:
             SpecmdError: a copy failed, the copy thread died, or a wait took too long.
@@ -79,17 +87,22 @@ class Residence:
         if self.deterministic:
             self.mover.drain()
         self.mover.raise_failure()
-        if self._under_way:
-            with self.mover.lock:  # no copy may start between the look and the commands
-                self._look_at_arrivals()
-                unblocks = self._carry_out(self._decide(), keys)
-        else:
-            unblocks = {}
-            commands = self._decide()
-            if commands or self.buffers is not None:
+        self._occupant, self._unblocks, self._passing = {}, {}, 0
+        late: list[tuple[int, int]] = []
+        # No copy may start between the look and the commands.
+        with self.mover.lock if self._under_way else nullcontext():
+            self._look_at_arrivals()
+            commands = self._decide(self.decisions.demand)
+            if commands:
                 with self.mover.lock:
-                    unblocks = self._carry_out(commands, keys)
-        yield from self._in_order(keys, unblocks)
+                    late = self._carry_out_demand(commands, keys)
+        look_ahead()
+        commands = late + self._decide(self.decisions.complete)
+        if commands or self.buffers is not None:
+            with self.mover.lock:
+                self._carry_out(commands, last=True)
+                self._fill_buffers(keys)
+        yield from self._in_order(keys)
         self._interrupted = False
 
     @property
@@ -97,9 +110,9 @@ class Residence:
         """Seconds so far that kernels waited for copies, by cause; see `specmd.live.stalls`."""
         return self._stalls.seconds()
 
-    def _decide(self) -> list[tuple[int, int]]:
+    def _decide(self, decide: Callable[[], list[tuple[int, int]]]) -> list[tuple[int, int]]:
         began_s = time.perf_counter()
-        commands = self.decisions.decide()
+        commands = decide()
         self.deciding_s += time.perf_counter() - began_s
         return commands
 
@@ -114,62 +127,64 @@ class Residence:
                 link.arrived[key] = 0
                 link.queued[key] = 0 if transfer.started else 1
 
-    def _carry_out(
+    def _carry_out_demand(
         self, commands: list[tuple[int, int]], keys: Sequence[int]
-    ) -> dict[int, Transfer]:
-        """Queue the event's copies; return which key's computing unblocks which copy."""
-        event = set(keys)
-        missing = [key for command, key in commands if command == FETCH]
-        # Keys of this event that lie in a slot now; `unblocks` chains copies behind them.
-        occupant = {
-            home.slot: key
-            for key in event.difference(missing)
-            if (home := self._home.get(key)) is not None
-        }
-        unblocks: dict[int, Transfer] = {}
-        passing = 0
+    ) -> list[tuple[int, int]]:
+        missing = {key for command, key in commands if command == FETCH}
+        for key in keys:
+            if key not in missing and (home := self._home.get(key)) is not None:
+                self._occupant[home.slot] = key
+        return self._carry_out(commands, last=not self.decisions.predicts)
+
+    def _carry_out(self, commands: list[tuple[int, int]], *, last: bool) -> list[tuple[int, int]]:
+        """Queue copies; return the fetches that may yet be given a slot, unless these are last."""
+        later: list[tuple[int, int]] = []
+        mover, under_way = self.mover, self._under_way
         for command, key in commands:
             if command == FETCH:
                 slot = self.decisions.slot_of(key)
-                if slot is None and self.buffers is not None:
-                    ahead = self.buffers.take(key)
-                    if ahead is not None:
-                        self.mover.hasten(ahead)
-                        self._under_way[key] = ahead
-                        continue
-                    slot = self.buffers.slot_of(key)
-                elif slot is None:
-                    slot = self.slots.cached + passing % self.slots.staging
-                    passing += 1
-                before = occupant.get(slot)
-                occupant[slot] = key
-                if before is None:
-                    transfer = Transfer(key, self._settle_in(key, slot), demanded=True)
+                if slot is None and not last and not self.decisions.passes_by:
+                    later.append((command, key))
                 else:
-                    home = Home(slot, -1)
-                    transfer = Transfer(key, home, demanded=True, blocked=True)
-                    unblocks[before] = transfer
-                self._under_way[key] = self.mover.queue(transfer)
+                    under_way[key] = self._fetch(key, slot)
             elif command == PREFETCH:
                 slot = self.decisions.slot_of(key)
                 assert slot is not None, "a prefetch always has a slot"
                 score = float(self.decisions.link.score[key])
                 home = self._settle_in(key, slot)
-                transfer = Transfer(key, home, demanded=False, score=score, prefetched=True)
-                self._under_way[key] = self.mover.queue(transfer)
+                ahead = Transfer(key, home, demanded=False, score=score, prefetched=True)
+                under_way[key] = mover.queue(ahead)
             elif command == PROMOTE:
-                self.mover.hasten(self._under_way[key])
+                mover.hasten(under_way[key])
             elif command == CANCEL:
-                self.mover.cancel(self._under_way.pop(key))
+                mover.cancel(under_way.pop(key))
             elif command == AWAIT:
-                self.mover.hasten(self._under_way.pop(key))
-        if self.buffers is not None:
-            self._fill_buffers(keys)
-        return unblocks
+                mover.hasten(under_way.pop(key))
+        return later
+
+    def _fetch(self, key: int, slot: int | None) -> Transfer:
+        """Queue a demanded copy; without a slot it passes through one of those for staging."""
+        if slot is None and self.buffers is not None:
+            ahead = self.buffers.take(key)
+            if ahead is not None:
+                self.mover.hasten(ahead)
+                return ahead
+            slot = self.buffers.slot_of(key)
+        elif slot is None:
+            slot = self.slots.cached + self._passing % self.slots.staging
+            self._passing += 1
+        before = self._occupant.get(slot)
+        self._occupant[slot] = key
+        if before is None:
+            return self.mover.queue(Transfer(key, self._settle_in(key, slot), demanded=True))
+        transfer = Transfer(key, Home(slot, -1), demanded=True, blocked=True)
+        self._unblocks[before] = transfer
+        return self.mover.queue(transfer)
 
     def _fill_buffers(self, keys: Sequence[int]) -> None:
         """Drop what this layer did not want; let the next layer's experts follow."""
-        assert self.buffers is not None
+        if self.buffers is None:
+            return
         for transfer in self.buffers.drop_all():
             if not transfer.started:
                 self.mover.cancel(transfer)
@@ -185,9 +200,7 @@ class Residence:
         home = self._home[key] = self.slots.assign(slot, key)
         return home
 
-    def _in_order(
-        self, keys: Sequence[int], unblocks: dict[int, Transfer]
-    ) -> Iterator[tuple[int, int]]:
+    def _in_order(self, keys: Sequence[int]) -> Iterator[tuple[int, int]]:
         under_way = self._under_way
         waiting = {key: under_way[key] for key in keys if key in under_way} if under_way else {}
         if self.blocks:
@@ -199,20 +212,20 @@ class Residence:
                 slot = self._slot_of(key)
                 self.mover.before_use(slot)
                 yield key, slot
-                self._leave(key, slot, unblocks)
+                self._leave(key, slot)
         while waiting:
             done = self._wait(waiting.values())
             del waiting[done.key]
             under_way.pop(done.key, None)
             slot = self._slot_of(done.key)
             yield done.key, slot
-            self._leave(done.key, slot, unblocks)
+            self._leave(done.key, slot)
 
-    def _leave(self, key: int, slot: int, unblocks: dict[int, Transfer]) -> None:
+    def _leave(self, key: int, slot: int) -> None:
         """Note that a key's kernels are issued; let the copy go that was blocked by it."""
         self.mover.after_use(slot)
-        if key in unblocks:
-            transfer = unblocks.pop(key)
+        transfer = self._unblocks.pop(key, None)
+        if transfer is not None:
             with self.mover.lock:
                 self.mover.unblock(transfer, self._settle_in(transfer.key, slot))
 

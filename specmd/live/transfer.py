@@ -43,6 +43,12 @@ class Transfer:
     @property
     def may_move(self) -> bool:
         """Whether its next chunk may be copied now."""
-        if self.after is not None and self.after.done:
-            self.after = None
+        self.after = unfinished(self.after)
         return not self.blocked and self.after is None
+
+
+def unfinished(transfer: Transfer | None) -> Transfer | None:
+    """Return the transfer or the last before it into the same slot that is still to be made."""
+    while transfer is not None and transfer.done:
+        transfer = transfer.after  # of one that was cancelled
+    return transfer

@@ -24,10 +24,9 @@ from specmd.live.links.throttle import Throttle
 from specmd.live.slots import Home, Slots
 from specmd.live.stores.store import ExpertStore
 from specmd.live.timeline import Timeline
-from specmd.live.transfer import Transfer
+from specmd.live.transfer import Transfer, unfinished
 
 IN_FLIGHT_CHUNKS = 2
-STAGING_BUFFERS = 2
 _LOOK_S = 0.25  # how often a waiting thread looks whether the other is still alive
 
 
@@ -66,17 +65,20 @@ class Mover:
         self.ahead: list[Transfer] = []
         self.moved_bytes = 0
         self.busy_s = 0.0  # time the link carried chunks
+        self.unloaded_bytes_per_s: float | None = None  # what it carries when nothing else runs
         self.failure: BaseException | None = None
         self._failed_key = -1
-        self._into: dict[int, Transfer] = {}  # slot -> its last unfinished transfer
-        self._ready: dict[int, Mark] = {}  # slot -> mark behind the copy that filled it
-        self._last_use: dict[int, Mark] = {}  # slot -> mark behind the last kernel that read it
-        self._staged: list[Mark | None] = [None] * STAGING_BUFFERS
-        self._buffer = 0
+        self._into: dict[int, Transfer] = {}  # slot -> the last that was to go there
+        # By slot: the mark behind the copy that filled it, and behind the last kernel that read
+        # it; None once nobody needs to wait for it any more.
+        self._ready: list[Mark | None] = [None] * len(slots.key_in)
+        self._last_use: list[Mark | None] = [None] * len(slots.key_in)
         self._issued: deque[Mark] = deque()
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._busy = False  # the chunk to be moved was waiting for the one before
+
+    # What is queued. The lock is held.
 
     def queue(self, transfer: Transfer) -> Transfer:
         """Accept a transfer: behind the demands if it is one, else among the prefetches."""
@@ -95,22 +97,23 @@ class Mover:
     def hasten(self, transfer: Transfer) -> None:
         """Treat a prefetch as a demand from now on; one under way stays ahead of the others."""
         transfer.demanded = True
-        if transfer.done or transfer not in self.ahead:
-            return
-        self.ahead.remove(transfer)
-        self.demand.insert(0 if transfer.started else len(self.demand), transfer)
-        self.lock.notify_all()
+        if transfer in self.ahead:
+            self.ahead.remove(transfer)
+            self.demand.insert(0 if transfer.started else len(self.demand), transfer)
+            self.lock.notify_all()
 
     def cancel(self, transfer: Transfer) -> None:
         """Take back a prefetch of which nothing has moved."""
         assert not transfer.started, "a transfer that has started is not cancelled"
         self.ahead.remove(transfer)
         transfer.done = True
-        if self._into.get(transfer.home.slot) is transfer:
-            if transfer.after is not None and not transfer.after.done:
-                self._into[transfer.home.slot] = transfer.after
-            else:
-                del self._into[transfer.home.slot]
+
+    def _follow(self, transfer: Transfer) -> None:
+        slot = transfer.home.slot
+        transfer.after = unfinished(self._into.get(slot))
+        self._into[slot] = transfer
+
+    # Waiting, on the thread that computes.
 
     def has_arrived(self, transfer: Transfer) -> bool:
         """Whether all bytes of a transfer are there."""
@@ -157,9 +160,10 @@ class Mover:
             if not waiting:
                 break
             self.wait_for_any(waiting)
-        for mark in list(self._ready.values()):
-            if not self.link.reached(mark):
+        for slot, mark in enumerate(self._ready):
+            if mark is not None:
                 self.link.synchronise(mark, self.timeout_s)
+                self._ready[slot] = None
 
     def _look_after_thread(self, deadline: float, key: int) -> None:
         assert self._thread is not None
@@ -172,31 +176,39 @@ class Mover:
             )
 
     def before_use(self, slot: int) -> None:
-        """Let the compute stream wait for the copy that filled a slot."""
-        mark = self._ready.get(slot)
-        if mark is not None:
+        """Let the compute stream wait for the copy that filled a slot, unless it has landed."""
+        mark = self._ready[slot]
+        if mark is None:
+            return
+        if self.link.reached(mark):
+            self._ready[slot] = None
+        else:  # kept: the next kernel may run on another stream of the caller's
             self.link.order(COMPUTE, mark)
 
     def after_use(self, slot: int) -> None:
         """Note that all kernels that read a slot have been issued."""
         self._last_use[slot] = self.link.record(COMPUTE)
 
+    # Copying, on the copy thread.
+
     def step(self) -> bool:
         """Move one chunk; False if there is nothing that may move."""
         with self.lock:
             transfer = self._start_next()
-        if transfer is None:
-            return False
-        stop = self._move_or_fail(transfer)
-        with self.lock:
-            self._arrive(transfer, stop)
-        return True
+        if transfer is not None:
+            stop = self._move_or_fail(transfer)
+            with self.lock:
+                self._arrive(transfer, stop)
+        return transfer is not None
 
     def _start_next(self) -> Transfer | None:
-        transfer = self._pick()
-        if transfer is not None:
-            transfer.started = True
-        return transfer
+        """Pick what moves: a demand, else the prefetch that has started, else the best."""
+        able = next((t for t in self.demand if t.may_move), None)
+        if able is None and (ahead := [t for t in self.ahead if t.may_move]):
+            able = max(ahead, key=lambda t: (t.started, self.by_score and t.score))
+        if able is not None:
+            able.started = True
+        return able
 
     def _move_or_fail(self, transfer: Transfer) -> int:
         """Move a chunk; what goes wrong is kept for whoever waits."""
@@ -208,25 +220,6 @@ class Mover:
                 self.lock.notify_all()
             raise
 
-    def _arrive(self, transfer: Transfer, stop: int) -> None:
-        self.moved_bytes += stop - transfer.moved_bytes
-        transfer.moved_bytes = stop
-        if stop == self.slots.layout.blob_bytes:
-            self._finish(transfer)
-
-    def _pick(self) -> Transfer | None:
-        for transfer in self.demand:
-            if transfer.may_move:
-                return transfer
-        best: Transfer | None = None
-        for transfer in self.ahead:
-            if transfer.may_move:
-                if transfer.started:
-                    return transfer
-                if best is None or (self.by_score and transfer.score > best.score):
-                    best = transfer
-        return best
-
     def _move(self, transfer: Transfer, start: int) -> int:
         """Issue one chunk; return the byte it ends before."""
         link, slot, key = self.link, transfer.home.slot, transfer.key
@@ -237,15 +230,9 @@ class Mover:
             self._wait_for_last_use(slot)
             if self.slots.canary:
                 link.blank(slot)
-        blob = self.store.blob(key)
-        if not link.needs_pinned or self.store.is_pinned(key):
-            link.copy(slot, key, blob, start, stop)
-        else:
-            buffer = self._next_buffer()
-            link.stage(buffer, key, blob, start, stop)
-            link.copy_staged(slot, key, buffer, start, stop)
-            self._staged[buffer] = link.record(COPY)
-        self._issued.append(link.record(COPY))
+        link.copy(slot, self.store.read(key, start, stop), start, stop, self.store.is_pinned(key))
+        transfer.ready = link.record(COPY)
+        self._issued.append(transfer.ready)
         if len(self._issued) > IN_FLIGHT_CHUNKS:
             link.synchronise(self._issued.popleft(), self.timeout_s)
         if self.throttle:
@@ -259,33 +246,24 @@ class Mover:
         return stop
 
     def _wait_for_last_use(self, slot: int) -> None:
-        """Let the copy stream wait for the last kernel that read a slot."""
-        mark = self._last_use.get(slot)
-        if mark is not None:
+        """Let the copy stream wait for the last kernel that read a slot, unless it is over."""
+        mark, self._last_use[slot] = self._last_use[slot], None
+        if mark is not None and not self.link.reached(mark):
             self.link.order(COPY, mark)
 
-    def _next_buffer(self) -> int:
-        """Return a staging buffer whose last copy is done."""
-        buffer = self._buffer
-        self._buffer = (buffer + 1) % STAGING_BUFFERS
-        mark = self._staged[buffer]
-        if mark is not None:
-            self.link.synchronise(mark, self.timeout_s)
-        return buffer
-
-    def _finish(self, transfer: Transfer) -> None:
+    def _arrive(self, transfer: Transfer, stop: int) -> None:
+        """Count a chunk that has been issued; the lock is held."""
+        self.moved_bytes += stop - transfer.moved_bytes
+        transfer.moved_bytes = stop
+        if stop < self.slots.layout.blob_bytes:
+            return
         slot = transfer.home.slot
-        transfer.ready = self._ready[slot] = self.link.record(COPY)
+        self._ready[slot] = transfer.ready
         transfer.done = True
         (self.demand if transfer in self.demand else self.ahead).remove(transfer)
-        if self._into.get(slot) is transfer:
-            del self._into[slot]
         self.lock.notify_all()
 
-    def _follow(self, transfer: Transfer) -> None:
-        slot = transfer.home.slot
-        transfer.after = self._into.get(slot)
-        self._into[slot] = transfer
+    # The thread.
 
     def start(self) -> None:
         """Start the copy thread; without it `step` has to be called."""
@@ -309,12 +287,14 @@ class Mover:
             self._thread.join(min(self.timeout_s, 10.0))
             self._thread = None
         try:
-            for mark in (*self._issued, *self._ready.values(), *self._last_use.values()):
-                self.link.synchronise(mark, self.timeout_s)
+            link = self.link
+            for mark in (link.record(COPY), link.record(COMPUTE), *self._last_use):
+                if mark is not None:
+                    link.synchronise(mark, self.timeout_s)
         finally:
             self._issued.clear()
-            self._ready.clear()
-            self._last_use.clear()
+            self._ready = [None] * len(self._ready)
+            self._last_use = [None] * len(self._last_use)
             self.link.close()
 
     def _work(self) -> None:

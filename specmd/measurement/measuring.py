@@ -304,6 +304,12 @@ def _cautions(
             f"a busy machine: the computing thread was given {min(shares):.0%} to "
             f"{max(shares):.0%} of a core, and its times are too long by that"
         )
+    if report.unloaded_bytes_per_s is not None:
+        locked = f", {report.locked_bytes / 1e9:.3g} GB locked" if report.locked_bytes else ""
+        found.append(
+            f"the link carries {report.unloaded_bytes_per_s / 1e9:.3g} GB/s when nothing else "
+            f"runs, {report.pinned_share:.0%} of the experts are pinned{locked}"
+        )
     if report.link == "accelerator" and report.pinned_share < 1:
         why = f" ({report.pin_failure})" if report.pin_failure else ""
         found.append(

@@ -14,6 +14,7 @@ from specmd.live import offload
 from specmd.live.links.accelerator import AcceleratorLink
 from specmd.live.links.link import COMPUTE, COPY
 from specmd.live.slots import CANARY, Slots
+from specmd.live.stores import pinning
 from specmd.live.transfers import Mover
 from specmd.models.layout import Layout
 
@@ -99,15 +100,19 @@ def test_objects_stay_and_devices_return() -> None:
 def test_a_failed_pin_makes_the_rest_pageable(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("olmoe")
     expected = live(model, capacity=5)
-    original, calls = torch.Tensor.pin_memory, []
+    calls: list[int] = []
 
-    def pin_memory(self: torch.Tensor, *args: Any) -> torch.Tensor:
-        calls.append(1)
-        if len(calls) > 1:
-            raise RuntimeError("out of pinned memory\nand more")
-        return original(self, *args)
+    def once(original: Any) -> Any:
+        def pin(*args: Any) -> Any:
+            calls.append(1)
+            if len(calls) > 1:
+                raise RuntimeError("out of pinned memory\nand more")
+            return original(*args)
 
-    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+        return pin
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", once(torch.Tensor.pin_memory))
+    monkeypatch.setattr(pinning, "_register", once(pinning._register))
     ids, logits, cache = live(model, capacity=5, chunk_bytes=1000)
     assert len(calls) > 2  # one refusal for the experts, then the staging buffers
     assert torch.equal(ids, expected[0])
@@ -120,7 +125,7 @@ def test_a_failed_pin_makes_the_rest_pageable(monkeypatch: pytest.MonkeyPatch) -
 def make_link(blob_bytes: int, **options: Any) -> tuple[AcceleratorLink, Slots]:
     layout = Layout((), blob_bytes, blob_bytes)
     slots = Slots(layout, 2, 1, here(), canary=False)
-    return AcceleratorLink(slots, 100, 2, **options), slots
+    return AcceleratorLink(slots, 100, **options), slots
 
 
 def test_copies_marks_and_ticks() -> None:
@@ -130,13 +135,11 @@ def test_copies_marks_and_ticks() -> None:
     assert pinned.is_pinned()
     before = link.tick(COPY)
     link.blank(1)
-    link.copy(0, 5, pinned, 0, 100)
-    link.copy(0, 5, pinned, 100, 256)
+    link.copy(0, pinned[:100], 0, 100, True)
+    link.copy(0, pinned[100:], 100, 256, True)
     for start in (0, 100, 200):  # the ring has two buffers, each filled again once it is free
         stop = min(start + 100, 256)
-        link.stage(start // 100 % 2, 6, blob, start, stop)
-        link.copy_staged(2, 6, start // 100 % 2, start, stop)
-        link.synchronise(link.record(COPY), 10.0)
+        link.copy(2, blob[start:stop], start, stop, False)
     after = link.tick(COPY)
     link.order(COMPUTE, link.record(COPY))
     assert torch.equal(slots.blobs[0].cpu(), blob)
@@ -157,7 +160,7 @@ def test_kernels_wait_for_copies_and_copies_for_kernels() -> None:
     blobs = [torch.full((1 << 22,), value, dtype=torch.uint8).pin_memory() for value in (1, 2)]
     sums = []
     for turn in range(20):
-        link.copy(0, turn, blobs[turn % 2], 0, 1 << 22)
+        link.copy(0, blobs[turn % 2], 0, 1 << 22, True)
         link.order(COMPUTE, link.record(COPY))
         sums.append(slots.blobs[0].sum(dtype=torch.int64))
         link.order(COPY, link.record(COMPUTE))

@@ -15,7 +15,7 @@ from specmd.live.links.accelerator import AcceleratorLink
 
 
 class EmulatedEvent:
-    """Reached on its second query: nobody may rely on the first."""
+    """Reached on its sixth query: nobody may rely on the first, nor skip a wait because of it."""
 
     def __init__(self, device: torch.device, *, enable_timing: bool = False) -> None:
         self.recorded: Any = None
@@ -23,7 +23,7 @@ class EmulatedEvent:
         self.timed, self.recorded_s = enable_timing, 0.0
 
     def record(self, stream: EmulatedStream) -> None:
-        self.recorded, self.recorded_s = stream, time.perf_counter()
+        self.recorded, self.recorded_s, self.queries = stream, time.perf_counter(), 0
 
     def elapsed_time(self, other: EmulatedEvent) -> float:
         assert self.timed
@@ -33,7 +33,7 @@ class EmulatedEvent:
     def query(self) -> bool:
         assert self.recorded is not None, "an event is asked for before it is recorded"
         self.queries += 1
-        return self.queries > 1
+        return self.queries > 5
 
 
 class EmulatedStream:
@@ -67,10 +67,11 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "set_device_index", lambda *_: None)
     monkeypatch.setattr(live_cache, "find_device", lambda *_: (cpu, "accelerator"))
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self.clone())
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda self: True)
     EmulatedStream.waits = 0
 
 
-@pytest.mark.parametrize("pinned_budget", [None, 0, 60_000])
+@pytest.mark.parametrize("pinned_budget", [None, 0, 70_000])
 def test_logits_and_restoring(emulated: None, pinned_budget: int | None) -> None:
     model, inputs = build("gpt_oss"), prompt(2, 12)
     before = weights_of(model)
@@ -93,5 +94,5 @@ def test_logits_and_restoring(emulated: None, pinned_budget: int | None) -> None
     assert cache.report().demand_stall_s > 0
     share = cache.report().pinned_share
     assert share == {None: 1.0, 0: 0.0}.get(pinned_budget, share)
-    assert pinned_budget != 60_000 or 0 < share < 1
+    assert pinned_budget != 70_000 or 0 < share < 1
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())

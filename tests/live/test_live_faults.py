@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +16,10 @@ from specmd.errors import SpecmdError
 from specmd.live.layer import Engine
 from specmd.live.links.host import HostLink
 from specmd.live.service import Residence
+from specmd.live.stores import store as stores
+from specmd.live.stores.pinning import Pinned
 from specmd.live.stores.store import HostStore
+from specmd.live.transfer import Transfer
 from specmd.live.transfers import Mover
 from specmd.models.layout import read_layout
 from specmd.models.moe import find_moe
@@ -73,11 +77,11 @@ def test_a_failed_pin_makes_the_rest_pageable(model: Any) -> None:
     layout = read_layout(moe)
     pinned: list[int] = []
 
-    def pin(tensor: torch.Tensor) -> torch.Tensor:
+    def pin(tensor: torch.Tensor) -> Pinned:
         if len(pinned) == 1:
             raise RuntimeError("CUDA error: out of memory")
         pinned.append(tensor.numel())
-        return tensor
+        return Pinned(tensor, tensor.numel(), lambda: None)
 
     store = HostStore(layout, moe.num_experts, len(moe.layers), pin=pin)
     for layer in moe.layers:
@@ -89,21 +93,23 @@ def test_a_failed_pin_makes_the_rest_pageable(model: Any) -> None:
     assert torch.equal(tensors["down_proj"], moe.layers[1].experts.down_proj[1])
 
 
-def test_the_pinned_budget_is_kept(model: Any) -> None:
+def test_the_pinned_budget_is_kept(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     moe = find_moe(model)
     layout = read_layout(moe)
     budget = 2 * 8 * layout.blob_bytes + 1
-    store = HostStore(layout, 8, 3, pinned_budget_bytes=budget, pin=lambda tensor: tensor)
+    monkeypatch.setattr(stores, "locked_size", lambda size: size)
+    lock = partial(Pinned, locked_bytes=8 * layout.blob_bytes, release=lambda: None)
+    store = HostStore(layout, 8, 3, pinned_budget_bytes=budget, pin=lock)
     for layer in moe.layers:
         store.take_layer(layer.experts)
-    assert store.pinned_bytes == 2 * 8 * layout.blob_bytes
+    assert store.pinned_bytes == store.locked_bytes == 2 * 8 * layout.blob_bytes
     assert not store.pin_failure
     assert not store.is_pinned(23)
 
 
 def test_a_failed_read_names_the_expert(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fault = on_call(5, raising(OSError("the disk is gone")))
-    monkeypatch.setattr(HostStore, "blob", fault(HostStore.blob))
+    monkeypatch.setattr(HostStore, "read", fault(HostStore.read))
     with live(model) as cache:
         with pytest.raises(SpecmdError, match=r"copying expert \d+ failed: OSError: the disk"):
             generate(model)
@@ -113,14 +119,14 @@ def test_a_failed_read_names_the_expert(model: Any, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_failed_prefetch_is_not_swallowed(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = HostLink.copy
+    original = Mover._move
 
-    def copy(self: HostLink, slot: int, key: int, *rest: Any) -> None:
-        if key == 13:
+    def move(self: Mover, transfer: Transfer, start: int) -> int:
+        if transfer.key == 13:
             raise MemoryError("no room")
-        original(self, slot, key, *rest)
+        return original(self, transfer, start)
 
-    monkeypatch.setattr(HostLink, "copy", copy)
+    monkeypatch.setattr(Mover, "_move", move)
     with (
         live(model, capacity=20, prefetch="random:width=8") as _,
         pytest.raises(SpecmdError, match="expert 13 failed: MemoryError"),
@@ -167,7 +173,7 @@ def test_ctrl_c_in_mid_generation(model: Any, monkeypatch: pytest.MonkeyPatch, p
             elif place == "decide":
                 patched.setattr(Residence, "_carry_out", on_call(9, stop)(Residence._carry_out))
             else:
-                patched.setattr(Engine, "_propose", on_call(9, stop)(Engine._propose))
+                patched.setattr(Engine, "_look_ahead", on_call(9, stop)(Engine._look_ahead))
             with pytest.raises(KeyboardInterrupt):
                 generate(model)
         again = generate(model)

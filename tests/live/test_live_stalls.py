@@ -62,7 +62,7 @@ class ScriptedLink:
         assert self.reached(after), "a tick is read before it is reached"
         return after - before
 
-    def copy(self, slot: int, key: int, source: Tensor, start: int, stop: int) -> None:
+    def copy(self, slot: int, source: Tensor, start: int, stop: int, pinned: bool) -> None:
         self._issue(COPY, self.chunk_s)
 
     def attach(self) -> None:
@@ -88,8 +88,8 @@ def make(link: Any, capacity: int = 5, *, prefetch: str = "none", miss: str = "o
 
     def serve(step: int, *keys: int) -> None:
         ones = np.ones(len(keys), np.int64)
-        decisions.propose(step, 0, 1, np.array(keys, np.int64), ones, None, 1, None)
-        for _ in residence.serve(keys):
+        decisions.begin(step, 0, 1, np.array(keys, np.int64), ones)
+        for _ in residence.serve(keys, lambda: decisions.look_ahead(1)):
             link.compute()
 
     return residence, serve

@@ -13,6 +13,8 @@ from small_shapes import EXPERTS, LAYERS, TABLES, mixed, offload, shipped, small
 from specmd.errors import SpecmdError
 from specmd.hardware import memory
 from specmd.hardware.shape import load_shape
+from specmd.live.stores import store as stores
+from specmd.live.stores.pinning import Pinned
 from specmd.live.stores.random import RandomStore
 from specmd.measurement.batches import batches, in_rows
 from specmd.measurement.trace_workload import PlayedStep, TraceWorkload
@@ -218,7 +220,8 @@ def test_bytes_are_all_different_and_the_same_again() -> None:
     assert store.pinned_bytes == 0 or torch.accelerator.is_available()
 
 
-def test_pinning_within_a_budget() -> None:
+def test_pinning_within_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "locked_size", lambda size: size)
     workload = TraceWorkload(mixed(), small_shape(), layers=3)
     layer_bytes = EXPERTS * workload.layout.blob_bytes
     pinned = []
@@ -227,7 +230,7 @@ def test_pinning_within_a_budget() -> None:
         EXPERTS,
         3,
         pinned_budget_bytes=2 * layer_bytes,
-        pin=lambda t: pinned.append(t) or t,
+        pin=lambda t: pinned.append(t) or Pinned(t, t.numel(), lambda: None),
     )
     assert store.pinned_bytes == 2 * layer_bytes
     assert [store.is_pinned(layer * EXPERTS) for layer in range(3)] == [True, True, False]

@@ -4,20 +4,38 @@ Written against PyTorch's device-neutral streams, events and pinned memory alone
 run on CUDA, on other accelerators and on emulated ones. Copies have a stream of their own, apart
 from whatever stream the caller computes on. Pageable experts pass through a ring of pinned buffers,
 because a copy out of pageable memory would not be asynchronous at all.
+
+A mark is an event. Making one costs the driver more than recording it, so events are used again: as
+soon as nobody holds a mark any more, nobody can ask for it, and its event goes back to the pool. A
+stream that was told to wait for it is not concerned: it waits for what was recorded by then.
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import torch
 from torch import Tensor
 
 from specmd.errors import SpecmdError
-from specmd.live.links.link import COPY, Mark
+from specmd.live.links.link import COPY
 from specmd.live.slots import CANARY, Slots
 
+STAGING_BUFFERS = 2
 _POLL_S = 20e-6
+
+
+class EventMark:
+    """A recorded event; back to its pool when it is let go of."""
+
+    __slots__ = ("_pool", "event")
+
+    def __init__(self, event: torch.Event, pool: list[torch.Event]) -> None:
+        self.event, self._pool = event, pool
+
+    def __del__(self) -> None:
+        self._pool.append(self.event)
 
 
 class AcceleratorLink:
@@ -26,70 +44,74 @@ class AcceleratorLink:
     Args:
         slots: on the accelerator.
         chunk_bytes: size of a staging buffer.
-        buffers: how many staging buffers there are.
-        needs_pinned: False if the device reads all host memory by itself.
+        timeout_s: of waiting for a staging buffer.
 
     """
 
     name = "accelerator"
+    needs_pinned = True
 
-    def __init__(
-        self, slots: Slots, chunk_bytes: int, buffers: int, *, needs_pinned: bool = True
-    ) -> None:
+    def __init__(self, slots: Slots, chunk_bytes: int, *, timeout_s: float = 60.0) -> None:
         self.device = slots.buffer.device
-        self.needs_pinned = needs_pinned
-        self._blobs = slots.blobs
+        self._blobs, self._timeout_s = slots.blobs, timeout_s
         self._copies = torch.Stream(self.device)
-        size = min(chunk_bytes, slots.layout.blob_bytes)
-        self._sizes = (buffers, size)
+        self._pools: tuple[list[torch.Event], list[torch.Event]] = ([], [])  # untimed, timed
+        self._buffer_bytes = min(chunk_bytes, slots.layout.blob_bytes)
         self._buffers: list[Tensor] = []
+        self._staged: list[EventMark | None] = [None] * STAGING_BUFFERS
+        self._next = 0
         torch.accelerator.synchronize(self.device)  # the slots were made on another stream
         self._keeps_time = self._can_time()
 
-    def record(self, stream: int) -> Mark:
+    def record(self, stream: int) -> EventMark:
         """Record an event on the copy stream or on the caller's current one."""
         return self._record(stream, timed=False)
 
-    def order(self, stream: int, mark: Mark) -> None:
+    def order(self, stream: int, mark: EventMark) -> None:
         """Let a stream wait for an event."""
-        self._stream(stream).wait_event(mark)
+        self._stream(stream).wait_event(mark.event)
 
-    def reached(self, mark: Mark) -> bool:
+    def reached(self, mark: EventMark) -> bool:
         """Whether an event has happened."""
-        return bool(mark.query())
+        return bool(mark.event.query())
 
-    def synchronise(self, mark: Mark, timeout_s: float) -> None:
+    def synchronise(self, mark: EventMark, timeout_s: float) -> None:
         """Poll an event: a blocking wait could not time out."""
         deadline = time.monotonic() + timeout_s
-        while not mark.query():
+        while not self.reached(mark):
             if time.monotonic() > deadline:
                 raise SpecmdError(f"the accelerator did not finish a copy within {timeout_s:g} s")
             time.sleep(_POLL_S)
 
-    def tick(self, stream: int) -> Mark | None:
+    def tick(self, stream: int) -> EventMark | None:
         """Record an event that notes the device's time."""
         return self._record(stream, timed=True) if self._keeps_time else None
 
-    def elapsed_s(self, before: Mark, after: Mark) -> float:
+    def elapsed_s(self, before: EventMark, after: EventMark) -> float:
         """Device time between two ticks."""
-        return float(before.elapsed_time(after)) * 1e-3
+        return float(before.event.elapsed_time(after.event)) * 1e-3
 
-    def copy(self, slot: int, key: int, source: Tensor, start: int, stop: int) -> None:
-        """Copy from pinned memory on the copy stream."""
+    def copy(self, slot: int, source: Tensor, start: int, stop: int, pinned: bool) -> None:
+        """Copy on the copy stream: out of pinned memory, or out of a buffer filled by the host."""
+        buffer = self._next
+        if not pinned:
+            source = self._stage(buffer, source)
         with self._copies:
-            self._blobs[slot][start:stop].copy_(source[start:stop], non_blocking=True)
+            self._blobs[slot][start:stop].copy_(source, non_blocking=True)
+        if not pinned:
+            self._staged[buffer] = self.record(COPY)
+            self._next = (buffer + 1) % STAGING_BUFFERS
 
-    def stage(self, buffer: int, key: int, source: Tensor, start: int, stop: int) -> None:
-        """Copy into a pinned buffer, on the host."""
+    def _stage(self, buffer: int, source: Tensor) -> Tensor:
+        """Fill a staging buffer once the copy out of it is done."""
         if not self._buffers:
-            self._buffers = [self._pinned(self._sizes[1]) for _ in range(self._sizes[0])]
-        self._buffers[buffer][: stop - start].copy_(source[start:stop])
-
-    def copy_staged(self, slot: int, key: int, buffer: int, start: int, stop: int) -> None:
-        """Copy from a pinned buffer on the copy stream."""
-        with self._copies:
-            staged = self._buffers[buffer][: stop - start]
-            self._blobs[slot][start:stop].copy_(staged, non_blocking=True)
+            self._buffers = [self._pinned(self._buffer_bytes) for _ in range(STAGING_BUFFERS)]
+        mark = self._staged[buffer]
+        if mark is not None:
+            self.synchronise(mark, self._timeout_s)
+        staged = self._buffers[buffer][: len(source)]
+        staged.copy_(source)
+        return staged
 
     def blank(self, slot: int) -> None:
         """Overwrite a slot with the canary on the copy stream."""
@@ -104,18 +126,21 @@ class AcceleratorLink:
         """Let go of slots and buffers."""
         self._blobs, self._buffers = [], []
 
-    def _record(self, stream: int, *, timed: bool) -> Mark:
-        mark = torch.Event(self.device, enable_timing=timed)
-        mark.record(self._stream(stream))
-        return mark
+    def _record(self, stream: int, *, timed: bool) -> EventMark:
+        pool = self._pools[timed]
+        try:
+            event = pool.pop()
+        except IndexError:
+            event = torch.Event(self.device, enable_timing=timed)
+        event.record(self._stream(stream))
+        return EventMark(event, pool)
 
     def _can_time(self) -> bool:
-        try:
+        with suppress(RuntimeError, NotImplementedError, ValueError):
             before, after = self._record(COPY, timed=True), self._record(COPY, timed=True)
             torch.accelerator.synchronize(self.device)
             return self.elapsed_s(before, after) >= 0.0
-        except (RuntimeError, NotImplementedError, ValueError):
-            return False  # then stalls are what the host waits
+        return False  # then stalls are what the host waits
 
     def _pinned(self, size: int) -> Tensor:
         plain = torch.empty(size, dtype=torch.uint8)

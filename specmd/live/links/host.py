@@ -49,23 +49,17 @@ class HostLink:
         """Never asked for: there are no ticks."""
         return 0.0
 
-    def copy(self, slot: int, key: int, source: Tensor, start: int, stop: int) -> None:
+    def copy(self, slot: int, source: Tensor, start: int, stop: int, pinned: bool) -> None:
         """Copy now; the interpreter is free meanwhile, unless the copy is over sooner than that.
 
         Giving the interpreter away and getting it back takes two threads tens of microseconds, in
         which a small copy is long done. A memoryview keeps it.
         """
-        into, out_of = self._slots[slot][start:stop], source.numpy()[start:stop]
+        into, out_of = self._slots[slot][start:stop], source.numpy()
         if stop - start > SMALL_BYTES:
             np.copyto(into, out_of)
         else:
             into.data[:] = out_of.data
-
-    def stage(self, buffer: int, key: int, source: Tensor, start: int, stop: int) -> None:
-        """Never asked for: `needs_pinned` is False."""
-
-    def copy_staged(self, slot: int, key: int, buffer: int, start: int, stop: int) -> None:
-        """Never asked for: `needs_pinned` is False."""
 
     def blank(self, slot: int) -> None:
         """Overwrite a slot with the canary."""

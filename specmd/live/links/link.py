@@ -10,10 +10,9 @@ expert cache is one of
 * a copy into a slot starts after the mark that the last kernel reading it left (`last use`);
 * a pinned staging buffer is refilled after the mark that the copy out of it left.
 
-Three links keep to this interface, so the mover above is the same for all: the processor's own
-memory (`specmd.live.links.host`), any accelerator PyTorch knows (`specmd.live.links.accelerator`)
-and one that executes nothing and checks every order that streams allow
-(`checking_link`).
+Two links keep to this interface: the processor's own memory (`specmd.live.links.host`) and any
+accelerator PyTorch knows (`specmd.live.links.accelerator`). tests/races runs the second on a device
+that does its work late, in every order that streams allow.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ Mark = Any
 
 
 class Link(Protocol):
-    """The primitives; none of them blocks the caller except `synchronise` and `stage`."""
+    """The primitives; only `synchronise`, and `copy` out of pageable memory, block the caller."""
 
     name: str
     device: torch.device
-    needs_pinned: bool  # copies out of pageable memory go through a staging buffer
+    needs_pinned: bool  # copies out of pageable memory are slower
 
     def record(self, stream: int) -> Mark:
         """Leave a mark on COPY or COMPUTE, behind all work issued to it so far."""
@@ -58,16 +57,12 @@ class Link(Protocol):
         """Seconds between two ticks that have both been reached."""
         ...
 
-    def copy(self, slot: int, key: int, source: Tensor, start: int, stop: int) -> None:
-        """Copy bytes start..stop of a blob into a slot, on the copy stream."""
-        ...
+    def copy(self, slot: int, source: Tensor, start: int, stop: int, pinned: bool) -> None:
+        """Copy `source` into bytes start..stop of a slot, on the copy stream.
 
-    def stage(self, buffer: int, key: int, source: Tensor, start: int, stop: int) -> None:
-        """Copy bytes start..stop of a pageable blob into a pinned staging buffer, now."""
-        ...
-
-    def copy_staged(self, slot: int, key: int, buffer: int, start: int, stop: int) -> None:
-        """Copy a staging buffer into bytes start..stop of a slot, on the copy stream."""
+        A pinned source must stay as it is until the copy is done; a pageable one may be changed as
+        soon as the call returns.
+        """
         ...
 
     def blank(self, slot: int) -> None:

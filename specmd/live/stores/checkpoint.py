@@ -3,13 +3,13 @@
 A safetensors file is a table of contents and raw bytes, so it can be mapped into memory and read
 like an array; the system keeps the pages it has room for. Checkpoints hold one tensor an expert and
 projection (`...experts.7.gate_proj.weight`) or fused ones; either way an expert's blob is a short
-list of byte ranges, which are put together when the expert is asked for.
+list of byte ranges. They are read as they are asked for, a chunk at a time: an expert of 350 MB
+that was put together first would keep a demand waiting behind all of a prefetch.
 """
 
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from os import PathLike
 
 import torch
@@ -28,7 +28,6 @@ _PARTS = {
 }
 _SINGLE = re.compile(r"(?:^|\.)layers\.(\d+)\..*\bexperts\.(\d+)\.(\w+)\.weight$")
 _FUSED = re.compile(r"(?:^|\.)layers\.(\d+)\..*\bexperts\.([a-z_]+)$")
-_KEPT_BLOBS = 4
 
 
 class CheckpointStore:
@@ -44,14 +43,14 @@ class CheckpointStore:
 
     """
 
-    pinned_bytes = 0
+    pinned_bytes = locked_bytes = 0
     pin_failure = "experts are read from their checkpoint"
 
     def __init__(self, folder: str | PathLike[str], moe: MoeModel, layout: Layout) -> None:
         self.layout = layout
         self.num_keys = len(moe.layers) * moe.num_experts
         self._files = CheckpointFiles(folder)
-        self._kept: OrderedDict[int, Tensor] = OrderedDict()
+        self._chunk = torch.empty(0, dtype=torch.uint8)  # the last that was read
         single: dict[tuple[int, int, str], str] = {}
         fused: dict[tuple[int, str], str] = {}
         for name in self._files.names():
@@ -107,18 +106,18 @@ class CheckpointStore:
                 f"with dtype='{stored}'"
             )
 
-    def blob(self, key: int) -> Tensor:
-        """Put the blob of a key together; the last few are kept for the chunks to come."""
-        blob = self._kept.get(key)
-        if blob is None:
-            blob = torch.zeros(self.layout.blob_bytes, dtype=torch.uint8)
-            out = blob.numpy()
-            for at, name, start, size in self._ranges[key]:
-                out[at : at + size] = self._files.raw(name)[start : start + size]
-            self._kept[key] = blob
-            if len(self._kept) > _KEPT_BLOBS:
-                self._kept.popitem(last=False)
-        return blob
+    def read(self, key: int, start: int, stop: int) -> Tensor:
+        """Read bytes start..stop of a key's blob; valid until the next call."""
+        if len(self._chunk) < stop - start:
+            self._chunk = torch.zeros(stop - start, dtype=torch.uint8)
+        chunk = self._chunk[: stop - start]
+        out = chunk.numpy()
+        for at, name, first, size in self._ranges[key]:
+            begin, end = max(start, at), min(stop, at + size)
+            if begin < end:
+                part = self._files.raw(name)[first + begin - at : first + end - at]
+                out[begin - start : end - start] = part
+        return chunk
 
     def is_pinned(self, key: int) -> bool:
         """Return False: mapped memory is pageable."""
@@ -126,5 +125,4 @@ class CheckpointStore:
 
     def close(self) -> None:
         """Let go of the files."""
-        self._kept.clear()
         self._files.close()

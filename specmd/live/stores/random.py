@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from specmd.hardware.memory import require_memory
+from specmd.live.stores.pinning import Pinned, pin
 from specmd.live.stores.store import ArenaStore
 from specmd.models.dummy.noise import Noise
 from specmd.models.layout import Layout
@@ -20,8 +21,8 @@ class RandomStore(ArenaStore):
         layout: of an expert.
         experts: E, experts of a layer.
         num_layers: MoE layers.
-        pinned_budget_bytes: how much may be pinned; None is no limit, 0 nothing.
-        pin: pins a host tensor; `Tensor.pin_memory` if None.
+        pinned_budget_bytes: how much may be locked; None is no limit, 0 nothing.
+        pin: pins an arena.
         other_bytes: of memory that will be asked for after the store and must fit, too.
         seed: of the values.
 
@@ -37,7 +38,7 @@ class RandomStore(ArenaStore):
         num_layers: int,
         *,
         pinned_budget_bytes: int | None = None,
-        pin: Callable[[Tensor], Tensor] | None = None,
+        pin: Callable[[Tensor], Pinned] = pin,
         other_bytes: int = 0,
         seed: int = 0,
     ) -> None:

@@ -3,9 +3,10 @@
 Where a blob lies decides how fast it can leave. A device reads *pinned* (page-locked) memory by
 itself, at full link speed and in the background; *pageable* memory has to be copied by the
 processor into a pinned staging buffer first. Pinned memory is scarce and a failed request for it
-can poison later calls, so it is asked for in whole blocks, up to a budget, and the first refusal
-makes the rest pageable; the share that is pinned is reported. A model larger than the host's
-memory has its blobs read from its checkpoint (`specmd.live.stores.checkpoint`).
+can poison later calls, so it is asked for in whole layers, up to a budget of bytes really locked
+(`specmd.live.stores.pinning`), and the first refusal makes the rest pageable; the share that is
+pinned is reported. A model larger than the host's memory has its blobs read from its checkpoint
+(`specmd.live.stores.checkpoint`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from specmd.errors import SpecmdError
+from specmd.live.stores.pinning import Pinned, locked_size, new_arena, pin
 from specmd.models.layout import Layout, expert_tensors
 
 
@@ -25,10 +27,15 @@ class ExpertStore(Protocol):
 
     layout: Layout
     pinned_bytes: int
+    locked_bytes: int
     num_keys: int
 
-    def blob(self, key: int) -> Tensor:
-        """Return the blob of a key, (blob_bytes,) uint8 on the host. Called by the copy thread."""
+    def read(self, key: int, start: int, stop: int) -> Tensor:
+        """Return bytes start..stop of a key's blob, (stop - start,) uint8 on the host.
+
+        Called by the copy thread, a chunk at a time. What is not pinned is valid until the next
+        call.
+        """
         ...
 
     def is_pinned(self, key: int) -> bool:
@@ -47,8 +54,13 @@ class ArenaStore:
         layout: of an expert.
         experts: E, experts of a layer.
         num_layers: MoE layers there will be.
-        pinned_budget_bytes: how much may be pinned; None is no limit, 0 nothing.
-        pin: pins a host tensor; `Tensor.pin_memory` if None.
+        pinned_budget_bytes: how much may be locked; None is no limit, 0 nothing.
+        pin: pins an arena.
+
+    Attributes:
+        pinned_bytes: bytes of experts that are pinned.
+        locked_bytes: what the system locked for them.
+        pin_failure: why pinning stopped, "" if it did not.
 
     """
 
@@ -59,38 +71,45 @@ class ArenaStore:
         num_layers: int,
         *,
         pinned_budget_bytes: int | None = None,
-        pin: Callable[[Tensor], Tensor] | None = None,
+        pin: Callable[[Tensor], Pinned] = pin,
     ) -> None:
         self.layout = layout
         self.num_keys = num_layers * experts
-        self.pinned_bytes = 0
+        self.pinned_bytes = self.locked_bytes = 0
         self.pin_failure = ""
         self._experts = experts
         self._arenas: list[Tensor] = []  # per layer (experts, blob_bytes)
-        self._pinned: list[bool] = []
+        self._locks: list[Pinned | None] = []
         self._pin = pin
-        self._left = pinned_budget_bytes
+        self._budget = pinned_budget_bytes
 
     def add_layer(self) -> Tensor:
         """Make the arena of the next layer, (experts, blob_bytes) of anything, and return it."""
-        blobs, pinned = self._allocate(self._experts * self.layout.blob_bytes)
-        self._arenas.append(blobs.view(self._experts, self.layout.blob_bytes))
-        self._pinned.append(pinned)
-        return self._arenas[-1]
+        arena = new_arena(self._experts * self.layout.blob_bytes)
+        lock = self._lock(arena)
+        arena = (lock.tensor if lock else arena).view(self._experts, self.layout.blob_bytes)
+        self._arenas.append(arena)
+        self._locks.append(lock)
+        return arena
 
-    def _allocate(self, size: int) -> tuple[Tensor, bool]:
-        arena = torch.empty(size, dtype=torch.uint8)
-        if self.pin_failure or (self._left is not None and self._left < size):
-            return arena, False
+    def _lock(self, arena: Tensor) -> Pinned | None:
+        size, budget = arena.numel(), self._budget
+        if self.pin_failure:
+            return None
+        if budget is not None and self.locked_bytes + locked_size(size) > budget:
+            return None
         try:
-            pinned = arena.pin_memory() if self._pin is None else self._pin(arena)
+            lock = self._pin(arena)
         except (RuntimeError, NotImplementedError) as error:
             self.pin_failure = (str(error).strip() or type(error).__name__).splitlines()[0]
-            return arena, False
-        if self._left is not None:
-            self._left -= size
+            return None
+        self.locked_bytes += lock.locked_bytes
         self.pinned_bytes += size
-        return pinned, True
+        return lock
+
+    def read(self, key: int, start: int, stop: int) -> Tensor:
+        """Return bytes start..stop of a key's blob; shares the arena's memory."""
+        return self.blob(key)[start:stop]
 
     def blob(self, key: int) -> Tensor:
         """Return the blob of a key; shares the arena's memory."""
@@ -100,10 +119,19 @@ class ArenaStore:
 
     def is_pinned(self, key: int) -> bool:
         """Whether a device can read the blob by itself."""
-        return self._pinned[key // self._experts]
+        return self._locks[key // self._experts] is not None
+
+    def release_layer(self, layer: int) -> None:
+        """Free one layer's arena."""
+        lock, self._locks[layer] = self._locks[layer], None
+        if lock is not None:
+            lock.release()
+        self._arenas[layer] = torch.empty(0, dtype=torch.uint8)
 
     def close(self) -> None:
         """Let go of the memory."""
+        for layer in range(len(self._arenas)):
+            self.release_layer(layer)
         self._arenas = []
 
 
@@ -135,7 +163,3 @@ class HostStore(ArenaStore):
         part = self._arenas[layer][:, piece.start : piece.start + piece.num_bytes]
         flat = part.contiguous().view(piece.dtype)
         out.copy_(flat.view(self._experts, *piece.shape))
-
-    def release_layer(self, layer: int) -> None:
-        """Free one layer's arena (while the model is restored)."""
-        self._arenas[layer] = torch.empty(0, dtype=torch.uint8)
