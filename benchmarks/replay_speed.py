@@ -32,7 +32,14 @@ from specmd.simulation.replay import replay
 from specmd.trace import Trace, import_trace, load, slice_tokens
 
 SHARES = (0.05, 0.2, 0.6)
-SEQUENTIAL = {"lru": "LRU", "fifo": "FIFO", "sieve": "Sieve", "belady": "Belady"}
+SEQUENTIAL = {
+    "lru": "LRU",
+    "fifo": "FIFO",
+    "sieve": "Sieve",
+    "lfu:resident=true": "LFU",
+    "arc": "ARC",
+    "belady": "Belady",
+}
 ORACLE_RECORD = np.dtype([("time", "<u4"), ("key", "<u8"), ("bytes", "<u4"), ("next", "<i8")])
 
 

@@ -15,16 +15,15 @@ import numpy as np
 from specmd.policy import (
     Core,
     Event,
-    FloatArray,
-    Heap,
-    KeyArray,
+    IntArray,
+    Ladder,
     World,
-    drop,
-    least_evictable,
-    make_heap,
+    climb,
+    last_evictable,
+    make_ladder,
     policy,
-    put,
-    settle_rank,
+    step_off,
+    step_on,
 )
 
 
@@ -35,11 +34,10 @@ from specmd.policy import (
     compiled=True,
 )
 class LFU(NamedTuple):
-    """Use counts, and a heap by (count, last touch or nothing)."""
+    """Use counts, and the residents by count and last touch (or nothing)."""
 
-    heap: Heap
-    uses: FloatArray
-    pool: KeyArray
+    ladder: Ladder
+    uses: IntArray
     resident: int
     by_recency: int
 
@@ -51,31 +49,30 @@ class LFU(NamedTuple):
         resident: bool = False,
         ties: Literal["recency", "key"] = "recency",
     ) -> LFU:
-        """Build the empty heap."""
-        heap = make_heap(world.num_keys, world.pools)
-        uses, pool = np.zeros(world.num_keys), world.pool
-        return cls(heap, uses, pool, int(resident), int(ties == "recency"))
+        """Build the empty ladder."""
+        ladder = make_ladder(world.num_keys, world.pools)
+        uses = np.zeros(world.num_keys, np.int64)
+        return cls(ladder, uses, int(resident), int(ties == "recency"))
 
     def on_event(self, event: Event) -> None:
         """Count the use of every key of U, admitted or not."""
         for i in range(event.start, event.stop):
-            self.uses[event.keys[i]] += 1.0
+            self.uses[event.keys[i]] += 1
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
-        """Rank by the new count."""
-        tie = event.clock * self.by_recency
-        settle_rank(self.heap, pool, key, self.uses[key], tie)
+        """Count one more."""
+        climb(self.ladder, key, event.clock * self.by_recency)
 
     def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter with the count so far."""
-        put(self.heap, pool, key, self.uses[key], event.clock * self.by_recency)
+        step_on(self.ladder, pool, key, self.uses[key], event.clock * self.by_recency)
 
     def on_evict(self, key: int, pool: int, event: Event) -> None:
-        """Leave the heap; forget the count if it is of residents only."""
-        drop(self.heap, pool, key)
+        """Leave; forget the count if it is of residents only."""
+        step_off(self.ladder, key)
         if self.resident:
-            self.uses[key] = 0.0
+            self.uses[key] = 0
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Choose the least used."""
-        return least_evictable(self.heap, pool, core)
+        return last_evictable(self.ladder.lists, pool, core)

@@ -29,6 +29,7 @@ from specmd.core.order.blocks import (
 )
 from specmd.core.order.chance import below, fraction, mix
 from specmd.core.order.heap import Heap, drop, least_evictable, make_heap, put, settle_rank
+from specmd.core.order.ladder import Ladder, climb, make_ladder, step_off, step_on
 from specmd.core.order.lists import (
     Lists,
     back,
@@ -66,6 +67,7 @@ __all__ = [
     "Heap",
     "IntArray",
     "KeyArray",
+    "Ladder",
     "Lists",
     "MissHandling",
     "Outlook",
@@ -77,6 +79,7 @@ __all__ = [
     "back",
     "below",
     "candidates",
+    "climb",
     "drop",
     "enter",
     "evictable",
@@ -88,6 +91,7 @@ __all__ = [
     "leave",
     "make_blocks",
     "make_heap",
+    "make_ladder",
     "make_lists",
     "may_leave",
     "mix",
@@ -100,5 +104,7 @@ __all__ = [
     "set_value",
     "settle_rank",
     "splice_front",
+    "step_off",
+    "step_on",
     "unlink",
 ]

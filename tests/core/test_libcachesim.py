@@ -14,7 +14,10 @@ libcachesim = pytest.importorskip("libcachesim")
 
 SHIPPED = Path(__file__).parents[2] / "traces"
 RECORD = np.dtype([("time", "<u4"), ("key", "<u8"), ("bytes", "<u4"), ("next", "<i8")])
-NAMES = {"lru": "LRU", "fifo": "FIFO", "sieve": "Sieve", "arc": "ARC", "belady": "Belady"}
+NAMES = {
+    "lru": "LRU", "fifo": "FIFO", "sieve": "Sieve", "arc": "ARC", "lfu:resident=true": "LFU",
+    "belady": "Belady",
+}  # fmt: skip
 
 
 def accesses(trace):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from specmd.core import hooks
 from specmd.core.event import NEVER, NOBODY
-from specmd.core.order import blocks, heap, lists, scan
+from specmd.core.order import blocks, heap, ladder, lists, scan
 from specmd.core.order.chance import below, fraction, mix
 from specmd.core.specialise import specialise
 from specmd.core.state import READY
@@ -172,6 +172,32 @@ def test_lists_are_lists(steps, held):
         able = [key for key in true[which] if key not in held]
         found = lists.last_evictable(ours, which, fake_core(held))
         assert found == (able[-1] if able else NOBODY)
+
+
+@given(changes, st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_a_ladder_is_in_order_of_count_stamp_and_key(steps, stamped):
+    ours, true, clock = ladder.make_ladder(KEYS, POOLS), {}, 1
+    for key, height, later, remove in steps:
+        clock += later == 0
+        stamp = clock if stamped else 0
+        if key not in true:
+            ladder.step_on(ours, key // SPAN, key, height, stamp)
+            true[key] = (height, stamp, -key)
+        elif remove:
+            ladder.step_off(ours, key)
+            del true[key]
+        else:
+            ladder.climb(ours, key, stamp)
+            true[key] = (true[key][0] + 1, stamp, -key)
+        for pool in range(POOLS):
+            end, found = KEYS + pool, []
+            key = lists.back(ours.lists, pool)
+            while key != end:
+                found.append(int(key))
+                key = ours.lists.prev[key]
+            assert found == sorted((k for k in true if k // SPAN == pool), key=true.get)
+    assert KEYS - ours.num_free[0] == len({(key // SPAN, true[key][0]) for key in true})
 
 
 @given(st.lists(st.sets(st.integers(0, KEYS - 1)), max_size=12))
