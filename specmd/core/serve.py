@@ -115,7 +115,7 @@ def admit(core: Core, policy: Any, link: Any, key: int, row: int, event: Event) 
     core.mark[key] = FETCHED_EVER | USED
     log(core, LOG_FETCH, key)
     if core.admission[0] < NEVER_ADMIT:
-        slot = take_free(core, pool)
+        slot = take_free(core, pool) if core.num_free[pool] > 0 else NOBODY
         if slot == NOBODY and core.admission[0] == FORCED:
             leaving = victim(policy, key, pool, core, event)
             if leaving == NOBODY:
@@ -221,7 +221,7 @@ def serve(core: Core, policy: Any, link: Any, chunk: Chunk, index: int, event: E
 def demand(core: Core, policy: Any, link: Any, event: Event) -> None:
     """Serve the first half of an event: classify U once and fetch what is missing; U is held."""
     row = (event.phase * event.num_layers + event.layer) * NUM_COUNTERS
-    state, hold, keys = core.state, core.hold, event.keys
+    state, hold, keys, loads = core.state, core.hold, event.keys, event.tokens
     core.guard[1] = event.clock
     settle(link, core, event)
     on_event(policy, event)
@@ -230,7 +230,7 @@ def demand(core: Core, policy: Any, link: Any, event: Event) -> None:
     for i in range(event.start, event.stop):
         key = keys[i]
         hold[key] += 1
-        load = event.tokens[i]
+        load = loads[i]
         tokens += load
         if state[key] == READY:
             reuse += count_hit(core, key, row)
@@ -268,11 +268,12 @@ def complete(core: Core, policy: Any, link: Any, chunk: Chunk, index: int, event
         anticipate(core, policy, link, chunk, index, row, event)
     execute(link, core, event)
 
+    state, hold, keys = core.state, core.hold, event.keys
     for i in range(event.start, event.stop):
-        key = event.keys[i]
-        core.hold[key] -= 1
-        if core.state[key] == LOADING:
-            core.state[key] = READY
+        key = keys[i]
+        hold[key] -= 1
+        if state[key] == LOADING:
+            state[key] = READY
     for pool in range(len(core.slotless)):
         if core.slotless[pool] > 0:
             narrow(core, policy, event, row, pool)
