@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from specmd.errors import Exit, SpecmdError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (see `specmd.errors.Exit`)."""
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
+    if sys.stdout is None:
+        return _say("error: standard output is closed; send it to a file or /dev/null", Exit.USAGE)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that knows ASCII only
     log = logging.getLogger("specmd")
     if not log.handlers:  # what is waited for, and what went wrong on the way
         handler = logging.StreamHandler()
@@ -42,7 +50,8 @@ def _run(argv: Sequence[str] | None) -> int:
     from specmd.cli.program import app
 
     try:
-        code = app(args=argv, prog_name="specmd", standalone_mode=False)
+        given = list(sys.argv[1:] if argv is None else argv)
+        code = app(args=given or ["--help"], prog_name="specmd", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         raise
@@ -50,6 +59,11 @@ def _run(argv: Sequence[str] | None) -> int:
         return _say("interrupted", Exit.INTERRUPTED)
     except SpecmdError as error:
         return _say(f"error: {error}", error.code, error)
+    except OSError as error:
+        if error.filename is None and sys.stdout is sys.__stdout__:
+            _reader_left()  # what is still to be written would fail again
+        place = error.filename or "standard output"
+        return _say(f"error: {place}: {error.strerror or error}", Exit.NOT_WRITTEN, error)
     except Exception as error:
         if hasattr(error, "format_message"):  # what typer raises about the command line itself
             reason = error.format_message().replace("Value error, ", "")

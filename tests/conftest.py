@@ -12,6 +12,10 @@ sys.path.insert(
 )  # the checker is used from other folders, too
 
 
+def pytest_addoption(parser):
+    parser.addoption("--fuzz", type=int, default=60, help="mutated inputs of each kind")
+
+
 @pytest.fixture(autouse=True)
 def _only_built_in_policies():
     yield

@@ -28,7 +28,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 ok, 1 a run failed, 2 usage or invalid input, 3 a threshold crossed, "
     "4 a sweep partly failed, 5 a file could not be written, 130 interrupted. SPECMD_DEBUG=1 shows "
     "tracebacks.",
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

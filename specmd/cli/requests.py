@@ -40,7 +40,26 @@ def grid_of(options: Options, below: Mapping[str, Any] | None = None) -> Grid:
     """Build the grid of the options, on top of what a configuration file says."""
     from specmd.runs.resolve import make_grid
 
-    return make_grid({**(below or {}), **options.run})
+    grid = make_grid({**(below or {}), **options.run})
+    _say_checked(grid)
+    return grid
+
+
+def _say_checked(grid: Grid) -> None:
+    """Say which policies run slower than they could: compiled plug-ins that nobody has checked."""
+    from specmd.core.clearance import foreign_files, is_cleared
+    from specmd.policy.registry import Axis, choose
+
+    axes: tuple[Axis, ...] = ("evict", "prefetch")
+    chosen = {choose(axis, spelled).entry for axis in axes for spelled in getattr(grid, axis)}
+    for entry in sorted(chosen, key=lambda entry: entry.name):
+        if entry.compiled and not is_cleared(entry.cls):
+            file = entry.name if "entry point" in entry.origin else foreign_files(entry.cls)[0]
+            typer.echo(
+                f"specmd: {entry.name} runs bounds-checked, which is slower: "
+                f"`specmd validate policy {file}` makes it quick",
+                err=True,
+            )
 
 
 def deliver(runs: Sequence[Run], options: Options) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from specmd.errors import Exit, SpecmdError
+
+if TYPE_CHECKING:
+    from specmd.policy.registry import Choice
 
 
 def validate(
@@ -15,7 +18,12 @@ def validate(
         Literal["trace", "profile", "config", "policy"],
         typer.Argument(metavar="KIND", help="trace|profile|config|policy"),
     ],
-    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="The file to check.")] = None,
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE", help="The file to check; for a policy, its name will do as well."
+        ),
+    ] = None,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON schema of KIND instead.")
     ] = False,
@@ -27,6 +35,10 @@ def validate(
         raise SpecmdError(f"validate {kind}: name the file to check")
     if kind == "policy":
         return _policies(file)
+    return _file(kind, Path(file))
+
+
+def _file(kind: str, file: Path) -> int:
     if kind == "trace":
         from specmd.trace import load
 
@@ -85,24 +97,47 @@ def _print_schema(kind: str) -> int:
     return Exit.OK
 
 
-def _policies(file: Path) -> int:
-    """Run the conformance suite over every policy a plug-in declares."""
-    from specmd.policy.registry import add_plugin
+def _policies(named: str) -> int:
+    """Run the conformance suite over a plug-in's policies, or over those of a name.
 
-    entries = add_plugin(file)
-    from specmd.conformance.suite import (
-        check_policy,  # slow to import, and only needed for a good file
-    )
+    What all of a file's policies have passed runs without checks from then on.
+    """
+    choices = _choices(named)
+    from specmd.conformance.suite import check_policy  # slow to import, only needed from here on
+    from specmd.core.clearance import clear
 
     failed = 0
-    for entry in entries:
-        findings = check_policy(entry)
+    for choice in choices:
+        entry = choice.entry
+        findings = check_policy(entry, **choice.values)
         for finding in findings:
             verdict = "ok  " if finding.passed else "FAIL"
             detail = f": {finding.detail}" if finding.detail else ""
-            typer.echo(f"{verdict} {entry.axis} {entry.name}: {finding.name}{detail}")
+            typer.echo(f"{verdict} {entry.axis} {choice.spelled}: {finding.name}{detail}")
         failed += sum(not finding.passed for finding in findings)
     if failed:
-        typer.echo(f"specmd: {file}: {failed} checks failed", err=True)
+        typer.echo(f"specmd: {named}: {failed} checks failed", err=True)
         return Exit.RUN_FAILED
+    for choice in choices:
+        clear(choice.entry.cls)
     return Exit.OK
+
+
+def _choices(named: str) -> list[Choice]:
+    """Return the policies of a file, or those of a registered name and of whatever declares it."""
+    from specmd.errors import unknown
+    from specmd.policy.registry import BUILT_IN, Choice, add_plugin, choose, entries
+
+    path = Path(named)
+    if path.suffix == ".py" or path.is_dir() or len(path.parts) > 1:
+        return [Choice.usual(entry) for entry in add_plugin(path)]
+    name = named.partition(":")[0]
+    found = [entry for entry in entries() if entry.name == name]
+    if not found:
+        raise unknown("policy", name, {entry.name for entry in entries()})
+    origins = {entry.origin for entry in found} - {BUILT_IN}
+    beside = [entry for entry in entries() if entry.origin in origins and entry not in found]
+    return [
+        *(choose(entry.axis, named) for entry in found),
+        *(Choice.usual(entry) for entry in beside),
+    ]

@@ -57,6 +57,22 @@ def small_trace() -> Trace:
     )
 
 
+@cache
+def other_trace() -> Trace:
+    """Sizes of another model: what was written for the small trace's own does not fit here."""
+    return synthetic(
+        num_layers=6,
+        num_experts=20,
+        top_k=3,
+        num_requests=2,
+        prompt_length=9,
+        decode_length=30,
+        lookahead_depth=2,
+        expert_bytes=1 << 20,
+        seed=11,
+    )
+
+
 def widest_event() -> int:
     """Keys of the widest event of the small trace."""
     trace = small_trace()

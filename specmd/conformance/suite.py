@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-import traceback
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -19,26 +19,40 @@ from typing import Any, NamedTuple
 from specmd.conformance.cases import (
     PROPOSALS,
     Case,
+    other_trace,
     small_trace,
     watch_eviction,
     watch_prefetches,
     widest_event,
 )
-from specmd.conformance.watch import CAPACITY, COUNTERS, FETCHES, VICTIMS, Violation
+from specmd.conformance.watch import (
+    CAPACITY,
+    COUNTERS,
+    FETCHES,
+    RANKS,
+    UNTOUCHED,
+    VICTIMS,
+    Violation,
+)
 from specmd.core import state as residency
+from specmd.core.clearance import foreign_files
 from specmd.core.hooks import predict, rank
 from specmd.core.kernel import POLICY_HOOKS
+from specmd.policy.faults import told
 from specmd.policy.registry import Choice, Entry
 from specmd.policy.schedule import MissHandling, Schedule
 from specmd.runs.counters import AccountingError, check
 from specmd.runs.options import RunConfig
 from specmd.simulation.costs import CostCoefficients
 from specmd.simulation.replay import replay
+from specmd.trace import Trace
 
 PATIENCE_S = 10.0  # for a case of some 0.05 s
-HOOKS = "hooks are known and plain functions"
+COMPILING_S = 600.0  # for one that is compiled first
+HOOKS = "hooks are plain functions"
 REPRODUCIBLE = "reproducible"
 NEEDS = "sees no more than it declared"
+COMPILED = "compiled, it decides as it does interpreted"
 
 # 2 ms an expert against some 50 us of computing a layer: late and cancelled prefetches abound.
 SLOW_LINK = CostCoefficients(
@@ -70,15 +84,17 @@ class Finding(NamedTuple):
 def check_policy(entry: Entry, **values: Any) -> list[Finding]:
     """Check a registered policy, with `values` for some of its parameters.
 
-    Takes under three seconds. Nothing the policy does is raised here, except a `create` that lacks
-    a parameter of `values`.
+    Takes under three seconds; a plug-in in the compiled form that has passed so far is compiled as
+    well, which takes longer. Nothing the policy does is raised here, except a `create` that lacks a
+    parameter of `values`.
     """
-    defaults = {name: parameter.default for name, parameter in entry.parameters.items()}
-    choice = Choice(entry, defaults | values)
+    choice = Choice(entry, Choice.usual(entry).values | values)
     suite = _Suite()
     checks = {"evict": _check_evict, "prefetch": _check_prefetch}.get(entry.axis, _check_options)
     with suppress(_Enough):
         checks(choice, suite)
+        if all(finding.passed for finding in suite.findings):
+            _check_compiled(choice, suite)
     return suite.findings
 
 
@@ -104,9 +120,16 @@ class _Suite:
             raise _Enough  # it would not return from the other cases either
         return answer
 
-    def compare(self, rule: str, answer: str, run: Callable[[], str], fault: str) -> None:
+    def compare(
+        self,
+        rule: str,
+        answer: str,
+        run: Callable[[], str],
+        fault: str,
+        patience_s: float | None = None,
+    ) -> None:
         """Run again in another way; the answer must be the same."""
-        again, problem = _guarded(run)
+        again, problem = _guarded(run, patience_s)
         self.say(rule, _told(problem) or ("" if again == answer else fault))
 
     def conclude(self, *rules: str) -> None:
@@ -141,7 +164,7 @@ def _check_evict(choice: Choice, suite: _Suite) -> None:
         suite.compare(REPRODUCIBLE, digest, partial(run, usual), "two runs decide differently")
         fault = "decides differently where the keys of later events are hidden"
         suite.compare(NEEDS, digest, partial(run, blind), fault)
-    suite.conclude(CAPACITY, VICTIMS, FETCHES, COUNTERS)
+    suite.conclude(CAPACITY, VICTIMS, FETCHES, COUNTERS, RANKS, UNTOUCHED)
 
 
 def _check_prefetch(choice: Choice, suite: _Suite) -> None:
@@ -177,24 +200,12 @@ def _check_options(choice: Choice, suite: _Suite) -> None:
 
 def _check_replays(suite: _Suite, *, evict: str, prefetch: str = "", training: Choice) -> None:
     """Whole runs: emptied between requests, and beside a link too slow to keep up."""
-    trace, header = small_trace(), small_trace().header
-    needs_training = "training" in training.entry.needs
 
     def run(options: dict[str, Any], timed: bool) -> str:
-        slots = header.num_layers * header.num_experts // 2
-        config = RunConfig(evict=evict, capacity=str(slots), capacity_slots=slots, **options)
-        outcome = replay(
-            trace,
-            config,
-            training=trace if needs_training else None,
-            costs=SLOW_LINK if timed else None,
-            interpreted=True,
+        costs = SLOW_LINK if timed else None
+        return _replayed(
+            small_trace(), training, evict=evict, costs=costs, interpreted=True, **options
         )
-        try:
-            check(outcome.counters)
-        except AccountingError as error:
-            raise Violation(COUNTERS, str(error)) from None
-        return outcome.decision_digest
 
     guess = prefetch or "random:depth=2,width=3"
     if prefetch:
@@ -207,17 +218,52 @@ def _check_replays(suite: _Suite, *, evict: str, prefetch: str = "", training: C
         suite.attempt(f"slow link, schedule={schedule}", partial(run, options, True))
 
 
+def _check_compiled(choice: Choice, suite: _Suite) -> None:
+    """Compile a plug-in, every index checked, and run it on the sizes of another model."""
+    if not (choice.compiled and foreign_files(choice.cls)):
+        return
+    options: dict[str, Any] = {"evict": "lru", choice.entry.axis: choice.spelled}
+    if choice.entry.axis == "evict":
+        options["prefetch"] = "random:depth=2,width=3"
+    run = partial(_replayed, other_trace(), choice, **options)
+    expected = suite.attempt("sizes of another model", partial(run, interpreted=True))
+    if expected:
+        fault = "decides differently when it is compiled"
+        suite.compare(COMPILED, expected, partial(run, compiled=True), fault, COMPILING_S)
+
+
+def _replayed(
+    trace: Trace,
+    training: Choice,
+    *,
+    costs: CostCoefficients | None = None,
+    interpreted: bool = False,
+    compiled: bool = False,
+    **options: Any,
+) -> str:
+    """Replay with half of the keys in the cache; return the digest of the decisions."""
+    slots = trace.header.num_layers * trace.header.num_experts // 2
+    outcome = replay(
+        trace,
+        RunConfig(capacity=str(slots), capacity_slots=slots, **options),
+        training=trace if "training" in training.needs else None,
+        costs=costs,
+        interpreted=interpreted,
+        compiled=compiled,
+    )
+    try:
+        check(outcome.counters)
+    except AccountingError as error:
+        raise Violation(COUNTERS, str(error)) from None
+    return outcome.decision_digest
+
+
 def _odd_hooks(cls: Any, hooks: Iterable[Callable[..., Any]]) -> str:
-    """Name what the core would pass over in silence: misspelt hooks, and ones it cannot bind."""
+    """Name hooks that the core cannot bind; misspelt ones are refused by the registry."""
     known = {hook.__name__ for hook in hooks}
-    odd = [name for name in vars(cls) if name.startswith("on_") and name not in known]
-    if odd:
-        return f"{odd[0]} is no hook; there are {', '.join(sorted(known))}"
     for name in known:
         if hasattr(cls, name) and not isinstance(getattr(cls, name), FunctionType):
             return f"{name} is not a plain function: the core cannot call it"
-    if "victim" in known and not hasattr(cls, "victim") and not hasattr(cls, "rank"):
-        return "neither victim nor rank is defined"
     return ""
 
 
@@ -227,14 +273,10 @@ def _told(problem: BaseException | None) -> str:
         return ""
     if isinstance(problem, Violation):
         return ": ".join(problem.args)
-    text = f"{type(problem).__name__}: {problem}" if str(problem) else type(problem).__name__
-    if isinstance(problem, TimeoutError) or not problem.__traceback__:
-        return str(problem)
-    frame = traceback.extract_tb(problem.__traceback__)[-1]
     hint = ""
     if isinstance(problem, IndexError):
         hint = "; what a policy did not declare in `needs` is empty"
-    return f"{text} ({frame.filename}:{frame.lineno}, in {frame.name}){hint}"
+    return told(problem) + hint
 
 
 class _Stopped(BaseException):
@@ -245,24 +287,37 @@ class _Enough(Exception):  # noqa: N818 - no error: the findings so far are the 
     """Nothing more can be learnt."""
 
 
-def _guarded(run: Callable[[], str]) -> tuple[str, BaseException | None]:
-    """Run in a thread of its own: return the answer and what was raised, if it ever returns."""
+def _guarded(
+    run: Callable[[], str], patience_s: float | None = None
+) -> tuple[str, BaseException | None]:
+    """Run in a thread of its own: return the answer and what was raised, if it ever returns.
+
+    Patience is with what it computes; a busy machine, or one that sleeps, is given ten times more.
+    """
     answer, problem = "", None
+    patience_s = patience_s or PATIENCE_S
 
     def work() -> None:
         nonlocal answer, problem
-        try:
-            answer = run()
-        except BaseException as raised:  # a policy may raise anything, SystemExit too
-            problem = raised
+        with suppress(_Stopped):
+            try:
+                answer = run()
+            except BaseException as raised:  # a policy may raise anything, SystemExit too
+                problem = raised
 
     thread = threading.Thread(target=work, daemon=True)
+    began, computed_s = time.monotonic(), time.process_time()
     thread.start()
-    thread.join(PATIENCE_S)
+    left_s = patience_s
+    while thread.is_alive() and left_s > 0:
+        thread.join(max(left_s, 0.01))
+        waited_s = (time.monotonic() - began) / 10
+        left_s = patience_s - max(waited_s, time.process_time() - computed_s)
     if thread.is_alive():
         ctypes.pythonapi.PyThreadState_SetAsyncExc(
             ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Stopped)
         )
         thread.join(1.0)
-        return "", TimeoutError(f"did not return within {PATIENCE_S:.0f} s")
+        late = TimeoutError(f"did not return within {patience_s:.0f} s")
+        return "", late.with_traceback(problem.__traceback__ if problem else None)
     return answer, problem

@@ -22,6 +22,7 @@ from specmd.core.kernel import (
     candidates,
     may_leave,
 )
+from specmd.core.order.heap import Heap
 from specmd.core.specialise import specialise
 from specmd.core.state import Core, land
 from specmd.runs.counters import AccountingError, check
@@ -30,6 +31,8 @@ CAPACITY = "resident never above capacity"
 VICTIMS = "only what may leave is evicted"
 FETCHES = "every miss fetched exactly once"
 COUNTERS = "counters add up"
+RANKS = "ranks are numbers"
+UNTOUCHED = "writes to nothing but itself"
 
 
 class Violation(Exception):  # noqa: N818 - what the suite looks for, not an error of its own
@@ -40,14 +43,19 @@ class Watch:
     """A link that lands everything before the next event, like `immediate`, and looks on."""
 
     def __init__(self, world: World) -> None:
+        self.world, self.popularity = world, world.popularity.copy()
         self.capacity = world.capacity.tolist()
         self.pending: list[int] = []
         self.missing: set[int] = set()
         self.fetched: list[int] = []
         self.moved = 0
+        self.event: Event | None = None
+        self.told: tuple[list[Any], ...] = ()
 
     def settle(self, core: Core, event: Event) -> None:
         """Land the prefetches; between two events nothing may be above capacity or held."""
+        self.compare()
+        self.event, self.told = event, _told(event)
         for key in self.pending:
             land(core, key)
         self.pending.clear()
@@ -68,11 +76,20 @@ class Watch:
 
     def execute(self, core: Core, event: Event) -> None:
         """All is decided: the misses have been fetched, all of U that was resident still is."""
+        self.compare()
         if sorted(self.fetched) != sorted(self.missing):
             raise Violation(FETCHES, f"missing {sorted(self.missing)}, fetched {self.fetched}")
         for key in event.keys[event.start : event.stop]:
             if core.state[key] == residency.EMPTY and key not in self.missing:
                 raise Violation(VICTIMS, f"key {key} left in the event that uses it")
+
+    def compare(self) -> None:
+        """Look whether anybody wrote to the event, or to the sizes of the world."""
+        if self.event is not None and _told(self.event) != self.told:
+            raise Violation(UNTOUCHED, f"the event at clock {self.event.clock} was written to")
+        same = np.array_equal(self.world.popularity, self.popularity)
+        if not same or self.world.capacity.tolist() != self.capacity:
+            raise Violation(UNTOUCHED, "the arrays of `world` were written to")
 
     def count_residents(self, core: Core) -> int:
         """Count the resident keys, pool by pool, against the capacity."""
@@ -90,6 +107,7 @@ class Watch:
 
     def conclude(self, core: Core) -> None:
         """End the run: what came in has left or is there."""
+        self.compare()
         for key in self.pending:
             land(core, key)
         residents = self.count_residents(core)
@@ -130,12 +148,24 @@ def watched(choice: Maker) -> Watched:
     cls = choice.cls
     ask = bind_policy(choice)[hooks.victim]
     if not hasattr(cls, "victim"):
-        ask = specialise(ask, {hooks.rank: cls.rank}, compiled=False)
+        answer = cls.rank
+
+        def looked_at(policy: Any, key: int, event: Event) -> Any:
+            value = answer(policy, key, event)
+            if not isinstance(value, int | float | np.number) or value != value:
+                raise Violation(RANKS, f"rank of key {key} is {value!r}")
+            return value
+
+        ask = specialise(ask, {hooks.rank: looked_at}, compiled=False)
     elif not choice.compiled:
         ask = cls.victim
 
-    def victim(policy: Any, incoming: int, pool: int, core: Core, event: Event) -> int:
+    def victim(policy: Any, incoming: int, pool: int, core: Any, event: Event) -> int:
+        before = [list(part) for part in core if isinstance(part, list)]
         key = ask(policy, incoming, pool, core, event)
+        if before != [part for part in core if isinstance(part, list)]:
+            raise Violation(UNTOUCHED, "victim wrote to the core's arrays")
+        _look_at_heaps(policy)
         if key is None or key == NOBODY:
             able = next(candidates(core, pool), None)
             if able is not None:
@@ -155,3 +185,19 @@ def watched(choice: Maker) -> Watched:
     names = {hook.__name__ for hook in POLICY_HOOKS} - {"victim"}
     named = {name: getattr(cls, name) for name in names if hasattr(cls, name)}
     return Watched(choice, type(cls.__name__, (), {**named, "victim": victim}))
+
+
+def _told(event: Event) -> tuple[list[Any], ...]:
+    """Copy what an event says of its keys."""
+    own = slice(event.start, event.stop)
+    return list(event.keys[own]), list(event.tokens[own]), list(event.gates[own])
+
+
+def _look_at_heaps(policy: Any) -> None:
+    """Look for ranks that cannot be compared; whatever is below them is lost."""
+    for heap in policy if isinstance(policy, tuple) else ():
+        if isinstance(heap, Heap):
+            for pool, count in enumerate(heap.count):
+                ranks = heap.rank[pool * heap.span : pool * heap.span + count]
+                if any(value != value for value in ranks):
+                    raise Violation(RANKS, f"a heap holds a rank that is not a number: {ranks}")

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from specmd.core import hooks, prefetch, serve
+from specmd.core.clearance import is_cleared, named
 from specmd.core.event import NOBODY, Event, IntArray, KeyArray, World
 from specmd.core.order.scan import least_ranked
 from specmd.core.specialise import Function, is_cheaper_interpreted, specialise, specialise_frozen
@@ -108,12 +109,14 @@ class Kernel:
         self.world, self._evict, self._resident = world, evict, resident
         self._bindings = {**bind_policy(evict), **bind_link(type(link)), **(also or {})}
         entry = serve.run_sequential if sequential else serve.run
+        self._checked = not is_cleared(evict.cls)
         self.compiled = (
             evict.compiled
             and not interpreted
-            and not is_cheaper_interpreted(entry, self._bindings, accesses)
+            and not is_cheaper_interpreted(entry, self._bindings, accesses, self._checked)
         )
-        self._run = specialise(entry, self._bindings, self.compiled)
+        run = specialise(entry, self._bindings, self.compiled, self._checked)
+        self._run = named(run, evict.cls)
         self._frozen = evict.frozen and admission != NEVER_ADMIT and not resident
         self._settings = FROZEN if self._frozen else admission, guarded
         self.link = self._form(link)
@@ -147,7 +150,8 @@ class Kernel:
         """
         if self.compiled:
             state = (self.core, self.policy, self.link, self.future, chunk)
-            return specialise_frozen(entry, self._bindings, state)
+            run = specialise_frozen(entry, self._bindings, state, self._checked)
+            return named(run, self._evict.cls)
         run = specialise(entry, self._bindings, compiled=False)
         return lambda: run(self.core, self.policy, self.link, self.future, as_lists(chunk))
 
@@ -246,12 +250,14 @@ class Planner:
         accesses: int | None = None,
     ) -> None:
         self._bindings = {hooks.predict: maker.cls.predict}
+        self._cls, self._checked = maker.cls, not is_cleared(maker.cls)
         self.compiled = (
             maker.compiled
             and not interpreted
-            and not is_cheaper_interpreted(prefetch.plan, self._bindings, accesses)
+            and not is_cheaper_interpreted(prefetch.plan, self._bindings, accesses, self._checked)
         )
-        self._plan = specialise(prefetch.plan, self._bindings, self.compiled)
+        plan = specialise(prefetch.plan, self._bindings, self.compiled, self._checked)
+        self._plan = named(plan, maker.cls)
         self._prefetcher = maker.create(world)
         if maker.compiled and not self.compiled:
             self._prefetcher = as_lists(self._prefetcher)
@@ -299,7 +305,8 @@ class Planner:
         """
         if self.compiled:
             state = (self._prefetcher, chunk, token_start, made)
-            return specialise_frozen(entry, self._bindings, state)
+            frozen = specialise_frozen(entry, self._bindings, state, self._checked)
+            return named(frozen, self._cls)
         run = specialise(entry, self._bindings, compiled=False)
 
         def plan(scores: Any) -> None:

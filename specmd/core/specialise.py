@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 Function = Callable[..., Any]
+_CHECKED = "checked"
 
 LOG = logging.getLogger("specmd")  # what is waited for; the command line says it
 
@@ -36,18 +37,30 @@ def cache_home() -> Path:
 
 
 def specialise(
-    entry: Function, bindings: Mapping[Function, Function], compiled: bool = True
+    entry: Function,
+    bindings: Mapping[Function, Function],
+    compiled: bool = True,
+    checked: bool = False,
 ) -> Function:
     """Rebuild `entry` with placeholders replaced by `bindings`, interpreted or compiled.
 
     A placeholder is recognised by identity, wherever a reachable function refers to it by name.
-    Specialisations are kept: asking again for the same one costs nothing.
+    Specialisations are kept: asking again for the same one costs nothing. Compiled code reads and
+    writes wherever an index leads, unless it is `checked` (see `specmd.core.clearance`).
     """
-    return _specialise(entry, tuple(bindings.items()), compiled)
+    return _specialise(entry, tuple(bindings.items()), compiled, checked)
+
+
+def reachable(function: Any) -> list[FunctionType]:
+    """All functions that a function calls by global name, and those they call, itself first."""
+    return _Graph({}).reachable(function)
 
 
 def specialise_frozen(
-    entry: Function, bindings: Mapping[Function, Function], frozen: tuple[Any, ...]
+    entry: Function,
+    bindings: Mapping[Function, Function],
+    frozen: tuple[Any, ...],
+    checked: bool = False,
 ) -> Function:
     """Compile `entry` with its leading arguments read once (see `specmd.core.frozen_args`).
 
@@ -56,7 +69,7 @@ def specialise_frozen(
     """
     numba: Any = importlib.import_module("numba")
     freezing: Any = importlib.import_module("specmd.core.frozen_args")
-    call, keep = _specialise_frozen(entry, tuple(bindings.items()), numba.typeof(frozen))
+    call, keep = _specialise_frozen(entry, tuple(bindings.items()), numba.typeof(frozen), checked)
     bound = partial(call, freezing.hold(keep, frozen))
     vars(bound)["frozen"] = frozen  # alive as long as what was made of it
     return bound
@@ -64,13 +77,13 @@ def specialise_frozen(
 
 @cache
 def _specialise_frozen(
-    entry: Function, bindings: tuple[tuple[Function, Function], ...], kind: Any
+    entry: Function, bindings: tuple[tuple[Function, Function], ...], kind: Any, checked: bool
 ) -> tuple[Function, Function]:
     freezing: Any = importlib.import_module("specmd.core.frozen_args")
     graph = _Graph({**dict(bindings), freezing.entry: entry})
     # What numba keeps of `keep` names the types, too: one folder for each, like `call`'s own.
     own = str(kind), _digest(graph.reachable(freezing.call_held))
-    call = _compile(graph, freezing.call_held, *own, thaw=freezing.make_thaw(kind))
+    call = _compile(graph, freezing.call_held, *own, checked=checked, thaw=freezing.make_thaw(kind))
     return call, _compile(_Graph({}), freezing.keep, *own)
 
 
@@ -79,7 +92,10 @@ COMPILING_S = 3.0
 
 
 def is_cheaper_interpreted(
-    entry: Function, bindings: Mapping[Function, Function], accesses: int | None
+    entry: Function,
+    bindings: Mapping[Function, Function],
+    accesses: int | None,
+    checked: bool = False,
 ) -> bool:
     """Tell whether so few accesses are served sooner than a kernel for them is compiled.
 
@@ -90,7 +106,7 @@ def is_cheaper_interpreted(
     if accesses is None:
         return False
     bound = tuple(bindings.items())
-    if (entry, bound) in _interpreted or not _is_kept(entry, bound):
+    if (entry, bound) in _interpreted or not _is_kept(entry, bound, checked):
         spent = _interpreted.get((entry, bound), 0.0) + accesses / INTERPRETED_PER_S
         if spent < COMPILING_S:
             _interpreted[entry, bound] = spent
@@ -102,20 +118,25 @@ _interpreted: dict[Any, float] = {}  # seconds spent on interpreting what is not
 
 
 @cache
-def _is_kept(entry: Function, bindings: tuple[tuple[Function, Function], ...]) -> bool:
+def _is_kept(
+    entry: Function, bindings: tuple[tuple[Function, Function], ...], checked: bool
+) -> bool:
     """Tell whether a kernel lies in the cache."""
-    folder = _folder(_Graph(dict(bindings)), entry)
+    folder = _folder(_Graph(dict(bindings)), entry, *(_CHECKED,) * checked)
     return folder.is_dir() and any(folder.rglob("*.nbc"))
 
 
 @cache
 def _specialise(
-    entry: Function, bindings: tuple[tuple[Function, Function], ...], compiled: bool
+    entry: Function,
+    bindings: tuple[tuple[Function, Function], ...],
+    compiled: bool,
+    checked: bool,
 ) -> Function:
     graph = _Graph(dict(bindings))
     if not compiled:
         return graph.rebuild(entry, lambda function, _: _with_plain_numbers(function))
-    return _compile(graph, entry)
+    return _compile(graph, entry, checked=checked)
 
 
 class _Graph:
@@ -126,6 +147,7 @@ class _Graph:
 
     def resolve(self, value: object) -> FunctionType | None:
         """Return the function a global stands for, None when it is not one to rebuild."""
+        value = getattr(value, "py_func", value)  # compiled by its author: compiled again, as ours
         if not isinstance(value, FunctionType):
             return None
         bound = self.bindings.get(value, value)
@@ -167,6 +189,7 @@ class _Graph:
                 function.__defaults__,
                 function.__closure__,
             )
+            clone.__kwdefaults__ = function.__kwdefaults__
             clone.__module__ = function.__module__
             clone.__qualname__ = function.__qualname__
             done[function] = finish(clone, function is entry)
@@ -186,8 +209,11 @@ def _with_plain_numbers(function: FunctionType) -> FunctionType:
     return function
 
 
-def _compile(graph: _Graph, entry: Function, *extra: str, **names: Any) -> Function:
+def _compile(
+    graph: _Graph, entry: Function, *extra: str, checked: bool = False, **names: Any
+) -> Function:
     """Compile `entry`; `names` are globals it is given, told apart in the cache by `extra`."""
+    extra += (_CHECKED,) * checked
     folder = _folder(graph, entry, *extra)
     if not folder.is_dir():
         LOG.info(f"compiling {_name(graph, entry)}, once")
@@ -201,6 +227,7 @@ def _compile(graph: _Graph, entry: Function, *extra: str, **names: Any) -> Funct
             error_model="numpy",
             nogil=True,
             _nrt=False,
+            boundscheck=checked,
             forceinline=not is_entry,
             no_cpython_wrapper=not is_entry,
             no_cfunc_wrapper=True,

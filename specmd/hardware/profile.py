@@ -42,9 +42,9 @@ Kind = Literal["datasheet", "measured", "derived", "assumption", "design"]
 
 
 class _Frozen(BaseModel):
-    """Immutable, and strict about unknown keys, so that a typo in a file is an error."""
+    """Immutable, and strict about keys and types: a typo is an error, `true` is not 1.0."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Figure(_Frozen):
@@ -115,7 +115,7 @@ class HostLinkFigures(_Figures):
             raise ValueError("a pcie link needs generation and width")
         if self.bytes_per_s.value > self.theoretical_bytes_per_s.value:
             raise ValueError("bytes_per_s is larger than theoretical_bytes_per_s")
-        if self.chunk_bytes.value < 1 or self.chunk_bytes.value != int(self.chunk_bytes.value):
+        if self.chunk_bytes.value < 1 or not self.chunk_bytes.value.is_integer():
             raise ValueError("chunk_bytes must be a whole number of bytes, 1 or more")
         return self
 

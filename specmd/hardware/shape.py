@@ -39,12 +39,12 @@ class TransformersModel(BaseModel):
 
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
 
     model_type: str = Field(min_length=1)
     sizes: dict[str, str] = {}
     config: dict[str, Any] = {}
-    unset: tuple[str, ...] = ()
+    unset: tuple[str, ...] = Field(default=(), strict=False)
 
     def __hash__(self) -> int:
         return hash(self.model_dump_json())
@@ -59,14 +59,14 @@ class ModelShape(BaseModel):
     bits for the biases. `transformers` is None where no model of the shape can be built.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     schema_version: Literal[1] = Field(alias="schema")
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
     title: str
-    aliases: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = Field(default=(), strict=False)
     notes: str = ""
-    sources: tuple[str, ...] = Field(min_length=1)
+    sources: tuple[str, ...] = Field(min_length=1, strict=False)
 
     layers: int = Field(gt=0)
     moe_layers: int = Field(gt=0)

@@ -26,12 +26,20 @@ from typing import Any, Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from specmd.errors import SpecmdError, unknown
+from specmd.policy.faults import misspelt, told
 from specmd.policy.needs import Name
 
 Axis = Literal["evict", "prefetch", "schedule", "miss", "route", "allocate"]
 AXES: tuple[Axis, ...] = ("evict", "prefetch", "schedule", "miss", "route", "allocate")
 LOG = logging.getLogger("specmd")
 C = TypeVar("C", bound=type)
+
+BUILT_IN = "built-in"
+# What is asked of a policy; a method whose name is nearly one of these is a mistake.
+HOOKS = {
+    "evict": ("on_event", "on_use", "on_insert", "on_prefetch", "on_evict", "rank", "victim"),
+    "prefetch": ("predict",),
+}
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,11 @@ class Choice:
 
     entry: Entry
     values: dict[str, Any]
+
+    @classmethod
+    def usual(cls, entry: Entry) -> Choice:
+        """Choose a policy with the defaults of its parameters."""
+        return cls(entry, {name: found.default for name, found in entry.parameters.items()})
 
     @property
     def spelled(self) -> str:
@@ -206,7 +219,7 @@ def choose(axis: Axis, spelled: str) -> Choice:
         raise unknown(f"{axis} policy", name, known)
     entry = known[name]
     hints = typing.get_type_hints(entry.cls.create)
-    values = {key: parameter.default for key, parameter in entry.parameters.items()}
+    values = Choice.usual(entry).values
     for part in filter(None, rest.split(",")):
         key, equals, text = part.partition("=")
         key = key.strip()
@@ -242,9 +255,7 @@ def add_plugin(path: str | Path) -> list[Entry]:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise SpecmdError(
-            f"plug-in {path} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
+        raise SpecmdError(f"plug-in {path} cannot be imported: {told(error)}") from error
     found = _declared(module, str(path))
     if not found:
         raise SpecmdError(f"plug-in {path} declares no policy: decorate a class with @policy(...)")
@@ -266,16 +277,28 @@ def _registry() -> dict[tuple[Axis, str], Entry]:
     found: dict[tuple[Axis, str], Entry] = {}
     for info in pkgutil.walk_packages(specmd.policies.__path__, "specmd.policies."):
         if not info.ispkg:
-            for entry in _declared(importlib.import_module(info.name), "built-in"):
+            for entry in _declared(importlib.import_module(info.name), BUILT_IN):
                 found[entry.axis, entry.name] = entry
     for point in importlib.metadata.entry_points(group="specmd.policies"):
         try:
-            module = point.load()
+            for entry in _pointed_at(point):
+                found.setdefault((entry.axis, entry.name), entry)
         except Exception as error:  # a broken plug-in must not break the rest
-            LOG.warning("plug-in %s cannot be imported: %s", point.value, error)
-            continue
-        for entry in _declared(module, f"entry point {point.value}"):
-            found.setdefault((entry.axis, entry.name), entry)
+            reason = error if isinstance(error, SpecmdError) else told(error)
+            LOG.warning("plug-in %s cannot be used: %s", point.value, reason)
+    return found
+
+
+def _pointed_at(point: importlib.metadata.EntryPoint) -> list[Entry]:
+    """Policies of an entry point, which names a module or a class."""
+    named, origin = point.load(), f"entry point {point.value}"
+    if isinstance(named, ModuleType):
+        found = _declared(named, origin)
+    else:
+        module = sys.modules[getattr(named, "__module__", __name__)]
+        found = [entry for entry in _declared(module, origin) if entry.cls is named]
+    if not found:
+        raise SpecmdError("it declares no policy: decorate a class with @policy(...)")
     return found
 
 
@@ -286,6 +309,8 @@ def _declared(module: ModuleType, origin: str) -> list[Entry]:
         if isinstance(declaration, Declaration) and cls.__module__ == module.__name__:
             if not callable(getattr(cls, "create", None)):
                 raise SpecmdError(f"policy '{declaration.name}' ({origin}) has no `create`")
+            if odd := misspelt(cls, HOOKS.get(declaration.axis, ())):
+                raise SpecmdError(f"policy '{declaration.name}' ({origin}): {odd}")
             if declaration.compiled and not (issubclass(cls, tuple) and hasattr(cls, "_fields")):
                 raise SpecmdError(
                     f"policy '{declaration.name}' ({origin}) says compiled=True: make its class a "

@@ -50,6 +50,7 @@ def replay(
     costs: CostCoefficients | None = None,
     residency: Residency = "cache",
     interpreted: bool = False,
+    compiled: bool = False,
 ) -> Outcome:
     """Run one configuration over a trace.
 
@@ -58,9 +59,11 @@ def replay(
     Belady: it is given, after the warm-up, the keys demanded so far that are used again soonest; or
     from the start and after each reset those of all keys. `training` is the trace that policies
     fitted beforehand are fitted on. `config.capacity_slots`, not `config.capacity`, is what counts.
+    `compiled` compiles what can be even where so little is served sooner without.
     Raises SpecmdError when a policy's needs are not met.
     """
-    return _Replay(trace, config, training, costs, residency, interpreted).run()
+    size = None if compiled else trace.expert_ids.size
+    return _Replay(trace, config, training, costs, residency, interpreted, size).run()
 
 
 class _Replay:
@@ -74,6 +77,7 @@ class _Replay:
         costs: CostCoefficients | None,
         resident: str,
         interpreted: bool,
+        size: int | None,
     ) -> None:
         if config.tokens is not None and config.tokens < trace.num_tokens:
             from specmd.trace import slice_tokens
@@ -94,7 +98,6 @@ class _Replay:
             future="future" in needs,
             ahead_events=self.prefetch.ahead if "future" in self.prefetch.needs else 0,
         )
-        size = trace.expert_ids.size
         self.kernel = Kernel(
             self._world(self.evict, training),
             self.evict,

@@ -19,6 +19,7 @@ from specmd.errors import SpecmdError
 from specmd.hardware.memory import device_shortage
 from specmd.hardware.profile import HardwareProfile, load_profile
 from specmd.hardware.shape import load_shape
+from specmd.policy.faults import told
 from specmd.runs.contract import (
     contract,
     label,
@@ -187,7 +188,7 @@ def try_config(
         except AccountingError:
             raise  # a bug of ours is not a result
         except Exception as error:
-            status, unmet = "failed", f"{type(error).__name__}: {error}"
+            status, unmet = "failed", told(error)
     return without_numbers(
         trace, config, status, unmet, name=name, training=training, bounds=bounds, argv=argv
     )

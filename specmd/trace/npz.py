@@ -14,6 +14,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -39,6 +40,11 @@ _ZIP64_EXTRA_BYTES = 20
 _BLOCK_BYTES = 1 << 20
 _PADDING_ID = 0xD935
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError)
+
+_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 @dataclass(frozen=True)
@@ -94,12 +100,15 @@ class Archive:
             )
         with self._zip.open(info) as data:
             version = np.lib.format.read_magic(data)
-            if version == (1, 0):
-                shape, fortran, dtype = np.lib.format.read_array_header_1_0(data)
-            elif version == (2, 0):
-                shape, fortran, dtype = np.lib.format.read_array_header_2_0(data)
-            else:
+            if version not in _READERS:
                 raise SpecmdError(f"{self.path}: member '{name}' has npy version {version}")
+            try:
+                with warnings.catch_warnings(action="ignore"):  # of headers from Python 2
+                    shape, fortran, dtype = _READERS[version](data)
+            except _DAMAGE:
+                raise
+            except Exception as error:  # it is a Python literal: parsing it may raise anything
+                raise ValueError(f"the npy header of '{name}' cannot be parsed") from error
             offset = data.tell()
         if dtype.hasobject:
             raise SpecmdError(

@@ -194,6 +194,59 @@ def test_a_closed_pipe_is_quiet():
     assert done.stderr == ""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("argv", [["list", "metrics"], ["list", "metrics", "--format", "json"], []])
+def test_a_full_disk_behind_stdout_is_one_line(argv):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "specmd", *argv],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 5
+    assert done.stderr == "specmd: error: standard output: No space left on device\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+def test_closed_streams_are_one_line_or_none():
+    def shell(redirection):
+        return subprocess.run(
+            ["sh", "-c", f'"$0" -m specmd list metrics {redirection}', sys.executable],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    closed = shell(">&-")
+    assert closed.returncode == 2
+    assert closed.stderr.startswith("specmd: error: standard output is closed")
+    assert closed.stderr.count("\n") == 1
+    deaf = shell("2>&-")
+    assert (deaf.returncode, deaf.stderr) == (0, "")
+    assert "hit_rate" in deaf.stdout
+
+
+def test_a_stdout_that_knows_ascii_only_gets_ascii(trace_file):
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    done = process("simulate", "--help", env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = process("inspect", trace_file.rename(trace_file.with_name("é·.npz")), env=environment)
+    trace_file.with_name("é·.npz").rename(trace_file)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Locality" in done.stdout
+    assert "?.npz" in done.stdout
+
+
+def test_the_bare_program_prints_its_help(specmd):
+    bare, asked = specmd(), specmd("--help")
+    assert (bare.code, bare.err) == (0, "")
+    assert bare.out == asked.out
+
+
 def test_help_mentions_every_option_of_the_interface(specmd):
     simulate = specmd("simulate", "--help").out
     for option in (

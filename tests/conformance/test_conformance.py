@@ -1,13 +1,16 @@
 """The conformance suite: every registered policy passes; a broken one fails the right check."""
 
+import re
 import textwrap
+from pathlib import Path
 
 import pytest
 
 from specmd.conformance import suite as conformance
 from specmd.conformance.cases import PROPOSALS
-from specmd.conformance.suite import HOOKS, NEEDS, REPRODUCIBLE, check_policy
-from specmd.conformance.watch import COUNTERS, FETCHES, VICTIMS
+from specmd.conformance.suite import COMPILED, HOOKS, NEEDS, REPRODUCIBLE, check_policy
+from specmd.conformance.watch import COUNTERS, FETCHES, RANKS, UNTOUCHED, VICTIMS
+from specmd.errors import SpecmdError
 from specmd.policy import registry
 
 VARIANTS = {
@@ -98,6 +101,14 @@ class Ordered:
         return next((key for key in self.order if may_leave(cache, pool, key)), None)
 
 
+class Ranked:
+    """Nothing but ranks, to be broken."""
+
+    @classmethod
+    def create(cls, world):
+        return cls()
+
+
 class Listed(NamedTuple):
     """FIFO over lists, to be broken."""
 
@@ -138,6 +149,36 @@ def test_sound_plugins_of_both_forms_pass(plugin, base):
     assert failed(entry) == {}
 
 
+def test_the_policies_of_the_documentation_pass(tmp_path, plugin):
+    text = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text("utf-8")
+    found = re.findall(r"^<!-- file: (\S+) -->\n+```python\n(.*?)^```$", text, re.M | re.S)
+    assert len(found) == 2
+    for name, source in found:
+        (tmp_path / name).write_text(source)
+        (entry,) = registry.add_plugin(tmp_path / name)
+        assert failed(entry) == {}, name
+
+
+def test_a_plugin_that_does_not_compile_is_told_in_a_line(plugin):
+    entry = plugin(
+        """
+        @policy("mine", source="test", compiled=True)
+        class Mine(NamedTuple):
+            pool_of: IntArray
+            @classmethod
+            def create(cls, world):
+                return cls(np.zeros(1, np.int64))
+            def rank(self, key, event):
+                return float(str(key)[:3])
+        """
+    )
+    found = failed(entry)
+    assert list(found) == [COMPILED]
+    assert "mine.py:" in found[COMPILED]
+    assert found[COMPILED].count("\n") == 0
+
+
+COMPILABLE = ("Listed", "NamedTuple")
 BROKEN = {
     "evicts what is held": (
         "Listed",
@@ -338,15 +379,6 @@ BROKEN = {
                 pass
         """,
     ),
-    "misspells a hook": (
-        "Ordered",
-        HOOKS,
-        "on_evicted is no hook",
-        """
-        def on_evicted(self, key, event):
-            pass
-        """,
-    ),
     "has a hook that is no function": (
         "Ordered",
         HOOKS,
@@ -360,9 +392,13 @@ BROKEN = {
         COUNTERS,
         "came in",
         """
+        core = []
         def victim(self, incoming, pool, core, event):
-            core.counters[10] += 1
+            self.core[:] = [core]
             return last_evictable(self.arrival, pool, core)
+        def on_evict(self, key, pool, event):
+            unlink(self.arrival, key)
+            self.core[0].counters[10] += 1
         """,
     ),
     "meddles with the misses": (
@@ -371,8 +407,79 @@ BROKEN = {
         "missing",
         """
         def victim(self, incoming, pool, cache, event):
-            cache.missing[1] = cache.missing[0]
+            self.core = cache
             return next((key for key in self.order if may_leave(cache, pool, key)), None)
+        def on_evict(self, key, pool, event):
+            del self.order[key]
+            self.core.missing[1] = self.core.missing[0]
+        """,
+    ),
+    "writes to the core": (
+        "Listed",
+        UNTOUCHED,
+        "the core's arrays",
+        """
+        def victim(self, incoming, pool, core, event):
+            core.due[incoming % 8] = 5
+            return last_evictable(self.arrival, pool, core)
+        """,
+    ),
+    "writes to the event": (
+        "Listed",
+        UNTOUCHED,
+        "the event at clock 1 ",
+        """
+        def on_event(self, event):
+            event.tokens[event.start] += 1
+        """,
+    ),
+    "writes to the event as it ends": (
+        "Ordered",
+        UNTOUCHED,
+        "was written to",
+        """
+        def on_evict(self, key, pool, event):
+            del self.order[key]
+            event.tokens[event.start] = 0
+        """,
+    ),
+    "writes to the world": (
+        "Ordered",
+        UNTOUCHED,
+        "arrays of `world`",
+        """
+        @classmethod
+        def create(cls, world):
+            world.capacity[0] += 1
+            return cls()
+        """,
+    ),
+    "ranks that are not numbers": (
+        "Ranked",
+        RANKS,
+        "is nan",
+        """
+        def rank(self, key, event):
+            return float("nan") if key == 9 else 0.0
+        """,
+    ),
+    "ranks in a heap that are not numbers": (
+        "NamedTuple",
+        RANKS,
+        "a heap holds a rank that is not a number",
+        """
+        heap: Heap
+        @classmethod
+        def create(cls, world):
+            return cls(make_heap(world.num_keys, world.pools))
+        def on_insert(self, key, pool, event):
+            put(self.heap, pool, key, np.inf - np.inf * (key % 2), 0)
+        def on_prefetch(self, key, pool, event):
+            put(self.heap, pool, key, 1.0, 0)
+        def on_evict(self, key, pool, event):
+            drop(self.heap, pool, key)
+        def victim(self, incoming, pool, core, event):
+            return least_evictable(self.heap, pool, core)
         """,
     ),
 }
@@ -383,10 +490,47 @@ def test_a_broken_policy_is_caught_by_its_check(plugin, monkeypatch, name):
     base, check, words, body = BROKEN[name]
     if name == "never returns":
         monkeypatch.setattr(conformance, "PATIENCE_S", 0.05)
-    source = f'@policy("mine", source="test", compiled={base == "Listed"})\nclass Mine({base}):\n'
+    source = f'@policy("mine", source="test", compiled={base in COMPILABLE})\nclass Mine({base}):\n'
     entry = plugin(source + textwrap.indent(textwrap.dedent(body), "    "))
     found = failed(entry)
     assert words in found[check], found
+
+
+@pytest.mark.parametrize(
+    ("axis", "wrong", "words"),
+    [
+        ("evict", "on_insrt", "did you mean on_insert?"),
+        ("evict", "on_evicted", "did you mean on_evict?"),
+        ("evict", "on_the_whole", "hooks are on_event, on_use"),
+        ("evict", "victm", "did you mean victim?"),
+        ("evict", "rnak", "did you mean rank?"),
+        ("prefetch", "predicts", "did you mean predict?"),
+    ],
+)
+def test_a_misspelt_hook_is_refused_before_anything_runs(plugin, axis, wrong, words):
+    source = f"""
+        @policy("mine", axis="{axis}", source="test")
+        class Mine(Ranked):
+            def {wrong}(self, key, event):
+                pass
+        """
+    with pytest.raises(SpecmdError, match=f"{wrong} is no hook: {re.escape(words)}"):
+        plugin(source)
+
+
+def test_a_method_of_ones_own_may_have_any_other_name(plugin):
+    plugin(
+        """
+        @policy("mine", source="test")
+        class Mine(Ordered):
+            def ranks(self):
+                pass
+            def insert(self):
+                pass
+            def _on_insrt(self):
+                pass
+        """
+    )
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,7 @@ def test_an_exception_in_a_plugin_is_a_failed_row(tmp_path, own_registry):
     registry.add_plugin(tmp_path / "broken.py")
     (config,) = grid(small(), evict="broken", capacity=4)
     run = try_config(small(), config, bounds=False)
-    assert (run.status, run.reason) == ("failed", "KeyError: 'oops'")
+    assert (run.status, run.reason) == ("failed", "KeyError: 'oops' (broken.py:14, in victim)")
 
 
 def test_a_bug_of_ours_is_not_hidden_behind_a_run(monkeypatch):

@@ -162,7 +162,7 @@ def test_failures_are_files_and_are_run_again_on_request(trace, tmp_path, plugin
 
     assert go("none") == Tally(done=1, failed=1)
     (failed,) = [run for run in read_runs(out) if run.status == "failed"]
-    assert failed.reason == "RuntimeError: not yet"
+    assert failed.reason == f"RuntimeError: not yet ({Path(faulty).name}:14, in victim)"
     assert go("none") == Tally(existing=1, failed=1)
     mark.touch()
     assert go("failed") == Tally(existing=1, done=1)
