@@ -104,7 +104,7 @@ class GenerateCall:
             criteria = prepare(*args, **kwargs)
             if not self._active():
                 return criteria
-            config = signature.bind_partial(*args, **kwargs).arguments.get("generation_config")
+            config: Any = signature.bind_partial(*args, **kwargs).arguments.get("generation_config")
             _refuse(config)
             self.chunked = config.prefill_chunk_size is not None
             self._pads = any(hasattr(each, "eos_token_id") for each in criteria)
