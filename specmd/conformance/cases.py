@@ -16,7 +16,8 @@ from specmd.conformance.watch import Violation, Watch, watched
 from specmd.core import hooks, prefetch
 from specmd.core import state as residency
 from specmd.core.event import World
-from specmd.core.kernel import Kernel, as_lists
+from specmd.core.interpreted import as_lists
+from specmd.core.kernel import Kernel
 from specmd.core.prefetch import Outlook, Proposals
 from specmd.core.specialise import specialise
 from specmd.core.state import Chunk

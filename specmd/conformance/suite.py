@@ -35,9 +35,9 @@ from specmd.conformance.watch import (
     Violation,
 )
 from specmd.core import state as residency
+from specmd.core.binding import POLICY_HOOKS
 from specmd.core.clearance import foreign_files
 from specmd.core.hooks import predict, rank
-from specmd.core.kernel import POLICY_HOOKS
 from specmd.policy.faults import told
 from specmd.policy.registry import Choice, Entry
 from specmd.policy.schedule import MissHandling, Schedule

@@ -13,15 +13,9 @@ import numpy as np
 
 from specmd.core import hooks
 from specmd.core import state as residency
+from specmd.core.binding import POLICY_HOOKS, Maker, bind_policy, candidates, may_leave
 from specmd.core.event import NOBODY, Event, World
-from specmd.core.kernel import (
-    POLICY_HOOKS,
-    Maker,
-    as_lists,
-    bind_policy,
-    candidates,
-    may_leave,
-)
+from specmd.core.interpreted import as_lists
 from specmd.core.order.heap import Heap
 from specmd.core.specialise import specialise
 from specmd.core.state import Core, land

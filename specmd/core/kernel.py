@@ -7,20 +7,18 @@ Python lists, which Python indexes several times faster than arrays. Callers nev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import fields, make_dataclass, replace
-from functools import cache
-from types import FunctionType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from specmd.core import hooks, prefetch, serve
+from specmd.core.binding import Maker, bind_link, bind_policy
 from specmd.core.clearance import is_cleared, named
-from specmd.core.event import NOBODY, Event, IntArray, KeyArray, World
-from specmd.core.order.scan import least_ranked
+from specmd.core.event import IntArray, KeyArray, World
+from specmd.core.interpreted import as_lists
 from specmd.core.specialise import Function, is_cheaper_interpreted, specialise, specialise_frozen
 from specmd.core.state import (
     EMPTY,
@@ -37,40 +35,8 @@ from specmd.core.state import (
     Chunk,
     Core,
     create_core,
-    evictable,
     preload,
 )
-
-POLICY_HOOKS: tuple[Function, ...] = (
-    hooks.on_event,
-    hooks.on_use,
-    hooks.on_insert,
-    hooks.on_prefetch,
-    hooks.on_evict,
-    hooks.victim,
-)
-LINK_HOOKS: tuple[Function, ...] = (
-    hooks.settle,
-    hooks.promote,
-    hooks.withdraw,
-    hooks.reclaim,
-    hooks.await_landing,
-    hooks.fetch,
-    hooks.prefetch,
-    hooks.execute,
-)
-
-
-class Maker(Protocol):
-    """A policy that has been chosen (see `specmd.policy.Choice`)."""
-
-    @property
-    def cls(self) -> Any: ...  # noqa: D102 - its class
-    @property
-    def compiled(self) -> bool: ...  # noqa: D102 - whether its class is in the compiled form
-    @property
-    def frozen(self) -> bool: ...  # noqa: D102 - whether `kept` of its state names all that is ever resident
-    def create(self, world: World) -> Any: ...  # noqa: D102 - its state
 
 
 class Kernel:
@@ -317,87 +283,3 @@ class Planner:
             chunk.prefetch_start[1] = made.count[0]
 
         return plan
-
-
-def bind_link(link: type) -> dict[Function, Function]:
-    """Return what the names stand for by which the core calls a link."""
-    return {hook: getattr(link, hook.__name__, hook) for hook in LINK_HOOKS}
-
-
-def bind_policy(maker: Maker) -> dict[Function, Function]:
-    """Return what the names stand for by which the core calls an eviction policy."""
-    cls = maker.cls
-    found = {hook: getattr(cls, hook.__name__, hook) for hook in POLICY_HOOKS}
-    if not hasattr(cls, "on_prefetch"):
-        found[hooks.on_prefetch] = found[hooks.on_insert]
-    if not hasattr(cls, "victim"):
-        found |= {hooks.victim: least_ranked, hooks.rank: cls.rank}
-    elif not maker.compiled:
-        found[hooks.victim] = _checked
-    return found
-
-
-def candidates(core: Core, pool: int) -> Iterator[int]:
-    """Iterate over the keys of a pool that may leave now, by falling key.
-
-    The first of equals is then the one that the tie rule evicts. For policies in plain Python.
-    """
-    return (key for key in range(len(core.state) - 1, -1, -1) if may_leave(core, pool, key))
-
-
-def may_leave(core: Core, pool: int, key: int) -> bool:
-    """Tell whether a key is resident in a pool and may leave it now."""
-    if core.hold[key] or core.state[key] != READY or core.pool[key] != pool:
-        return False
-    return core.guard[0] < 0 or bool(evictable(core, key))
-
-
-def _checked(policy: Any, incoming: int, pool: int, core: Core, event: Event) -> int:
-    """Ask a policy in plain Python, and look at what it says."""
-    key = policy.victim(incoming, pool, core, event)
-    if key is None or key == NOBODY:
-        return _NOBODY
-    if not isinstance(key, int) or not 0 <= key < len(core.state) or not may_leave(core, pool, key):
-        raise ValueError(f"{type(policy).__name__}.victim returned {key!r}, not a candidate")
-    return key
-
-
-_NOBODY = int(NOBODY)
-
-
-def as_lists(value: Any) -> Any:
-    """Copy a tuple of arrays (nested) into one of lists, for interpreted runs.
-
-    A NamedTuple becomes an object with the same fields and methods: its attributes are read, which
-    is most of what an interpreted event does, in a third of the time.
-    """
-    if isinstance(value, np.ndarray):
-        return value.tolist() if value.ndim == 1 else value
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, tuple):
-        parts = [as_lists(part) for part in value]
-        return _open_form(type(value))(*parts) if hasattr(value, "_fields") else tuple(parts)
-    return value
-
-
-@cache
-def _open_form(cls: Any) -> Any:
-    """Return a class with the fields and methods of a NamedTuple class, but plain attributes."""
-    inherited = {name for base in (tuple, *_Open.__mro__) for name in vars(base)}
-    own = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
-    methods = {n: v for n, v in own.items() if n not in inherited and isinstance(v, FunctionType)}
-    methods.pop("_asdict", None)
-    return make_dataclass(cls.__name__, cls._fields, bases=(_Open,), namespace=methods, slots=True)
-
-
-class _Open:
-    """What else of a NamedTuple is used: order, and copies with some fields changed."""
-
-    __slots__ = ()
-
-    def __iter__(self) -> Iterator[Any]:
-        return (getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
-
-    def _replace(self, **changes: Any) -> Any:
-        return replace(self, **changes)  # type: ignore[type-var]

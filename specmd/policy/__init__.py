@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from specmd.core.binding import candidates, may_leave
 from specmd.core.event import (
     DECODE,
     NEVER,
@@ -18,7 +19,6 @@ from specmd.core.event import (
     KeyArray,
     World,
 )
-from specmd.core.kernel import candidates, may_leave
 from specmd.core.order.blocks import (
     Blocks,
     enter,
