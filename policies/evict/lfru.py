@@ -44,11 +44,17 @@ class LFRU(NamedTuple):
     def create(cls, world: World) -> LFRU:
         """Start empty."""
         span = -(-world.pool_span // WIDTH) * WIDTH
-        key_at, *numbers_at = (
-            np.zeros(world.pools * span, kind) for kind in (np.uint32, float, float, float)
+        keys, places = world.num_keys, world.pools * span
+        return cls(
+            uses=np.zeros(keys, np.int64),
+            key_at=np.zeros(places, np.uint32),
+            uses_at=np.zeros(places),
+            share_at=np.zeros(places),
+            last_at=np.zeros(places),
+            place=np.zeros(keys, np.uint32),
+            residents=np.zeros(world.pools, np.int64),
+            span=span,
         )
-        uses, place = np.zeros(world.num_keys, np.int64), np.zeros(world.num_keys, np.uint32)
-        return cls(uses, key_at, *numbers_at, place, np.zeros(world.pools, np.int64), span)
 
     def on_event(self, event: Event) -> None:
         """Count the use of every key of U."""

@@ -15,7 +15,7 @@ from specmd.core import hooks
 from specmd.core import state as residency
 from specmd.core.binding import POLICY_HOOKS, Maker, bind_policy, candidates, may_leave
 from specmd.core.event import NOBODY, Event, World
-from specmd.core.interpreted import as_lists
+from specmd.core.interpreted import Open, as_lists, open_form
 from specmd.core.order.heap import Heap
 from specmd.core.specialise import specialise
 from specmd.core.state import Core, land
@@ -189,8 +189,8 @@ def _told(event: Event) -> tuple[list[Any], ...]:
 
 def _look_at_heaps(policy: Any) -> None:
     """Look for ranks that cannot be compared; whatever is below them is lost."""
-    for heap in policy if isinstance(policy, tuple) else ():
-        if isinstance(heap, Heap):
+    for heap in policy if isinstance(policy, Open) else ():
+        if isinstance(heap, open_form(Heap)):
             for pool, count in enumerate(heap.count):
                 ranks = heap.rank[pool * heap.span : pool * heap.span + count]
                 if any(value != value for value in ranks):

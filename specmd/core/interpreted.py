@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields, make_dataclass, replace
 from functools import cache
-from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -27,21 +26,22 @@ def as_lists(value: Any) -> Any:
         return value.item()
     if isinstance(value, tuple):
         parts = [as_lists(part) for part in value]
-        return _open_form(type(value))(*parts) if hasattr(value, "_fields") else tuple(parts)
+        return open_form(type(value))(*parts) if hasattr(value, "_fields") else tuple(parts)
     return value
 
 
 @cache
-def _open_form(cls: Any) -> Any:
-    """Return a class with the fields and methods of a NamedTuple class, but plain attributes."""
-    inherited = {name for base in (tuple, *_Open.__mro__) for name in vars(base)}
-    own = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
-    methods = {n: v for n, v in own.items() if n not in inherited and isinstance(v, FunctionType)}
-    methods.pop("_asdict", None)
-    return make_dataclass(cls.__name__, cls._fields, bases=(_Open,), namespace=methods, slots=True)
+def open_form(cls: Any) -> Any:
+    """Return a class with all that a NamedTuple class has, but plain attributes for fields."""
+    own: dict[str, Any] = {}
+    for base in reversed(cls.__mro__[:-1]):  # all but object
+        own |= vars(base) if base is not tuple else {}
+    given = {"_make", "_replace", "_asdict", "_fields", "_field_defaults", *cls._fields}
+    kept = {n: v for n, v in own.items() if n not in given and not n.startswith("__")}
+    return make_dataclass(cls.__name__, cls._fields, bases=(Open,), namespace=kept, slots=True)
 
 
-class _Open:
+class Open:
     """What else of a NamedTuple is used: order, and copies with some fields changed."""
 
     __slots__ = ()
