@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "docs/plugins.md")
+DOCUMENTS = ("README.md", "docs/tour.md", "docs/plugins.md")
 JUDGED = (*DOCUMENTS, "docs/validation.md")
 BLOCK = re.compile(
     r"^(?:<!-- assert: (?P<claims>.+?) -->\n+)?"
