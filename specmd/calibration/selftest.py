@@ -253,9 +253,13 @@ def calibration(name: str) -> Answer:
 
     settings = LiveSettings(device=name, repetitions=2)
     prompts = tuple(read_prompts())
-    source = PromptSource("tiny", Generation(prompts[:2], max_new_tokens=8))
+    source = PromptSource(
+        "tiny", Generation(prompts[:2], max_new_tokens=8, temperature=0), "float32"
+    )
     found = calibrate(source.workload(), shape_for_model(source.name), settings)
-    others = PromptSource("tiny", Generation(prompts[2:4], max_new_tokens=8))
+    others = PromptSource(
+        "tiny", Generation(prompts[2:4], max_new_tokens=8, temperature=0), "float32"
+    )
     expert_bytes = source.header().expert_bytes or 0
     slow = (expert_bytes / (8 * found.expert_s[1]), 20e-6)
     rows, failures = [], []

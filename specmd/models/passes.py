@@ -237,7 +237,7 @@ class PassReader:
         """Note which places of a cache, after `cached` columns, hold nothing that was computed."""
         if not self._skips or not computed:
             return
-        found = ~torch.cat(computed, dim=1)
+        found = ~torch.cat([each.cpu() for each in computed], dim=1)
         before = self._holes.get(cache, found[:, :0])[:, :cached]
         gap = found.new_zeros(rows, cached - before.shape[1])
         holes = torch.cat([before, gap, found], dim=1)
@@ -253,7 +253,7 @@ class PassReader:
             return
         holes = holes[:, :cached]
         known = isinstance(mask, Tensor) and mask.dim() == 2 and mask.shape[1] >= holes.shape[1]
-        if not known or bool((mask[:, : holes.shape[1]].bool() & holes).any()):
+        if not known or bool((mask[:, : holes.shape[1]].bool().cpu() & holes).any()):
             raise SpecmdError(
                 "this KV cache holds tokens for which no experts were computed: give a "
                 "2-dimensional attention_mask that is 0 on padding, and from the end of a row's "
