@@ -216,7 +216,7 @@ def _compile(
     extra += (_CHECKED,) * checked
     folder = _folder(graph, entry, *extra)
     if not folder.is_dir():
-        LOG.info(f"compiling {_name(graph, entry)}, once")
+        LOG.info("compiling %s: once, the next run finds it", _name(graph, entry))
     numba: Any = importlib.import_module("numba")  # slow to import, and its options are untyped
     config = numba.core.config
 
@@ -254,12 +254,14 @@ def _folder(graph: _Graph, entry: Function, *extra: str) -> Path:
 
 
 def _name(graph: _Graph, entry: Function) -> str:
-    """Call a kernel by the policies bound in it, or by what it does."""
-    known = {
-        getattr(f, "__qualname__", "") for f in graph.bindings.values() if "." in f.__qualname__
+    """Call a kernel by the policy bound in it, or by what it does."""
+    ours = ("specmd.core", "specmd.simulation", "specmd.live")
+    found = {
+        function.__qualname__.partition(".")[0]
+        for function in graph.bindings.values()
+        if "." in function.__qualname__ and not function.__module__.startswith(ours)
     }
-    classes = sorted({name.partition(".")[0] for name in known})
-    return f"{entry.__name__} for {', '.join(classes)}" if classes else entry.__name__
+    return ", ".join(sorted(found)) or entry.__name__
 
 
 def _digest(functions: list[FunctionType], *extra: str) -> str:
