@@ -7,13 +7,9 @@ import pytest
 
 from specmd.policy import registry
 
-sys.path.insert(
-    0, str(Path(__file__).parent / "races")
-)  # the checker is used from other folders, too
-
-
-def pytest_addoption(parser):
-    parser.addoption("--fuzz", type=int, default=60, help="mutated inputs of each kind")
+# Some test modules are used from other folders, too, whichever of them are run.
+for folder in ("races", "core", "cli", "live"):
+    sys.path.append(str(Path(__file__).parent / folder))
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ from specmd.runs.options import RunConfig
 from specmd.simulation.events import EventStream
 from specmd.simulation.loads import popularity as count_popularity
 from specmd.simulation.loads import step_loads
-from specmd.simulation.timed_link import BUSY, TimedLink
+from specmd.simulation.timed_link import TimedLink
 
 if TYPE_CHECKING:
     from specmd.simulation.costs import CostCoefficients
@@ -166,7 +166,7 @@ class _Replay:
                 self._fill()
             if first == config.warmup and first > 0:
                 kernel.forget_counts()
-                busy_before_s = kernel.link.time[BUSY] if self.costs is not None else 0.0
+                busy_before_s = sum(kernel.link.lanes.busy_s) if self.costs is not None else 0.0
             for low, high in events.stretches(first, last):
                 kernel.run(self._with_prefetches(events.chunk(low, high), low, high))
         kernel.write_off()
@@ -174,7 +174,7 @@ class _Replay:
         if self.costs is not None:
             parts = np.asarray(kernel.link.parts, np.float64).reshape(-1, len(PARTS))
             seconds = parts[config.warmup :]
-            busy_s = float(kernel.link.time[BUSY] - busy_before_s)
+            busy_s = float(sum(kernel.link.lanes.busy_s) - busy_before_s)
         return Outcome(kernel.counters, kernel.digest, seconds, config.warmup, busy_s)
 
     def _link(self) -> Any:

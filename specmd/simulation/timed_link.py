@@ -1,10 +1,8 @@
-"""The link of a timed simulation: one compute timeline, one host-to-device link, one clock.
+"""The link of a timed simulation: a compute timeline a device, and lanes that carry experts to it.
 
-A transfer costs `latency + bytes / bandwidth` and is moved in chunks. Demand goes ahead of queued
-prefetches at the next chunk boundary, so it waits for at most one chunk; what it interrupts resumes
-where it stopped. A layer computes its attention and router first; its READY experts follow while
-missing ones stream in, each computed no sooner than it has arrived (`miss=block` computes nothing
-before all that has room is there).
+A transfer costs `latency + bytes / bandwidth` (`specmd.simulation.lanes`). A layer computes its
+attention and router first; its READY experts follow while missing ones stream in, each computed no
+sooner than it has arrived (`miss=block` computes nothing before all that has room is there).
 
 Device memory is that of the slots and of a few *staging* slots, as in the live cache, and no more.
 What gets no slot passes through the staging slots, one after the other, and can only be copied when
@@ -17,7 +15,6 @@ else can happen to them.
 
 from __future__ import annotations
 
-from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -27,11 +24,25 @@ from specmd.core.state import FORCED, Core, land
 from specmd.runs.metrics import PART_COLUMN
 from specmd.runs.options import STAGING_SLOTS
 from specmd.simulation.costs import CostCoefficients, expert_s, layer_s, step_s, transfer_s
+from specmd.simulation.lanes import (
+    IDLE,
+    Lanes,
+    advance,
+    begin_s,
+    carry,
+    end_s,
+    enqueue,
+    finish,
+    interrupt,
+    make_lanes,
+    start_next,
+    take,
+    unqueue,
+)
 
-# Entries of `TimedLink.time`, in seconds.
-NOW, ROUTED, LINK_FREE, STARTED, BUSY = range(5)
+DEVICE = 0  # whose timeline computes: one today
 # Entries of `TimedLink.count`.
-QUEUED, DEMANDED, UNDER_WAY, LAST_STEP = range(4)
+DEMANDED, LAST_STEP = range(2)
 # How a key of this event is wanted.
 READY_KEY, LATE_KEY, MISSED_KEY = 0, 1, 2
 # Columns of `TimedLink.parts`.
@@ -45,13 +56,10 @@ class TimedLink(NamedTuple):
 
     costs: CostCoefficients
     expert_bytes: float
-    time: FloatArray  # NOW, ROUTED, LINK_FREE, STARTED, BUSY
-    count: IntArray  # type: ignore[assignment]  # QUEUED, DEMANDED, key + 1 under way, last step seen
-    queue: KeyArray  # (keys,) prefetches not under way, in order of issue
-    score: FloatArray  # (keys,)
-    issued: FloatArray  # (keys,) when the prefetch was issued
-    remaining: FloatArray  # (keys,) seconds of transfer left
-    started: IntArray  # (keys,) 1 once bytes have moved
+    lanes: Lanes
+    now_s: FloatArray  # (devices,) until when it has computed
+    routed_s: FloatArray  # (devices,) when the event's routing was known
+    count: IntArray  # type: ignore[assignment]  # demanded, last step seen
     demand: KeyArray  # (keys,) this event's late and missed keys, in order of transfer
     wanted: IntArray  # (keys,) READY_KEY, LATE_KEY or MISSED_KEY, in this event
     tokens: IntArray  # (keys,) tokens of the key, in this event
@@ -62,7 +70,6 @@ class TimedLink(NamedTuple):
     step_kv: FloatArray  # (steps,) context summed over requests
     step_logits: FloatArray  # (steps,) tokens whose logits are computed
     parts: FloatArray  # (steps * NUM_PARTS,)
-    by_score: int
     cancels: int
     blocks: int
     staging: int
@@ -84,18 +91,13 @@ class TimedLink(NamedTuple):
         keys, seconds, numbers = (
             np.zeros(num_keys + 1, kind) for kind in (np.uint32, np.float64, np.int64)
         )
-        count = np.zeros(4, np.int64)
-        count[LAST_STEP] = -1
         return cls(
             costs=costs,
             expert_bytes=expert_bytes,
-            time=np.zeros(5),
-            count=count,
-            queue=keys.copy(),
-            score=seconds.copy(),
-            issued=seconds.copy(),
-            remaining=seconds.copy(),
-            started=numbers.copy(),
+            lanes=make_lanes(num_keys, costs, by_score=by_score),
+            now_s=np.zeros(1),
+            routed_s=np.zeros(1),
+            count=np.array([0, -1]),
             demand=keys.copy(),
             wanted=numbers.copy(),
             tokens=numbers.copy(),
@@ -106,7 +108,6 @@ class TimedLink(NamedTuple):
             step_kv=loads[2],
             step_logits=loads[3],
             parts=np.zeros(len(loads[0]) * NUM_PARTS),
-            by_score=int(by_score),
             cancels=int(cancels),
             blocks=int(blocks),
             staging=staging,
@@ -114,8 +115,9 @@ class TimedLink(NamedTuple):
 
     def drain(self) -> None:
         """Drop all queued and running prefetches: the cache is being emptied."""
-        self.count[QUEUED] = 0
-        self.count[UNDER_WAY] = 0
+        for lane in range(len(self.lanes.queued)):
+            self.lanes.queued[lane] = 0
+            self.lanes.under_way[lane] = IDLE
 
     def settle(self, core: Core, event: Event) -> None:
         """Compute up to this event's router; land the prefetches that have arrived by then."""
@@ -127,79 +129,70 @@ class TimedLink(NamedTuple):
             spend(self, row, head, self.costs.step_launch_s)
         dense = layer_s(self.costs, tokens, self.step_context[event.step], self.step_kv[event.step])
         spend(self, row, dense, self.costs.layer_launch_s)
-        now = self.time[NOW]
-        self.time[ROUTED] = now
-        while self.count[UNDER_WAY] > 0 or self.count[QUEUED] > 0:
-            if self.count[UNDER_WAY] == 0:
-                start_next(self)
-            key = self.count[UNDER_WAY] - 1
-            finish = self.time[STARTED] + self.remaining[key]
-            if finish > now:
-                break
-            finish_under_way(self, core, finish)
+        self.routed_s[DEVICE] = self.now_s[DEVICE]
+        for lane in range(len(self.lanes.queued)):
+            advance(self.lanes, core, lane, self.now_s[DEVICE])
 
     def promote(self, core: Core, key: int) -> None:
         """Move a loading prefetch to the demand list; one under way goes on uninterrupted."""
         self.wanted[key] = LATE_KEY
-        if self.count[UNDER_WAY] == key + 1:
+        if self.lanes.under_way[self.lanes.lane[key]] == key:
             for i in range(self.count[DEMANDED], 0, -1):
                 self.demand[i] = self.demand[i - 1]
             self.demand[0] = key
         else:
-            position = 0
-            while self.queue[position] != key:
-                position += 1
-            unqueue(self, position)
+            take(self.lanes, key)
             self.demand[self.count[DEMANDED]] = key
         self.count[DEMANDED] += 1
 
     def withdraw(self, core: Core, event: Event) -> int:
         """Unqueue a prefetch meant for this event that is not in U and has not started."""
+        lanes = self.lanes
         if self.cancels:
-            for i in range(self.count[QUEUED]):
-                key = self.queue[i]
-                if core.due[key] <= event.clock and core.hold[key] == 1 and self.started[key] == 0:
-                    unqueue(self, i)
-                    return key
+            for lane in range(len(lanes.queued)):
+                for i in range(lanes.queued[lane]):
+                    key = lanes.queue[lane * lanes.keys + i]
+                    meant = core.due[key] <= event.clock and core.hold[key] == 1
+                    if meant and lanes.started[key] == 0:
+                        unqueue(lanes, lane, i)
+                        return key
         return NOBODY
 
     def reclaim(self, core: Core, pool: int) -> int:
         """Unqueue the last queued prefetch of the pool that has not started."""
-        for i in range(self.count[QUEUED] - 1, -1, -1):
-            key = self.queue[i]
-            if core.pool[key] == pool and self.started[key] == 0:
-                unqueue(self, i)
-                return key
+        lanes = self.lanes
+        for lane in range(len(lanes.queued)):
+            for i in range(lanes.queued[lane] - 1, -1, -1):
+                key = lanes.queue[lane * lanes.keys + i]
+                if core.pool[key] == pool and lanes.started[key] == 0:
+                    unqueue(lanes, lane, i)
+                    return key
         return NOBODY
 
     def await_landing(self, core: Core, pool: int) -> bool:
         """Let the transfers of prefetches go on until one into the pool has landed."""
-        while self.count[UNDER_WAY] > 0 or self.count[QUEUED] > 0:
-            if self.count[UNDER_WAY] == 0:
-                start_next(self)
-            key = self.count[UNDER_WAY] - 1
-            if self.wanted[key] == LATE_KEY:
-                return False
-            finish_under_way(self, core, self.time[STARTED] + self.remaining[key])
-            if core.pool[key] == pool:
-                return True
+        lanes = self.lanes
+        for lane in range(len(lanes.queued)):
+            while start_next(lanes, lane):
+                key = lanes.under_way[lane]
+                if self.wanted[key] == LATE_KEY:
+                    break
+                finish(lanes, core, lane, end_s(lanes, lane))
+                if core.pool[key] == pool:
+                    return True
         return False
 
     def fetch(self, core: Core, key: int, event: Event) -> None:
         """Append to this event's demand transfers."""
         self.wanted[key] = MISSED_KEY
-        self.remaining[key] = transfer_s(self.costs, self.expert_bytes)
+        self.lanes.remaining_s[key] = transfer_s(self.costs, self.expert_bytes)
         self.demand[self.count[DEMANDED]] = key
         self.count[DEMANDED] += 1
 
     def prefetch(self, core: Core, key: int, score: float, event: Event) -> None:
         """Queue a transfer at the moment the routing was known."""
-        self.score[key] = score
-        self.issued[key] = self.time[ROUTED]
-        self.remaining[key] = transfer_s(self.costs, self.expert_bytes)
-        self.started[key] = 0
-        self.queue[self.count[QUEUED]] = key
-        self.count[QUEUED] += 1
+        seconds = transfer_s(self.costs, self.expert_bytes)
+        enqueue(self.lanes, key, score, self.routed_s[DEVICE], seconds)
         spend(self, event.step * NUM_PARTS, self.costs.transfer_s, self.costs.transfer_s)
 
     def execute(self, core: Core, event: Event) -> None:
@@ -210,12 +203,17 @@ class TimedLink(NamedTuple):
         demanded = self.count[DEMANDED]
         blocked = self.blocks
         computed = 0 if blocked else compute_ready(self, event, row)
+        lanes = self.lanes
         if demanded > 0:
-            yield_link(self, core)
+            for lane in range(len(lanes.queued)):
+                under_way = lanes.under_way[lane]
+                if under_way != IDLE and self.wanted[under_way] == READY_KEY:
+                    interrupt(lanes, core, lane, self.routed_s[DEVICE])
         passing = first = waited = missed = 0
         for i in range(demanded):
             key = self.demand[i]
-            start = begin_s(self, self.time[ROUTED])
+            lane = lanes.lane[key]
+            start = begin_s(lanes, lane, self.routed_s[DEVICE])
             if core.slot[key] == NOBODY:
                 if passing == 0 and core.admission[0] != FORCED:
                     first = event.stop - event.start - demanded + i  # slots make no room
@@ -228,18 +226,16 @@ class TimedLink(NamedTuple):
                             computed += 1
                     start = max(start, self.done[first + passing - self.staging])
                 passing += 1
-            finish = start + self.remaining[key]
-            if self.count[UNDER_WAY] == key + 1:
-                finish = self.time[STARTED] + self.remaining[key]
-                self.count[UNDER_WAY] = 0
-                start = self.time[STARTED]
-            self.time[LINK_FREE] = finish
-            self.time[BUSY] += finish - start
-            self.arrival[key] = finish
-            if finish > self.time[NOW]:
+            arrived = start + lanes.remaining_s[key]
+            if lanes.under_way[lane] == key:
+                start, arrived = lanes.begun_s[lane], end_s(lanes, lane)
+                lanes.under_way[lane] = IDLE
+            carry(lanes, lane, start, arrived)
+            self.arrival[key] = arrived
+            if arrived > self.now_s[DEVICE]:
                 part = LATE_STALL if self.wanted[key] == LATE_KEY else DEMAND_STALL
-                self.parts[row + part] += finish - self.time[NOW]
-                self.time[NOW] = finish
+                self.parts[row + part] += arrived - self.now_s[DEVICE]
+                self.now_s[DEVICE] = arrived
                 waited = 1
             if self.wanted[key] == LATE_KEY:
                 land(core, key)
@@ -262,7 +258,7 @@ class TimedLink(NamedTuple):
 def compute(clock: TimedLink, row: int, key: int, position: int) -> None:
     """Compute an expert, the event's `position`-th."""
     spend(clock, row, expert_s(clock.costs, clock.tokens[key]), clock.costs.launch_s)
-    clock.done[position] = clock.time[NOW]
+    clock.done[position] = clock.now_s[DEVICE]
 
 
 def compute_ready(clock: TimedLink, event: Event, row: int) -> int:
@@ -280,70 +276,4 @@ def spend(clock: TimedLink, row: int, seconds: float, launch_s: float) -> None:
     if seconds > 0.0:
         clock.parts[row + COMPUTE] += seconds - launch_s
         clock.parts[row + OVERHEAD] += launch_s
-        clock.time[NOW] += seconds
-
-
-def begin_s(clock: TimedLink, asked_s: float) -> float:
-    """When a transfer asked for at a time begins: at once on a busy link, an idle one must wake."""
-    free_s = clock.time[LINK_FREE]
-    return free_s if free_s >= asked_s else asked_s + clock.costs.wake_s
-
-
-def unqueue(clock: TimedLink, position: int) -> None:
-    """Remove the entry at a position of the prefetch queue."""
-    clock.count[QUEUED] -= 1
-    for i in range(position, clock.count[QUEUED]):
-        clock.queue[i] = clock.queue[i + 1]
-
-
-def start_next(clock: TimedLink) -> None:
-    """Put the next prefetch under way: a started one first, then by score or in order of issue."""
-    best = 0
-    if clock.by_score and clock.started[clock.queue[0]] == 0:
-        for i in range(1, clock.count[QUEUED]):
-            if clock.score[clock.queue[i]] > clock.score[clock.queue[best]]:
-                best = i
-    key = clock.queue[best]
-    unqueue(clock, best)
-    clock.count[UNDER_WAY] = key + 1
-    clock.started[key] = 1
-    clock.time[STARTED] = begin_s(clock, clock.issued[key])
-
-
-def finish_under_way(clock: TimedLink, core: Core, finish: float) -> None:
-    """Land the prefetch under way at a time."""
-    key = clock.count[UNDER_WAY] - 1
-    clock.time[BUSY] += finish - clock.time[STARTED]
-    clock.time[LINK_FREE] = finish
-    clock.count[UNDER_WAY] = 0
-    land(core, key)
-
-
-def yield_link(clock: TimedLink, core: Core) -> None:
-    """Interrupt the prefetch under way at its next chunk boundary, unless it is demanded."""
-    if clock.count[UNDER_WAY] == 0:
-        return
-    key = clock.count[UNDER_WAY] - 1
-    if clock.wanted[key] != READY_KEY:
-        return
-    chunk_s = clock.costs.chunk_bytes / clock.costs.bytes_per_s
-    left = clock.time[STARTED] + clock.remaining[key] - clock.time[ROUTED]
-    # Chunks are counted from the end: the last one ends with the transfer.
-    stays = (
-        min(max(0.0, ceil(left / chunk_s) - 1.0) * chunk_s, clock.remaining[key])
-        if chunk_s > 0.0
-        else 0.0
-    )
-    boundary = clock.time[STARTED] + clock.remaining[key] - stays
-    if stays <= 0.0:
-        finish_under_way(clock, core, boundary)
-        return
-    clock.time[BUSY] += boundary - clock.time[STARTED]
-    clock.time[LINK_FREE] = boundary
-    clock.remaining[key] = stays
-    clock.issued[key] = boundary
-    clock.count[UNDER_WAY] = 0
-    for i in range(clock.count[QUEUED], 0, -1):
-        clock.queue[i] = clock.queue[i - 1]
-    clock.queue[0] = key
-    clock.count[QUEUED] += 1
+        clock.now_s[DEVICE] += seconds

@@ -12,20 +12,14 @@ from specmd.policy.registry import choose
 from specmd.runs.options import RunConfig
 from specmd.simulation.costs import CostCoefficients
 from specmd.simulation.events import EventStream
+from specmd.simulation.lanes import IDLE
 from specmd.simulation.replay import replay, step_loads
 from specmd.simulation.timed_link import (
-    BUSY,
     COMPUTE,
     DEMAND_STALL,
     LATE_STALL,
-    LINK_FREE,
-    NOW,
     NUM_PARTS,
     OVERHEAD,
-    QUEUED,
-    ROUTED,
-    STARTED,
-    UNDER_WAY,
     TimedLink,
 )
 from specmd.trace import synthetic
@@ -47,9 +41,9 @@ class Noted(TimedLink):
     """A clock that notes, for every event, when it was routed and when its keys arrived."""
 
     def execute(self, core, event):
-        demanded = [int(key) for key in self.demand[: self.count[1]]]
+        demanded = [int(key) for key in self.demand[: self.count[0]]]
         TimedLink.execute(self, core, event)
-        NOTES.append((self.time[ROUTED], [(key, self.arrival[key]) for key in demanded]))
+        NOTES.append((self.routed_s[0], [(key, self.arrival[key]) for key in demanded]))
 
 
 NOTES = []
@@ -111,7 +105,7 @@ def arrivals():
 
 def expect(link, total, compute=None, demand=0.0, late=0.0):
     found = parts(link)
-    assert link.time[NOW] == pytest.approx(total)
+    assert link.now_s[0] == pytest.approx(total)
     assert found.sum() == pytest.approx(total)
     assert found[DEMAND_STALL] == pytest.approx(demand)
     assert found[LATE_STALL] == pytest.approx(late)
@@ -143,13 +137,13 @@ def test_blocking_waits_for_all_first():
 def test_hits_alone_do_not_stall():
     link, _, _ = run(*one_layer({0, 1}, {0, 1}, {1}), costs(1.0))
     expect(link, 3.1 + 1.2 + 1.1, compute=3.5, demand=1.9)
-    assert link.time[BUSY] == pytest.approx(2.0)
+    assert link.lanes.busy_s[0] == pytest.approx(2.0)
 
 
 def test_latency_is_paid_by_each_transfer():
     link, _, _ = run(*one_layer({0, 1}), costs(1.0, latency=0.25))
     assert arrivals() == [{0: pytest.approx(2.25), 1: pytest.approx(3.5)}]
-    assert link.time[BUSY] == pytest.approx(2.5)
+    assert link.lanes.busy_s[0] == pytest.approx(2.5)
 
 
 def test_launches_are_overhead():
@@ -173,7 +167,7 @@ def test_without_a_slot_of_its_own_only_staging_makes_room(admission):
     slots = 8 if admission == residency.NEVER_ADMIT else 1
     sets = ({0, 1, 2},) if admission == residency.NEVER_ADMIT else ({7}, {0, 1, 2})
     link, _, _ = run(*one_layer(*sets), costs(0.5, expert=1.0), slots=slots, admission=admission)
-    began = link.time[ROUTED]
+    began = link.routed_s[0]
     found = [at - began for at in arrivals()[-1].values()]
     assert found == [pytest.approx(at) for at in (0.5, 1.0, 2.0)]
 
@@ -198,7 +192,7 @@ def test_a_prefetch_that_lands_in_time_is_a_hit():
     link, log, _ = run(*one_layer({0}, {5}, proposals={0: [(5, 2)]}), costs(1.0))
     assert log == [(FETCH, 0), (PREFETCH, 5), (HIT, 5)]
     expect(link, 3.2, demand=1.0)
-    assert link.time[BUSY] == pytest.approx(2.0)
+    assert link.lanes.busy_s[0] == pytest.approx(2.0)
 
 
 def test_a_prefetch_under_way_is_a_late_hit_and_goes_on():
@@ -207,7 +201,7 @@ def test_a_prefetch_under_way_is_a_late_hit_and_goes_on():
     assert (LATE, 5) in log
     expect(link, 5.1, demand=2.0, late=0.9)
     assert arrivals()[1] == {5: pytest.approx(5.0)}
-    assert link.time[BUSY] == pytest.approx(4.0)
+    assert link.lanes.busy_s[0] == pytest.approx(4.0)
 
 
 def test_a_late_hit_is_a_use():
@@ -227,7 +221,7 @@ def test_demand_waits_for_one_chunk_at_most_and_the_rest_resumes():
     assert arrivals()[1] == {1: pytest.approx(6.5)}
     # The third event is routed at 6.6 + 1; the rest of 5 took 6.5-7.
     assert log[-1] == (HIT, 5)
-    assert link.time[BUSY] == pytest.approx(6.0)
+    assert link.lanes.busy_s[0] == pytest.approx(6.0)
     expect(link, 7.7, demand=2.0 + 2.4)
 
 
@@ -281,8 +275,8 @@ def test_the_queue_is_in_order_of_issue_or_by_score():
     proposals = {0: [(5, 4, 1.0), (6, 4, 3.0), (7, 4, 2.0)]}
     for schedule, first in (("fifo", 5), ("priority", 6)):
         link, _, _ = run(*one_layer({0}, {0}, proposals=proposals), costs(2.0), schedule=schedule)
-        assert link.count[UNDER_WAY] == first + 1
-        assert link.time[STARTED] == pytest.approx(3.0)
+        assert link.lanes.under_way[0] == first
+        assert link.lanes.begun_s[0] == pytest.approx(3.0)
 
 
 def test_truth_cancels_what_is_queued_for_this_event_and_not_wanted():
@@ -352,7 +346,7 @@ def test_demand_waits_for_a_prefetch_to_land_where_nothing_else_may_leave():
     assert log[2:] == [(FETCH, 1), (EVICT, 0), (FETCH, 2), (EVICT, 5)]
     # 5 was let go on until 5, then 1 and 2.
     assert arrivals()[1] == {1: pytest.approx(7.0), 2: pytest.approx(9.0)}
-    assert link.time[LINK_FREE] == pytest.approx(9.0)
+    assert link.lanes.free_s[0] == pytest.approx(9.0)
 
 
 # --- laws
@@ -373,12 +367,13 @@ def test_every_byte_is_charged_and_demand_waits_for_one_chunk_at_most(seed):
     counts = np.array(core.counters).reshape(-1, residency.NUM_COUNTERS).sum(axis=0)
     misses = counts[residency.COMPULSORY_MISSES : residency.CAPACITY_MISSES + 1].sum()
     moved = misses + counts[residency.PREFETCH_ISSUED] - counts[residency.PREFETCH_CANCELLED]
-    open_ = [link.remaining[key] for key in link.queue[: link.count[QUEUED]]]
-    if link.count[UNDER_WAY] > 0:
-        open_.append(link.remaining[link.count[UNDER_WAY] - 1])
-    assert link.time[BUSY] + sum(open_) == pytest.approx(moved * transfer), f"seed {seed}"
-    assert parts(link).sum() == pytest.approx(link.time[NOW])
-    assert link.time[BUSY] <= max(link.time[LINK_FREE], link.time[NOW]) + 1e-9
+    lanes = link.lanes
+    open_ = [lanes.remaining_s[key] for key in lanes.queue[: lanes.queued[0]]]
+    if lanes.under_way[0] != IDLE:
+        open_.append(lanes.remaining_s[lanes.under_way[0]])
+    assert link.lanes.busy_s[0] + sum(open_) == pytest.approx(moved * transfer), f"seed {seed}"
+    assert parts(link).sum() == pytest.approx(link.now_s[0])
+    assert link.lanes.busy_s[0] <= max(link.lanes.free_s[0], link.now_s[0]) + 1e-9
     if slots > most + 3:
         # Enough slots that demand never has to wait for one.
         for routed, arrived in NOTES:
