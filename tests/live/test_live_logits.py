@@ -67,10 +67,10 @@ def test_schedules_under_random_delays(random_delays: None, schedule: str, miss:
         resident = generate(model, 10, **inputs)
     with offload(
         model,
-        "lru",
-        "next_gate:depth=2,width=4",
-        schedule,
-        miss,
+        evict="lru",
+        prefetch="next_gate:depth=2,width=4",
+        schedule=schedule,
+        miss=miss,
         capacity=7,
         chunk_bytes=1000,
         throttle=(40e6, 50e-6),
@@ -152,8 +152,8 @@ def test_prefill_strategies(random_delays: None, prefill: str) -> None:
         resident = generate(model, 6, **inputs)
     with offload(
         model,
-        "lru",
-        "next_gate",
+        evict="lru",
+        prefetch="next_gate",
         capacity=6,
         prefill=prefill,
         throttle=(40e6, 50e-6),

@@ -50,7 +50,12 @@ def small(**more):
 @pytest.mark.parametrize("interpreted", [True, False])
 def test_the_hand_checkable_trace(interpreted):
     run = specmd.simulate(
-        hand_checkable(), "lru", "2/layer", "layer", interpreted=interpreted, bounds=not interpreted
+        hand_checkable(),
+        "lru",
+        "2/layer",
+        scope="layer",
+        interpreted=interpreted,
+        bounds=not interpreted,
     )
     expected = {
         "accesses": 30,
@@ -112,7 +117,7 @@ def test_identities_hold_whatever_is_run(seed, evict, prefetch, scope, reset, wa
 def test_bytes_per_token_beside_no_cache():
     trace = replace(hand_checkable())
     header = trace.header.model_copy(update={"expert_bytes": 100})
-    found = simulate(replace(trace, header=header), "lru", "2/layer", "layer").metrics
+    found = simulate(replace(trace, header=header), "lru", "2/layer", scope="layer").metrics
     assert found["bytes_demand"] == 1800
     assert found["bytes_per_token"] == 360
     assert found["no_cache_bytes_per_token"] == 600
