@@ -37,43 +37,43 @@ class ARC(NamedTuple):
     """Per pool four lists, latest at the front: T1, T2, B1, B2 of the paper."""
 
     lists: Lists
-    where: IntArray  # (keys,)
-    origin: IntArray  # (keys,) where a key not used since its prefetch came from; else USED
+    where: KeyArray  # (keys,)
+    origin: KeyArray  # (keys,) where a key not used since its prefetch came from; else USED
     size: IntArray  # (4 * pools,)
     target: FloatArray  # (pools,) wanted size of ONCE
     slots: IntArray  # (pools,)
-    pool: KeyArray
     coming: IntArray  # [key + 1 of the miss whose regret was just learnt, if any; new keys coming]
 
     @classmethod
     def create(cls, world: World) -> ARC:
         """Build the empty lists."""
-        where = np.full(world.num_keys, NOWHERE, np.int64)
-        lists, pool = make_lists(world.num_keys, 4 * world.pools), world.pool
+        where = np.full(world.num_keys, NOWHERE, np.uint32)
+        lists = make_lists(world.num_keys, 4 * world.pools)
         size, target = np.zeros(4 * world.pools, np.int64), np.zeros(world.pools)
         origin, coming = np.full_like(where, USED), np.zeros(2, np.int64)
-        return cls(lists, where, origin, size, target, world.capacity, pool, coming)
+        return cls(lists, where, origin, size, target, world.capacity, coming)
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
         """Move to the front of AGAIN; on the first use after a prefetch, as a miss would."""
-        origin = self.origin[key]
-        self.origin[key] = USED
-        if origin != USED and origin != NOWHERE:
-            learn(self, origin, pool)
-        move(self, key, ONCE if origin == NOWHERE else AGAIN)
+        if self.origin[key] == USED:
+            move(self, pool, key, AGAIN)
+        else:
+            if self.origin[key] != NOWHERE:
+                learn(self, self.origin[key], pool)
+            move(self, pool, key, ONCE if self.origin[key] == NOWHERE else AGAIN)
+            self.origin[key] = USED
 
     def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter AGAIN if remembered, else ONCE."""
         known = self.where[key] == ONCE_GHOST or self.where[key] == AGAIN_GHOST
-        move(self, key, AGAIN if known or self.coming[0] == key + 1 else ONCE)
-        self.origin[key] = USED
+        move(self, pool, key, AGAIN if known or self.coming[0] == key + 1 else ONCE)
         self.coming[0] = 0
 
     def on_prefetch(self, key: int, pool: int, event: Event) -> None:
         """Enter ONCE: nothing has been used."""
         if self.origin[key] == USED:
             self.origin[key] = self.where[key]
-        move(self, key, ONCE)
+        move(self, pool, key, ONCE)
 
     def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Become a ghost; the oldest goes where T1 and B1, with the key to come, outgrow C."""
@@ -82,12 +82,14 @@ class ARC(NamedTuple):
         if self.origin[key] != USED:
             ghost = self.origin[key]
             self.origin[key] = USED
-        move(self, key, ghost)
         room = self.slots[pool] - self.coming[1]
+        if ghost == ONCE_GHOST and self.size[first + ONCE] > room and self.size[first + ghost] == 0:
+            ghost = NOWHERE  # it would be the one to go
+        move(self, pool, key, ghost)
         if self.size[first + ONCE] + self.size[first + ONCE_GHOST] > room:
-            forget_oldest(self, first + ONCE_GHOST)
+            forget_oldest(self, pool, ONCE_GHOST)
         elif total(self, first) > self.slots[pool] + room:
-            forget_oldest(self, first + AGAIN_GHOST)
+            forget_oldest(self, pool, AGAIN_GHOST)
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Learn from the regret, then take from the list that is longer than it should be."""
@@ -101,7 +103,7 @@ class ARC(NamedTuple):
                 self.coming[1] = self.coming[0] != incoming + 1
             elif demanded(event, incoming):
                 regret = True
-                move(self, incoming, NOWHERE)
+                move(self, pool, incoming, NOWHERE)
                 learn(self, ghost, pool)
                 self.coming[0] = incoming + 1
         once = self.size[first + ONCE]
@@ -113,7 +115,7 @@ class ARC(NamedTuple):
             key = last_evictable(self.lists, first + (AGAIN if from_once else ONCE), core)
         if ghost != NOWHERE and not regret and key != NOBODY:
             self.origin[incoming] = ghost  # it is prefetched: out of the way of the new ghost
-            move(self, incoming, NOWHERE)
+            move(self, pool, incoming, NOWHERE)
         return key
 
 
@@ -149,19 +151,18 @@ def total(policy: ARC, first: int) -> int:
     )
 
 
-def forget_oldest(policy: ARC, which: int) -> None:
+def forget_oldest(policy: ARC, pool: int, ghosts: int) -> None:
     """Drop the oldest ghost of a list."""
-    if policy.size[which] > 0:
-        move(policy, back(policy.lists, which), NOWHERE)
+    if policy.size[4 * pool + ghosts] > 0:
+        move(policy, pool, back(policy.lists, 4 * pool + ghosts), NOWHERE)
 
 
-def move(policy: ARC, key: int, target: int) -> None:
+def move(policy: ARC, pool: int, key: int, target: int) -> None:
     """Take a key out of its list, if any, and put it at the front of another, if any."""
-    first = 4 * policy.pool[key]
     if policy.where[key] != NOWHERE:
-        policy.size[first + policy.where[key]] -= 1
+        policy.size[4 * pool + policy.where[key]] -= 1
         unlink(policy.lists, key)
     policy.where[key] = target
     if target != NOWHERE:
-        policy.size[first + target] += 1
-        push_front(policy.lists, first + target, key)
+        policy.size[4 * pool + target] += 1
+        push_front(policy.lists, 4 * pool + target, key)

@@ -17,6 +17,7 @@ from specmd.policy import (
     Core,
     Event,
     IntArray,
+    KeyArray,
     Lists,
     World,
     back,
@@ -30,13 +31,15 @@ from specmd.policy import (
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
+PROBATION, PROTECTED, WAITING = range(3)
+
+
 @policy("slru", source="Karedla, Love and Wherry, IEEE Computer 27(3), 1994", compiled=True)
 class SLRU(NamedTuple):
     """Per pool two lists, latest at the front: 2 * pool probation, 2 * pool + 1 protected."""
 
     lists: Lists
-    proven: IntArray  # (keys,) 1 in the protected segment
-    unused: IntArray  # (keys,) 1 if prefetched and not used so far
+    standing: KeyArray  # (keys,) PROBATION, PROTECTED, or WAITING in probation for a first use
     size: IntArray  # (pools,) of the protected segment
     limit: IntArray  # (pools,)
 
@@ -47,8 +50,7 @@ class SLRU(NamedTuple):
         limit = np.minimum(limit, np.maximum(world.capacity - 1, 0))
         lists = make_lists(world.num_keys, 2 * world.pools)
         size = np.zeros(world.pools, np.int64)
-        proven = np.zeros(world.num_keys, np.int64)
-        return cls(lists, proven, proven.copy(), size, limit)
+        return cls(lists, np.zeros(world.num_keys, np.uint32), size, limit)
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
         """Go to the front of the protected segment; its last key makes room in probation.
@@ -56,36 +58,35 @@ class SLRU(NamedTuple):
         The first use of a prefetched key leads to the front of probation.
         """
         unlink(self.lists, key)
-        if self.proven[key] == 0:
-            if self.limit[pool] == 0 or self.unused[key]:
-                self.unused[key] = 0
+        if self.standing[key] != PROTECTED:
+            if self.limit[pool] == 0 or self.standing[key] == WAITING:
+                self.standing[key] = PROBATION
                 push_front(self.lists, 2 * pool, key)
                 return
             if self.size[pool] >= self.limit[pool]:
                 demoted = back(self.lists, 2 * pool + 1)
                 unlink(self.lists, demoted)
                 push_front(self.lists, 2 * pool, demoted)
-                self.proven[demoted] = 0
+                self.standing[demoted] = PROBATION
             else:
                 self.size[pool] += 1
-            self.proven[key] = 1
+            self.standing[key] = PROTECTED
         push_front(self.lists, 2 * pool + 1, key)
 
     def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter at the front of probation."""
-        self.unused[key] = 0
         push_front(self.lists, 2 * pool, key)
 
     def on_prefetch(self, key: int, pool: int, event: Event) -> None:
         """Enter at the front of probation."""
-        self.unused[key] = 1
+        self.standing[key] = WAITING
         push_front(self.lists, 2 * pool, key)
 
     def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Leave the segment."""
         unlink(self.lists, key)
-        self.size[pool] -= self.proven[key]
-        self.proven[key] = 0
+        self.size[pool] -= self.standing[key] == PROTECTED
+        self.standing[key] = PROBATION
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Choose from the back of probation, else of the protected segment."""
