@@ -54,6 +54,7 @@ def simulate(
     training = load(options.training) if options.training else None
     loaded = [(path, load(path)) for path in traces]
     todo = [(path, trace, config) for path, trace in loaded for config in grid.expand(trace.header)]
+    most_slots = max(config.capacity_slots for *_, config in todo)
     runs: list[Run] = []
     interrupted = False
     with progress("simulating") as report:
@@ -67,6 +68,7 @@ def simulate(
                         name=path.stem,
                         training=training,
                         bounds=not options.no_bounds,
+                        most_slots=most_slots,
                     )
                 )
         except KeyboardInterrupt:

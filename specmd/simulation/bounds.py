@@ -21,17 +21,19 @@ better eviction would save; the *bypass gap*, misses of Belady above Belady with
 better admission would save on top.
 
 Bounds do not depend on the policy, so a grid of six policies computes each of them once: they are
-kept in memory, and in a folder (`keep_in`) where several processes share them.
+kept in memory, and in a folder (`keep_in`) where several processes share them. Without a clock they
+do not depend on the capacity either: one walk gives Belady's misses at all of them, up to the
+largest that will be asked for (see `specmd.simulation.curves`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from specmd.core.state import ACCESSES
 from specmd.files import write_text
 from specmd.policy.registry import choose
 from specmd.runs.counters import tally
@@ -40,7 +42,8 @@ from specmd.runs.latency import latency
 from specmd.runs.options import RunConfig
 from specmd.runs.run import Bound, Bounds, Metrics
 from specmd.simulation.costs import CostCoefficients, transfer_s
-from specmd.simulation.replay import Outcome, Residency, replay
+from specmd.simulation.curves import Start, curve
+from specmd.simulation.replay import Outcome, Residency, pool_slots, replay
 from specmd.trace import Trace, slice_steps
 
 _FREE_AXES = ("evict", "prefetch", "schedule", "route")  # a bound does not depend on these
@@ -59,7 +62,22 @@ class Ends(BaseModel):
     roofline_s: float | None
 
 
-_known: dict[str, Ends] = {}
+class Counts(BaseModel):
+    """What the bounds without a clock are made of, at every capacity up to some.
+
+    `belady` and `belady_bypass` are accesses by the depth at which each pool's stack had them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    accesses: int
+    first_uses: int
+    belady: list[list[int]]
+    belady_bypass: list[list[int]]
+
+
+_known: dict[str, BaseModel] = {}
+_Kept = TypeVar("_Kept", bound=BaseModel)
 
 
 def bounds(
@@ -71,9 +89,13 @@ def bounds(
     training: Trace | None = None,
     interpreted: bool = False,
     keep_in: Path | None = None,
+    most_slots: int = 0,
 ) -> Bounds:
-    """Bound a run whose metrics are given; `trace` is the one that was run, cut to `tokens`."""
-    ends = _ends(trace, config, costs, training, interpreted, keep_in)
+    """Bound a run whose metrics are given; `trace` is the one that was run, cut to `tokens`.
+
+    `most_slots` is the largest capacity that bounds will be asked for of this trace.
+    """
+    ends = _ends(trace, config, costs, training, interpreted, keep_in, most_slots)
     misses = metrics["misses"]
     assert isinstance(misses, int)
     optimum = ends.belady.misses
@@ -100,34 +122,98 @@ def _ends(
     training: Trace | None,
     interpreted: bool,
     keep_in: Path | None,
+    most_slots: int = 0,
 ) -> Ends:
+    if costs is None:
+        return _count(trace, config, training, interpreted, keep_in, most_slots)
     key = _key(trace, config, training)
-    if key in _known:
-        return _known[key]
+    return _keep(key, Ends, keep_in, lambda: _time(trace, config, costs, training, interpreted))
+
+
+def _keep(key: str, kind: type[_Kept], keep_in: Path | None, make: Callable[[], _Kept]) -> _Kept:
+    """Return what is known by a key, here or to another process; otherwise make it."""
+    found = _known.get(key)
+    if isinstance(found, kind):
+        return found
     file = keep_in / f"{key}.json" if keep_in else None
-    found = _read(file) if file else None
-    if found is None:
-        found = _compute(trace, config, costs, training, interpreted)
+    made = _read(file, kind) if file else None
+    if made is None:
+        made = make()
         if file:
-            write_text(file, found.model_dump_json())
-    _known[key] = found
-    return found
+            write_text(file, made.model_dump_json())
+    _known[key] = made
+    return made
 
 
 def _plain() -> dict[str, Any]:
     return {axis: RunConfig.model_fields[axis].default for axis in _FREE_AXES}
 
 
-def _key(trace: Trace, config: RunConfig, training: Trace | None) -> str:
-    """Hash what the bounds of a run depend on."""
-    kept = config.model_dump(
-        mode="json", exclude={*_FREE_AXES, "capacity", "admission", "profile", "shape"}
+def _count(
+    trace: Trace,
+    config: RunConfig,
+    training: Trace | None,
+    interpreted: bool,
+    keep_in: Path | None,
+    most_slots: int,
+) -> Ends:
+    """Bound without a clock, from the curves."""
+    layers = trace.header.num_layers
+    slots = pool_slots(config, layers)
+    most = config.model_copy(update={"capacity_slots": max(most_slots, config.capacity_slots)})
+    depth = max(*slots, *pool_slots(most, layers))
+
+    def make() -> Counts:
+        start: Start = _start(config)
+        forced, bypass = (
+            curve(trace, config, rule, depth=depth, start=start, interpreted=interpreted)
+            for rule in ("belady", "belady:bypass=true")
+        )
+        return Counts(
+            accesses=forced.accesses,
+            first_uses=forced.first_uses,
+            belady=forced.by_pool(),
+            belady_bypass=bypass.by_pool(),
+        )
+
+    counts = _keep(_key(trace, config, training, depth), Counts, keep_in, make)
+
+    def bound(misses: int) -> Bound:
+        return Bound(misses=misses, hit_rate=(counts.accesses - misses) / counts.accesses)
+
+    def optimum(found: list[list[int]]) -> Bound:
+        hits = sum(sum(row[:room]) for row, room in zip(found, slots, strict=True))
+        return bound(counts.accesses - hits)
+
+    return Ends(
+        belady=optimum(counts.belady),
+        belady_bypass=optimum(counts.belady_bypass),
+        compulsory=bound(counts.first_uses),
+        all_resident=bound(0),
+        no_cache=bound(counts.accesses),
+        roofline_s=None,
     )
+
+
+def _start(config: RunConfig) -> Start:
+    """Return what Belady is given so that it bounds, see `specmd.simulation.replay.replay`."""
+    if choose("evict", config.evict).entry.frozen:
+        return "any"
+    return "seen" if config.warmup else "cache"
+
+
+def _key(trace: Trace, config: RunConfig, training: Trace | None, depth: int | None = None) -> str:
+    """Hash what the bounds of a run depend on: its capacity, or the depth of their curves."""
+    free = {*_FREE_AXES, "capacity", "admission", "profile", "shape"}
+    if depth is not None:
+        free |= {"capacity_slots", "allocate"}
+    kept = config.model_dump(mode="json", exclude=free)
     return digest(
         {
             "trace": trace.digest,
             "expert_bytes": trace.header.expert_bytes,
             "config": kept,
+            "depth": depth,
             "hardware": hardware_digest(config.profile, config.shape),
             "training": training.digest if training else None,
             "code": code(config.model_copy(update=_plain()), bounds=True),
@@ -136,13 +222,14 @@ def _key(trace: Trace, config: RunConfig, training: Trace | None) -> str:
     )
 
 
-def _compute(
+def _time(
     trace: Trace,
     config: RunConfig,
-    costs: CostCoefficients | None,
+    costs: CostCoefficients,
     training: Trace | None,
     interpreted: bool,
 ) -> Ends:
+    """Bound under a clock, by replays at the run's capacity."""
     keys = trace.header.num_layers * trace.header.num_experts
 
     def end(
@@ -159,32 +246,21 @@ def _compute(
         )
 
     bypass = choose("evict", "belady:bypass=true").spelled
-    best: Residency = "seen" if config.warmup else "cache"
-    if choose("evict", config.evict).entry.frozen:
-        best = "any"
-    belady = end("belady", best)
+    best = _start(config)
     optimum = _bound(trace, end(bypass, best, admission="bypass"))
-    roofline_s = None
-    if costs is None:  # without a clock these two need no replay: all hits, and all misses
-        accesses = int(belady.counters[..., ACCESSES].sum())
-        all_resident = Bound(misses=0, hit_rate=1.0)
-        no_cache = Bound(misses=accesses, hit_rate=0.0)
-    else:
-        all_resident = _bound(trace, end("lru", "all"))
-        no_cache = _bound(trace, end("lru", "none"))
-        transfers = optimum.misses
-        if config.warmup:
-            counted = slice_steps(trace, config.warmup)
-            start = end(bypass, "any", counted, admission="bypass", warmup=0)
-            transfers = _bound(counted, start).misses
-        roofline_s = max(all_resident.total_s or 0.0, transfers * _transfer_s(trace, costs))
+    all_resident = _bound(trace, end("lru", "all"))
+    transfers = optimum.misses
+    if config.warmup:
+        counted = slice_steps(trace, config.warmup)
+        start = end(bypass, "any", counted, admission="bypass", warmup=0)
+        transfers = _bound(counted, start).misses
     return Ends(
-        belady=_bound(trace, belady),
+        belady=_bound(trace, end("belady", best)),
         belady_bypass=optimum,
         compulsory=_bound(trace, end("lru", capacity_slots=keys, scope="global")),
         all_resident=all_resident,
-        no_cache=no_cache,
-        roofline_s=roofline_s,
+        no_cache=_bound(trace, end("lru", "none")),
+        roofline_s=max(all_resident.total_s or 0.0, transfers * _transfer_s(trace, costs)),
     )
 
 
@@ -199,9 +275,9 @@ def _bound(trace: Trace, outcome: Outcome) -> Bound:
     return Bound.model_validate({name: found.get(name) for name in Bound.model_fields})
 
 
-def _read(file: Path) -> Ends | None:
+def _read(file: Path, kind: type[_Kept]) -> _Kept | None:
     """Bounds another process kept; None if there are none, or the file is damaged."""
     try:
-        return Ends.model_validate_json(file.read_bytes())
+        return kind.model_validate_json(file.read_bytes())
     except (OSError, ValidationError):
         return None

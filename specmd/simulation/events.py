@@ -90,6 +90,22 @@ class EventStream:
         if self.future:
             self._walk_back()
 
+    def resets(self) -> set[int]:
+        """List the steps that share no request with the one before, where `reset=request` acts."""
+        starts, request = self.step_start, self.trace.request
+        found = set()
+        before: set[int] = set()
+        for step in range(self.num_steps):
+            now = set(request[starts[step] : starts[step + 1]].tolist())
+            if step > 0 and not now & before:
+                found.add(step)
+            before = now
+        return found
+
+    def upcoming(self, step: int) -> IntArray:
+        """Return the clock of each key's next use, (keys,), as of a step that begins a stretch."""
+        return self._upcoming[step]
+
     def chunk(self, first: int, last: int) -> Chunk:
         """Build the events of steps first..last-1; valid until the next call."""
         ahead = min(last + self.ahead_steps, self.num_steps)

@@ -66,6 +66,16 @@ def replay(
     return _Replay(trace, config, training, costs, residency, interpreted, size).run()
 
 
+def pool_slots(config: RunConfig, layers: int) -> list[int]:
+    """Return the slots of each pool: one pool, or under `scope=layer` one a layer."""
+    if config.scope == "global":
+        return [config.capacity_slots]
+    quotas: list[int] = (
+        choose("allocate", config.allocate).create().quotas(config.capacity_slots, layers)
+    )
+    return quotas
+
+
 class _Replay:
     """One run: the parts it is made of, and the walk over the trace."""
 
@@ -140,12 +150,9 @@ class _Replay:
     def _world(self, choice: Choice, training: Trace | None) -> World:
         """Build the world as one of the policies may know it."""
         header, config = self.trace.header, self.config
-        slots = config.capacity_slots
-        capacity = [slots]
+        capacity = pool_slots(config, header.num_layers)
         if self.resident == "all":
             capacity = [header.num_layers * header.num_experts]
-        elif config.scope == "layer":
-            capacity = choose("allocate", config.allocate).create().quotas(slots, header.num_layers)
         popularity = None
         if training is not None and "training" in choice.needs:
             popularity = count_popularity(training)
@@ -154,7 +161,7 @@ class _Replay:
     def run(self) -> Outcome:
         config, events, kernel = self.config, self.events, self.kernel
         busy_before_s = 0.0
-        resets = self._resets()
+        resets = events.resets() if config.reset == "request" else set()
         cuts = sorted({0, events.num_steps, *resets, config.warmup})
         events.split(cuts[1:-1])
         for first, last in pairwise(cuts):
@@ -204,20 +211,6 @@ class _Replay:
             return NEVER_ADMIT
         bypass = self.config.admission == "bypass" or self.evict.bypasses
         return BYPASS if bypass else FORCED
-
-    def _resets(self) -> set[int]:
-        """List the steps that share no request with the one before, under `reset=request`."""
-        if self.config.reset == "none":
-            return set()
-        starts, request = self.events.step_start, self.trace.request
-        resets = set()
-        before: set[int] = set()
-        for step in range(self.events.num_steps):
-            now = set(request[starts[step] : starts[step + 1]].tolist())
-            if step > 0 and not now & before:
-                resets.add(step)
-            before = now
-        return resets
 
     def _fill(self) -> None:
         """Give Belady the keys that are used again soonest: of those seen so far, or of all."""

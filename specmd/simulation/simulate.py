@@ -91,12 +91,13 @@ def run_config(
     bounds: bool = True,
     interpreted: bool = False,
     keep_bounds_in: Path | None = None,
+    most_slots: int = 0,
     argv: Sequence[str] | None = None,
 ) -> Run:
     """Run one expanded configuration (see specmd.runs.resolve); raises SpecmdError.
 
     `name` is what the trace is called in the result. `keep_bounds_in` is a folder in which bounds
-    are shared with other processes.
+    are shared with other processes, `most_slots` the largest capacity they will be asked for.
     """
     unmet = unmet_need(trace, config, training)
     if unmet:
@@ -132,6 +133,7 @@ def run_config(
             training=training,
             interpreted=interpreted,
             keep_in=keep_bounds_in,
+            most_slots=most_slots,
         )
         metrics["over_roofline"] = over_roofline(metrics, ends)
     return Run(
@@ -162,6 +164,7 @@ def try_config(
     bounds: bool = True,
     interpreted: bool = False,
     keep_bounds_in: Path | None = None,
+    most_slots: int = 0,
     argv: Sequence[str] | None = None,
 ) -> Run:
     """Run one configuration; what cannot be run is a `skipped` or `failed` Run with its reason.
@@ -181,6 +184,7 @@ def try_config(
                 bounds=bounds,
                 interpreted=interpreted,
                 keep_bounds_in=keep_bounds_in,
+                most_slots=most_slots,
                 argv=argv,
             )
         except SpecmdError as error:

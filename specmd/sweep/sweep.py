@@ -42,6 +42,7 @@ class Job:
     trace: str
     config: RunConfig
     run_id: str
+    most_slots: int  # largest capacity of the sweep on this trace
 
     @property
     def kernel(self) -> tuple[str, ...]:
@@ -93,6 +94,7 @@ class JobTask:
             training=training,
             bounds=setting.bounds,
             keep_bounds_in=setting.out / BOUNDS_FOLDER,
+            most_slots=job.most_slots,
             argv=setting.argv,
         )
         write_run(run, setting.out)
@@ -159,9 +161,11 @@ def plan(
     jobs: dict[str, Job] = {}
     for path in traces:
         trace = load(path)
-        for config in grid.expand(trace.header):
+        configs = grid.expand(trace.header)
+        most_slots = max(config.capacity_slots for config in configs)
+        for config in configs:
             name = run_id(trace, config, bounds=bounds, training=learned)
-            jobs.setdefault(name, Job(str(path), config, name))
+            jobs.setdefault(name, Job(str(path), config, name, most_slots))
     return list(jobs.values())[index - 1 :: count]
 
 

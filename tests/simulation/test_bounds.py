@@ -19,15 +19,20 @@ simulate = partial(specmd.simulate, interpreted=True)
 
 @pytest.fixture
 def replays(monkeypatch):
-    """Every replay a bound asks for, from an empty memory."""
+    """Every walk over the trace that a bound asks for, from an empty memory."""
     seen = []
-    true = module.replay
+    replay, curve = module.replay, module.curve
 
-    def counted(trace, config, **options):
+    def replayed(trace, config, **options):
         seen.append((config.evict, config.capacity_slots, options["residency"]))
-        return true(trace, config, **options)
+        return replay(trace, config, **options)
 
-    monkeypatch.setattr(module, "replay", counted)
+    def walked(trace, config, rule, **options):
+        seen.append((rule, options["depth"], options["start"]))
+        return curve(trace, config, rule, **options)
+
+    monkeypatch.setattr(module, "replay", replayed)
+    monkeypatch.setattr(module, "curve", walked)
     monkeypatch.setattr(module, "_known", {})
     return seen
 
@@ -152,20 +157,26 @@ def test_a_grid_of_policies_computes_each_bound_once(replays):
     trace = tiny()
     policies = ["lru", "fifo", "mru", "lfu", "least_stale", "belady"]
     runs = [
-        run_config(trace, config, interpreted=True)
+        run_config(trace, config, interpreted=True, most_slots=6)
         for config in grid(trace, evict=policies, capacity=[4, 6], seed=[0])
     ]
     assert len({run.bounds.belady.misses for run in runs}) == 2
-    assert sorted(replays) == sorted(
-        [
-            ("belady", 4, "cache"),
-            ("belady:bypass=true", 4, "cache"),
-            ("lru", 10, "cache"),
-            ("belady", 6, "cache"),
-            ("belady:bypass=true", 6, "cache"),
-            ("lru", 10, "cache"),
-        ]
-    )
+    # Without a clock one walk is enough for every capacity.
+    assert replays == [("belady", 6, "cache"), ("belady:bypass=true", 6, "cache")]
+
+
+def test_under_a_clock_a_grid_of_policies_replays_each_bound_once_a_capacity(replays):
+    trace = tiny(expert_bytes=10**7)
+    for config in grid(trace, evict=["lru", "fifo"], capacity=[4, 6], profile="rtx4090"):
+        run_config(trace, config, interpreted=True)
+    expected = [
+        (evict, slots, residency)
+        for slots in (4, 6)
+        for evict, residency in (("belady", "cache"), ("belady:bypass=true", "cache"))
+    ]
+    expected += [("lru", 10, "cache"), ("lru", 4, "all"), ("lru", 4, "none")]
+    expected += [("lru", 10, "cache"), ("lru", 6, "all"), ("lru", 6, "none")]
+    assert sorted(replays) == sorted(expected)
 
 
 @pytest.mark.parametrize(

@@ -93,8 +93,8 @@ def test_one_file_a_run_and_nothing_is_run_twice(trace, tmp_path):
         here = run_config(whole, job.config, name="small")
         there = read_run(out / f"{job.run_id}.json")
         assert there.model_dump(exclude={"provenance"}) == here.model_dump(exclude={"provenance"})
-    # The workers shared their bounds: one file for each capacity.
-    assert len(files(out / BOUNDS_FOLDER)) == 2
+    # The workers shared their bounds: one file for all capacities.
+    assert len(files(out / BOUNDS_FOLDER)) == 1
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.json")}
     assert sweep([trace], GRID, out, on_result=None) == Tally(existing=4)
     assert before == {path: path.stat().st_mtime_ns for path in out.glob("*.json")}
