@@ -146,7 +146,7 @@ class Foresight(NamedTuple):
     """
 
     entry: IntArray  # (pools * depth,)
-    count: IntArray  # (pools,) entries
+    count: IntArray  # type: ignore[assignment]  # (pools,) entries
     seen: IntArray  # (keys,) whether the key was demanded
     fresh: IntArray  # (keys,) scratch: the entries of U
     waiting: IntArray  # (keys,) scratch: the entries that have no place yet, best first
