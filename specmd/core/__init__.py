@@ -1,7 +1,7 @@
 """The rules of the evaluation contract, and all that is compiled.
 
-Life of a key: EMPTY -> LOADING (demanded, or ahead of its use) -> READY -> EMPTY. It is held, and may
-not leave, while its event lasts, while it is loading, and while a kernel may read it.
+Life of a key: EMPTY -> LOADING (demanded, or ahead of its use) -> READY -> EMPTY. It is held, and
+may not leave, while its event lasts, while it is loading, and while a kernel may read it.
 
 To be read in this order:
 
