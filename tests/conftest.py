@@ -12,6 +12,10 @@ for folder in ("races", "core", "cli", "live"):
     sys.path.append(str(Path(__file__).parent / folder))
 
 
+def pytest_addoption(parser):
+    parser.addoption("--fuzz", type=int, default=60, help="mutated inputs of each kind")
+
+
 @pytest.fixture(autouse=True)
 def _only_built_in_policies():
     yield
