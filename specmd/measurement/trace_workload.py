@@ -200,6 +200,11 @@ class TraceWorkload:
 def _require_match(trace: Trace, shape: ModelShape, layers: int | None) -> int:
     """Return how many layers are played; raise SpecmdError if trace and shape do not match."""
     header = trace.header
+    if header.ragged:
+        raise SpecmdError(
+            "the trace is ragged (rows with fewer experts, or layers that not all tokens reach), "
+            "which a model of this shape cannot be made to follow: simulate it instead"
+        )
     for name, mine, its in (
         ("experts a layer", header.num_experts, shape.experts),
         ("experts a token", header.top_k, shape.top_k),

@@ -66,6 +66,13 @@ class EventStream:
         self._buffers: Buffers | None = None
         none = np.zeros(0, np.uint32)
         self._pattern = (none, none, none)
+        chosen = trace.chosen
+        counts = np.full(len(starts), self.layers * trace.header.top_k, np.int64)
+        if chosen is None:
+            counts *= np.diff(self.step_start)
+        else:
+            counts = np.add.reduceat(chosen.sum((1, 2)), starts)
+        self._accesses = np.concatenate(([0], np.cumsum(counts)))  # before each step
         self._base = np.repeat(
             np.arange(self.layers, dtype=np.uint32) * self.experts, trace.header.top_k
         )
@@ -151,7 +158,7 @@ class EventStream:
 
     def _first_clock(self, step: int) -> int:
         if self.sequential:
-            return 1 + int(self.step_start[step]) * self.layers * self.trace.header.top_k
+            return 1 + int(self._accesses[step])
         return 1 + step * self.layers
 
     def _divide(self) -> list[tuple[int, int]]:
@@ -184,7 +191,8 @@ class EventStream:
             assert self.trace.weights is not None
             weights = np.ascontiguousarray(self.trace.weights[low:high], dtype=np.float32)
         steps = self.step_start[first : last + 1] - low
-        if self.sequential and high - low == last - first and not self.weights:
+        plain = not (self.weights or self.trace.header.ragged)
+        if self.sequential and high - low == last - first and plain:
             # One token a step: recorded order is memory order.
             flat = (len(ids), len(self._base))
             keys = held.keys[:size].reshape(flat)
@@ -230,6 +238,8 @@ def gather(
             for token in range(step_start[step], step_start[step + 1]):
                 for k in range(ids.shape[2]):
                     expert = int(ids[token, layer, k])
+                    if expert >= experts:
+                        break  # a ragged row ends
                     if out.uses[expert] == 0:
                         place = at
                         while place > begin and out.keys[place - 1] > layer * experts + expert:
@@ -266,6 +276,8 @@ def gather_sequential(
         for layer in range(ids.shape[1]):
             for token in range(step_start[step], step_start[step + 1]):
                 for k in range(ids.shape[2]):
+                    if ids[token, layer, k] >= experts:
+                        break
                     out.keys[at] = layer * experts + int(ids[token, layer, k])
                     if len(out.gates) > 0:
                         out.gates[at] = weights[token, layer, k]

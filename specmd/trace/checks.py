@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specmd.errors import SpecmdError
-from specmd.trace.header import DECODE
-from specmd.trace.trace import Array, Trace, id_dtype
+from specmd.trace.header import DECODE, MAX_EXPERTS
+from specmd.trace.trace import Array, Trace, id_dtype, no_expert
 
 ROWS_PER_CHUNK = 1 << 16
 _WIDEST_PAIRWISE_K = 16
@@ -30,10 +30,13 @@ def check_trace(trace: Trace) -> None:
 
     """
     check_layout(trace)
-    require_range(trace.expert_ids, trace.header.num_experts)
-    _require_distinct(trace.expert_ids)
+    none = no_expert(trace.expert_ids.dtype) if trace.header.ragged else None
+    require_range(trace.expert_ids, trace.header.num_experts, none)
+    _require_distinct(trace.expert_ids, none)
     if trace.weights is not None:
         _require_weights(trace.weights)
+    if none is not None:
+        _require_ends(trace, none)
     _require_steps(trace.step)
     _require_requests(trace)
     if int(trace.phase.max()) > DECODE:
@@ -55,7 +58,12 @@ def check_layout(trace: Trace) -> None:
             f"(layers, k) is needed"
         )
     tokens = trace.expert_ids.shape[0]
-    ids = np.dtype(id_dtype(experts)).name
+    if experts + header.ragged > MAX_EXPERTS:
+        raise SpecmdError(f"a ragged trace has at most {MAX_EXPERTS - 1} experts a layer")
+    sizes = header.expert_bytes_by_layer
+    if sizes is not None and (len(sizes) != layers or min(sizes) < 1):
+        raise SpecmdError(f"expert_bytes_by_layer needs {layers} positive sizes, one a layer")
+    ids = np.dtype(id_dtype(experts, header.ragged)).name
     scores = ("float16", "float32")
     depth = trace.lookahead.shape[2:3] if trace.lookahead is not None else ()
     if not depth and trace.lookahead_renormalised is not None:
@@ -83,13 +91,18 @@ def check_layout(trace: Trace) -> None:
             )
 
 
-def require_range(expert_ids: Array, num_experts: int) -> None:
-    """Check that every id is in 0..num_experts-1; the message names the token and the layer."""
+def require_range(expert_ids: Array, num_experts: int, none: int | None = None) -> None:
+    """Check that every id is in 0..num_experts-1, or `none`; else name the token and the layer."""
     for start in range(0, expert_ids.shape[0], ROWS_PER_CHUNK):
         chunk = expert_ids[start : start + ROWS_PER_CHUNK]
         if int(chunk.max()) < num_experts and int(chunk.min()) >= 0:
             continue
-        token, layer, rank = np.argwhere((chunk >= num_experts) | (chunk < 0))[0].tolist()
+        wrong = (chunk >= num_experts) | (chunk < 0)
+        if none is not None:
+            wrong &= chunk != none
+            if not wrong.any():
+                continue
+        token, layer, rank = np.argwhere(wrong)[0].tolist()
         raise SpecmdError(
             f"expert id {int(chunk[token, layer, rank])} at token {start + token}, layer {layer}, "
             f"but a layer has {num_experts} experts (0..{num_experts - 1}): "
@@ -97,14 +110,25 @@ def require_range(expert_ids: Array, num_experts: int) -> None:
         )
 
 
-def _require_distinct(expert_ids: Array) -> None:
+def _require_ends(trace: Trace, none: int) -> None:
+    """Check that rows end in `none`, if they hold it at all, and that it weighs nothing."""
+    for start in range(0, trace.num_tokens, ROWS_PER_CHUNK):
+        part = slice(start, start + ROWS_PER_CHUNK)
+        missing = trace.expert_ids[part] == none
+        if (missing[:, :, :-1] & ~missing[:, :, 1:]).any():
+            raise SpecmdError("a row has an expert after the end of its experts")
+        if trace.weights is not None and (trace.weights[part][missing] != 0).any():
+            raise SpecmdError("a row has a weight after the end of its experts")
+
+
+def _require_distinct(expert_ids: Array, none: int | None) -> None:
     _, layers, top_k = expert_ids.shape
     if top_k == 1:
         return
     rows = max(1, ROWS_PER_CHUNK // layers)
     for start in range(0, expert_ids.shape[0], rows):
         chunk = expert_ids[start : start + rows].reshape(-1, top_k)
-        found = _duplicate_rows(chunk)
+        found = _duplicate_rows(chunk, none)
         if found.any():
             row = int(np.argmax(found))
             raise SpecmdError(
@@ -113,15 +137,19 @@ def _require_distinct(expert_ids: Array) -> None:
             )
 
 
-def _duplicate_rows(rows: Array) -> NDArray[np.bool_]:
+def _duplicate_rows(rows: Array, none: int | None) -> NDArray[np.bool_]:
     top_k = rows.shape[1]
     if top_k > _WIDEST_PAIRWISE_K:
         ordered = np.sort(rows, axis=1)
-        return np.asarray((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
+        equal = ordered[:, 1:] == ordered[:, :-1]
+        if none is not None:
+            equal &= ordered[:, 1:] != none
+        return np.asarray(equal.any(axis=1))
     columns = np.ascontiguousarray(rows.T)
     found = np.zeros(rows.shape[0], dtype=np.bool_)
     for first, second in combinations(range(top_k), 2):
-        found |= columns[first] == columns[second]
+        equal = columns[first] == columns[second]
+        found |= equal if none is None else equal & (columns[second] != none)
     return found
 
 

@@ -36,7 +36,10 @@ class TraceHeader(BaseModel):
         num_layers: Mixture-of-Experts layers L in the trace (dense layers are not counted).
         num_experts: routed experts E in a layer.
         top_k: experts K chosen by a token in a layer.
-        expert_bytes: size of one expert's weights in bytes, or None if not known.
+        expert_bytes: size of one expert's weights in bytes (the mean where layers differ), or None
+            if not known.
+        expert_bytes_by_layer: (num_layers,) the sizes where layers differ, else None.
+        ragged: whether some rows have fewer than K experts: see `Trace.expert_ids`.
         shape: facts of the model's shape (hidden size, expert intermediate size, shared experts,
             dense layers, dtype, ...), or None.
         recorder: the program that made the trace.
@@ -58,6 +61,8 @@ class TraceHeader(BaseModel):
     num_experts: int = Field(ge=1, le=MAX_EXPERTS)
     top_k: int = Field(ge=1)
     expert_bytes: int | None = Field(default=None, ge=1)
+    expert_bytes_by_layer: tuple[int, ...] | None = None
+    ragged: bool = False
     shape: dict[str, Any] | None = None
     recorder: str = ""
     source: str = ""
@@ -69,4 +74,5 @@ class TraceHeader(BaseModel):
 
     def to_json(self) -> str:
         """Return the header as JSON text, keys in declaration order."""
-        return self.model_dump_json(by_alias=True, indent=1)
+        unused = {n for n in ("expert_bytes_by_layer", "ragged") if not getattr(self, n)}
+        return self.model_dump_json(by_alias=True, indent=1, exclude=unused)

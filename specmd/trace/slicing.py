@@ -18,6 +18,7 @@ from specmd.errors import SpecmdError
 from specmd.trace.header import DECODE, Kind
 from specmd.trace.trace import OPTIONAL, Array, Trace
 
+_SAME = ("model", "num_layers", "num_experts", "top_k", "expert_bytes", "expert_bytes_by_layer")
 _PER_TOKEN = (
     "expert_ids",
     "weights",
@@ -103,7 +104,11 @@ def slice_layers(trace: Trace, count: int) -> Trace:
             gone = np.arange(count)[:, None] + depth >= count
             arrays[name] = np.where(gone[None, :, :, None], np.float16(np.nan), array[:, :count])
     notes = _joined((trace.header.notes, f"first {count} of {layers} layers"))
-    header = trace.header.model_copy(update={"digest": "", "notes": notes, "num_layers": count})
+    sizes = trace.header.expert_bytes_by_layer
+    update: dict[str, Any] = {"digest": "", "notes": notes, "num_layers": count}
+    if sizes is not None:
+        update["expert_bytes_by_layer"] = sizes[:count]
+    header = trace.header.model_copy(update=update)
     return replace(trace, header=header, **arrays)
 
 
@@ -120,7 +125,7 @@ def concatenate(traces: Sequence[Trace]) -> Trace:
         raise SpecmdError("nothing to concatenate: give at least one trace")
     first = traces[0].header
     for trace in traces[1:]:
-        for field in ("model", "num_layers", "num_experts", "top_k", "expert_bytes"):
+        for field in _SAME:
             mine, other = getattr(first, field), getattr(trace.header, field)
             if mine != other:
                 raise SpecmdError(f"cannot concatenate: {field} is {mine} in one, {other} in other")
@@ -155,6 +160,7 @@ def concatenate(traces: Sequence[Trace]) -> Trace:
         update={
             "digest": "",
             "kind": first.kind if len(kinds) == 1 else kind,
+            "ragged": any(trace.header.ragged for trace in traces),
             "complete": all(trace.header.complete for trace in traces),
             "source": _joined(trace.header.source for trace in traces),
             "license": _joined(trace.header.license for trace in traces),

@@ -108,8 +108,8 @@ def locality(
     layers, experts = trace.header.num_layers, trace.header.num_experts
     counts = _popularity(trace)
     sizes, shared, chance, histogram, first_uses, accesses = _walk(trace, max_reuse_accesses)
-    total = sizes[1:].sum(axis=0, dtype=np.int64)
-    share = counts / counts.sum(axis=1, keepdims=True)
+    total = np.maximum(sizes[1:].sum(axis=0, dtype=np.int64), 1)  # a layer may not be reached
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     logs = np.log(share, out=np.zeros_like(share), where=share > 0)
     entropy = -(share * logs).sum(axis=1) / (math.log(experts) if experts > 1 else 1.0)
     top = np.sort(share, axis=1)[:, ::-1][:, : math.ceil(experts / 10)].sum(axis=1)
@@ -159,10 +159,11 @@ def looping_share(trace: Trace) -> float | None:
         count = len(rows)
         if count < _LOOP_SHORTEST_TOKENS:
             continue
-        used = np.zeros((count, layers, experts), dtype=np.bool_)
-        np.put_along_axis(used, trace.expert_ids[rows].astype(np.int64), True, axis=2)
-        bits = _packed(used.reshape(count, 1, -1))[:, 0]
-        chosen = layers * trace.header.top_k
+        used = np.zeros((count, layers, experts + 1), dtype=np.bool_)
+        ids = np.minimum(trace.expert_ids[rows].astype(np.int64), experts)
+        np.put_along_axis(used, ids, True, axis=2)
+        bits = _packed(used[..., :experts].reshape(count, 1, -1))[:, 0]
+        chosen = int(np.bitwise_count(bits).sum()) / count
         judged += 1
         looping += any(
             int(np.bitwise_count(bits[period:] & bits[:-period]).sum())
@@ -181,12 +182,14 @@ def lookahead_recall(trace: Trace, scores: Array | None, max_tokens: int) -> lis
     experts = trace.header.num_experts
     recalls = []
     for ahead in range(1, min(scores.shape[2], layers - 1) + 1):
-        true = trace.expert_ids[::stride, ahead:].astype(np.int64)
+        ids = trace.expert_ids[::stride, ahead:].astype(np.int64)
+        true = np.minimum(ids, experts - 1)
         given = np.asarray(scores[::stride, : layers - ahead, ahead - 1], dtype=np.float32)
         best = np.argpartition(given, experts - top_k, axis=-1)[..., experts - top_k :]
         chosen = np.zeros(given.shape, dtype=np.bool_)
         np.put_along_axis(chosen, best, True, axis=-1)
-        recalls.append(float(np.take_along_axis(chosen, true, axis=-1).mean()))
+        right = np.take_along_axis(chosen, true, axis=-1)[ids < experts]
+        recalls.append(float(right.mean()) if right.size else 0.0)
     return recalls
 
 
@@ -197,7 +200,8 @@ def _popularity(trace: Trace) -> NDArray[np.int64]:
     for start in range(0, trace.num_tokens, 1 << 16):
         chunk = trace.expert_ids[start : start + (1 << 16)]
         for layer in range(layers):
-            counts[layer] += np.bincount(chunk[:, layer].reshape(-1), minlength=experts)
+            uses = np.bincount(chunk[:, layer].reshape(-1), minlength=experts)
+            counts[layer] += uses[:experts]
     return counts
 
 
@@ -227,9 +231,9 @@ def _walk(
         for start in range(int(starts[first]), int(starts[stop]), 1 << 14):
             part = slice(start, min(start + (1 << 14), int(starts[stop])))
             step_base = (trace.step[part].astype(np.int64) - first) * (layers * experts)
-            used.reshape(-1)[step_base[:, None, None] + (layer_base + trace.expert_ids[part])] = (
-                True
-            )
+            ids = trace.expert_ids[part]
+            places = step_base[:, None, None] + (layer_base + ids)
+            used.reshape(-1)[places[ids < experts] if trace.header.ragged else places] = True
         bits = _packed(used)
         sizes[first:stop] = _count(bits)
         joined = np.concatenate((last, bits))

@@ -44,7 +44,10 @@ class Trace:
 
     Attributes:
         header: what the trace is of.
-        expert_ids: (T, L, K) uint8, or uint16 where E > 256; chosen experts, best first.
+        expert_ids: (T, L, K) uint8, or uint16 where E > 256; chosen experts, best first. Where the
+            header says ragged, a row may end in the largest value of the type, which is no expert
+            (and E = 256 needs uint16): the token chose fewer there, or none: it did not reach the
+            layer.
         step: (T,) int32, from 0, never falling, without gaps; one value per forward pass.
         request: (T,) int32, each of 0..R-1 at least once.
         phase: (T,) uint8, ``PREFILL`` or ``DECODE``.
@@ -72,6 +75,11 @@ class Trace:
     lookahead: Array | None = None
     lookahead_renormalised: Array | None = None
     file: str = field(default="", init=False)  # not carried over by dataclasses.replace
+
+    @property
+    def chosen(self) -> NDArray[np.bool_] | None:
+        """(T, L, K) where a ragged trace has experts; None if everywhere."""
+        return self.expert_ids < self.header.num_experts if self.header.ragged else None
 
     @property
     def num_tokens(self) -> int:
@@ -155,6 +163,7 @@ def build_trace(
     logits: ArrayLike | None = None,
     lookahead: ArrayLike | None = None,
     lookahead_renormalised: ArrayLike | None = None,
+    ragged: bool = False,
     header: Mapping[str, Any] | None = None,
 ) -> Trace:
     """Build a checked trace from arrays of any integer or float type.
@@ -171,6 +180,7 @@ def build_trace(
         logits: (T, L, E) floats, stored as float16.
         lookahead: (T, L, D, E) floats, stored as float16.
         lookahead_renormalised: the same.
+        ragged: an id of -1 is no expert; all of them come last in their rows.
         header: further fields of `TraceHeader` (model, expert_bytes, source, ...).
 
     Raises:
@@ -189,9 +199,21 @@ def build_trace(
         )
     if not 1 <= num_experts <= MAX_EXPERTS:
         raise SpecmdError(f"{num_experts} experts a layer: give a number from 1 to {MAX_EXPERTS}")
-    require_range(ids, num_experts)
+    none = ids == -1 if ragged else np.zeros((), np.bool_)
+    ragged = bool(none.any())
+    dtype = id_dtype(num_experts, ragged)
+    if ragged:
+        require_range(np.where(none, 0, ids), num_experts)
+        ids = np.where(none, no_expert(dtype), ids)
+    else:
+        require_range(ids, num_experts)
     tokens, layers, top_k = ids.shape
-    facts = {"num_layers": layers, "num_experts": num_experts, "top_k": top_k}
+    facts = {
+        "num_layers": layers,
+        "num_experts": num_experts,
+        "top_k": top_k,
+        "ragged": ragged,
+    }
     phases = np.broadcast_to(_integers("phase", phase), (tokens,))
     if int(phases.min()) < PREFILL or int(phases.max()) > DECODE:
         raise SpecmdError("a phase is neither 0 (prefill) nor 1 (decode)")
@@ -214,7 +236,7 @@ def build_trace(
         raise SpecmdError(f"trace header, {where}: {first['msg']}") from error
     trace = Trace(
         header=described,
-        expert_ids=ids.astype(id_dtype(num_experts), copy=False),
+        expert_ids=ids.astype(dtype, copy=False),
         step=_integers("step", np.arange(tokens) if step is None else step),
         request=_integers("request", np.zeros(tokens, np.int32) if request is None else request),
         phase=phases.astype(np.uint8),
@@ -229,9 +251,14 @@ def build_trace(
     return trace
 
 
-def id_dtype(num_experts: int) -> type[np.uint8] | type[np.uint16]:
-    """Return the type expert ids are stored in: one byte up to 256 experts, else two."""
-    return np.uint8 if num_experts <= 256 else np.uint16
+def id_dtype(num_experts: int, ragged: bool = False) -> type[np.uint8] | type[np.uint16]:
+    """Return the type expert ids are stored in: one byte up to 256 values, else two."""
+    return np.uint8 if num_experts + ragged <= 256 else np.uint16
+
+
+def no_expert(dtype: Any) -> int:
+    """Return the id that stands for no expert in a ragged trace."""
+    return int(np.iinfo(dtype).max)
 
 
 def _integers(name: str, values: ArrayLike) -> NDArray[np.int32]:
