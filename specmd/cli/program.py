@@ -9,6 +9,7 @@ import typer
 from specmd import __version__
 from specmd.cli.calibrate import calibrate
 from specmd.cli.env import env
+from specmd.cli.export import export
 from specmd.cli.import_ import import_
 from specmd.cli.inspect_ import inspect_
 from specmd.cli.list_ import list_
@@ -52,6 +53,7 @@ def _program(
 
 app.command("record")(record)
 app.command("import")(import_)
+app.command("export")(export)
 app.command("inspect")(inspect_)
 app.command("simulate")(simulate)
 app.command("sweep")(sweep)

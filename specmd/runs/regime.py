@@ -73,6 +73,7 @@ def no_choice(trace: Trace, config: RunConfig) -> str | None:
         config.capacity_slots != pools * top_k
         or config.admission != "forced"
         or config.prefetch != "none"
+        or trace.header.ragged
         or not decodes_one_by_one(trace)
     ):
         return None

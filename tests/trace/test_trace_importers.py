@@ -160,7 +160,7 @@ ONE = {"expert_ids": [[[0, 1]], [[2, 3]]]}
 @pytest.mark.parametrize(
     ("arrays", "expected"),
     [
-        ({"hidden": [1.0]}, "no array of expert choices"),
+        ({"hidden": [1.0]}, "not a form that is known. Known are topk-npz"),
         ({"expert_ids": [[[0.5, 1]]]}, "must be integers"),
         ({"expert_ids": [1, 2]}, "(tokens, layers[, k]) is needed"),
         ({"expert_ids": np.zeros((0, 2, 2), dtype=int)}, "(tokens, layers[, k]) is needed"),
@@ -198,13 +198,13 @@ def test_wrong_options(write_npz):
     with pytest.raises(SpecmdError, match="did you mean decode"):
         import_trace(path, num_experts=8, phase="decod")
     with pytest.raises(SpecmdError, match="did you mean jsonl"):
-        import_trace(path, "json", num_experts=8)
+        import_trace(path, "jsnl", num_experts=8)
     with pytest.raises(SpecmdError, match="--experts 0"):
         import_trace(path, num_experts=0)
     with pytest.raises(SpecmdError, match="--expert-bytes -1"):
         import_trace(path, num_experts=8, expert_bytes=-1)
-    with pytest.raises(SpecmdError, match="give --kind"):
-        import_trace(path.with_suffix(".bin"), num_experts=8)
+    with pytest.raises(SpecmdError, match="give --experts"):
+        import_trace(path)
 
 
 @pytest.mark.parametrize("name", ["none.npz", "none.jsonl", "none.csv"])
@@ -302,7 +302,6 @@ GOOD = {"layer": 0, "experts": [0, 1]}
         ([GOOD, {"layer": 0, "experts": [2, 8]}], "line 2: expert 8 in layer 0, but --experts 8"),
         ([GOOD, {"layer": 0, "experts": [2, -1]}], "line 2: expert -1"),
         ([GOOD, {"layer": 0, "experts": [2, 2]}], "line 2: an expert is listed twice"),
-        ([GOOD, {"layer": 0, "experts": [2]}], "line 2: 1 experts, but line 1 has 2"),
         ([GOOD, {"layer": 0, "experts": [2, 1.5]}], "line 2: expert '1.5' is not"),
         ([GOOD, {"layer": 0, "experts": [2, True]}], "line 2: expert 'True' is not"),
         ([GOOD, {"layer": 0, "experts": [2, None]}], "line 2: expert 'None' is not"),
@@ -402,7 +401,6 @@ def test_csv_of_llama_cpp(write, head):
         ("layer,expert,expert\n0,1,2\n", "named twice"),
         ("layer,token\n0,1\n", "either 'expert' or 'experts'"),
         ("step,experts\n0,1\n", "'layer' and either"),
-        ("layer,experts\n0,1 2\n0,3\n", "line 3: 1 experts, but line 2 has 2"),
         ("layer,experts\n0,1 2\n0\n", "line 3: 1 cells, but there are 2 columns"),
         ("layer,experts\n0,1 1\n", "line 2: an expert is listed twice"),
         ("layer,experts,weights\n0,1 2,0.5\n", "line 2: 1 weights for 2 experts"),

@@ -19,7 +19,6 @@ one step.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,49 +26,33 @@ from numpy.typing import NDArray
 
 from specmd.errors import SpecmdError
 from specmd.trace.header import DECODE, PREFILL
+from specmd.trace.importers.source import Source
 from specmd.trace.npz import open_archive
 from specmd.trace.trace import Array, Trace, build_trace
 
 _WEIGHTS = ("router_weights", "probs", "weights")
 _TOKENS = ("token_id", "token_ids", "token")
+CHOICES = ("expert_ids", "selected", "decode_ids", "prefill_ids")
 _USED = ("expert_ids", "selected", "seq", "seq_start", "seq_stop", "prompt_length", "logits")
 _BATCHED = ("decode_ids", "decode_weights", "prefill_ids", "prefill_weights")
 
 
-def read_topk_npz(
-    path: Path, *, num_experts: int, phase: str, header: Mapping[str, Any] | None = None
-) -> Trace:
+def read_topk_npz(source: Source) -> Trace:
     """Build a trace from an npz of top-k choices; see the module for the forms understood.
 
-    Args:
-        path: the npz file.
-        num_experts: experts E of a layer.
-        phase: ``decode`` or ``prefill``.
-        header: further fields of the trace's header.
-
-    Raises:
-        SpecmdError: the file is damaged, of no known form, or its content is not valid.
-
+    Raises SpecmdError: the file is damaged, or its content is not valid.
     """
-    with open_archive(path) as archive:
+    num_experts, phase, header = source.experts(), source.phase, source.header
+    with open_archive(source.path) as archive:
         wanted = (*_USED, *_WEIGHTS, *_TOKENS, *_BATCHED)
         found = {name: archive.read(name) for name in wanted if name in archive.members}
-        names = sorted(archive.members)
-    try:
-        if f"{phase}_ids" in found:
-            return _read_batched(found, num_experts, phase, header)
-        for name in ("expert_ids", "selected"):
-            if name in found:
-                return _read_sequences(found, name, num_experts, phase, header)
-    except SpecmdError as error:
-        raise SpecmdError(f"{path}: {error}") from error
-    if "decode_ids" in found or "prefill_ids" in found:
-        other = "prefill" if phase == "decode" else "decode"
-        raise SpecmdError(f"{path}: has no {phase}_ids; try --phase {other}")
-    raise SpecmdError(
-        f"{path}: no array of expert choices (expert_ids, selected, decode_ids or prefill_ids); "
-        f"the file has {', '.join(names) or 'none'}"
-    )
+    if f"{phase}_ids" in found:
+        return _read_batched(found, num_experts, phase, header)
+    for name in ("expert_ids", "selected"):
+        if name in found:
+            return _read_sequences(found, name, num_experts, phase, header)
+    other = "prefill" if phase == "decode" else "decode"
+    raise SpecmdError(f"has no {phase}_ids; try --phase {other}")
 
 
 def _read_sequences(
