@@ -50,7 +50,7 @@ def _rows(trace: Trace) -> pd.DataFrame:
     if trace.token_ids is not None:
         columns["token_id"] = trace.token_ids[token]
     if trace.weights is not None:
-        columns["weight"] = trace.weights[token, layer, rank]
+        columns["weight"] = trace.weights[token, layer, rank].astype(np.float32)
     return pd.DataFrame(columns)
 
 

@@ -231,7 +231,7 @@ def _recognised(source: Source) -> Form:
         binary = form.kind in ("topk-npz", "multi-hot", "npy", "parquet")
         if binary != text and form.matches(source):
             return form
-    if text and source.text.lstrip()[:1] in ("{", "[") and not source.first:
+    if text and source.text.lstrip()[:1] in ("{", "[") and source.document is None:
         _ = source.objects  # says which line is not JSON
     forms = "; ".join(f"{form.kind}: {form.says}" for form in FORMS)
     raise SpecmdError(f"not a form that is known. Known are {forms}")

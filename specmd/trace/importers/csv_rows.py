@@ -45,7 +45,7 @@ def read_csv(source: Source) -> Trace:
         if name not in _COLUMNS:
             raise unknown(f"column in line {numbers[0]}:", name, _COLUMNS)
     _require_columns(names, f"line {numbers[0]}: ")
-    frame = read_cells(lines[1:], names, numbers[1:])
+    frame = read_cells(lines[1:], names, numbers[1:], ("experts", "weights", "phase"))
     return _table(frame, numbers[1:]).build(source.experts(), source.phase, source.header)
 
 
@@ -70,14 +70,15 @@ def _require_columns(names: list[str], where: str) -> None:
         raise SpecmdError(f"{where}'layer' and either 'expert' or 'experts' are needed")
 
 
-def read_cells(lines: list[str], names: list[str], numbers: Ints) -> pd.DataFrame:
-    """Return the cells of CSV lines by column, each as pandas reads it.
+def read_cells(
+    lines: list[str], names: list[str], numbers: Ints, texts: tuple[str, ...] = ()
+) -> pd.DataFrame:
+    """Return the cells of CSV lines by column, as pandas reads them; `texts` as they are.
 
     Raises SpecmdError where a line has more or fewer cells than `names`, or is not CSV.
     """
     if not lines:
         raise SpecmdError("no rows: the file is empty")
-    texts = {name: str for name in ("experts", "weights", "phase") if name in names}
     try:
         frame = pd.read_csv(
             io.StringIO("\n".join(lines)),
@@ -85,7 +86,7 @@ def read_cells(lines: list[str], names: list[str], numbers: Ints) -> pd.DataFram
             skip_blank_lines=False,
             low_memory=False,
             keep_default_na=False,
-            dtype={names.index(name): kind for name, kind in texts.items()},
+            dtype={names.index(name): str for name in texts if name in names},
         )
     except (ValueError, pd.errors.ParserError) as error:
         _explain(lines, names, numbers)
