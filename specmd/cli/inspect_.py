@@ -21,14 +21,25 @@ def inspect_(
     verify: Annotated[
         bool, typer.Option("--verify", help="Also compare the content with its digest.")
     ] = False,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Also hit rates of LRU and Belady at all capacities.")
+    ] = False,
+    figure: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw these hit rates: .png, .svg or .pdf."),
+    ] = None,
 ) -> None:
     """Print a trace's header, locality and regime."""
     from specmd.cli.output import show
     from specmd.trace import load, locality
 
+    if figure:
+        from specmd.report.figures import figure_format
+
+        figure_format(figure)
     loaded = load(trace, verify=verify)
     measured = locality(loaded)
-    record = {
+    record: dict[str, Any] = {
         "path": str(trace),
         "header": loaded.header.model_dump(mode="json", by_alias=True) | {"digest": loaded.digest},
         "sizes": _sizes(loaded),
@@ -36,12 +47,21 @@ def inspect_(
         "regime": _regime(loaded, measured),
         "warnings": _warnings(loaded, measured),
     }
+    rates: list[tuple[str, str]] = []
+    if curve or figure:
+        from specmd.report.curves import draw_rates, hit_rates, rate_rows
+
+        found = hit_rates(loaded)
+        record["hit_rate_by_slots"] = {rule: each.tolist() for rule, each in found.items()}
+        rates = rate_rows(loaded, found)
+        if figure:
+            draw_rates(found, f"{trace.stem}: {measured.keys_total:,} experts", figure)
     if form == "json":
         import json
 
         typer.echo(json.dumps(record, indent=1, allow_nan=False))
         return
-    show(form, [record], _table(trace, loaded, measured, record))
+    show(form, [record], _table(trace, loaded, measured, record, rates))
 
 
 def _sizes(trace: Trace) -> dict[str, Any]:
@@ -85,7 +105,13 @@ def _warnings(trace: Trace, measured: Locality) -> list[str]:
     return found
 
 
-def _table(path: Path, trace: Trace, measured: Locality, record: dict[str, Any]) -> Table:
+def _table(
+    path: Path,
+    trace: Trace,
+    measured: Locality,
+    record: dict[str, Any],
+    rates: list[tuple[str, str]],
+) -> Table:
     from specmd.report.text import Column, Section, Table, cells
 
     header, sizes = trace.header, record["sizes"]
@@ -116,6 +142,9 @@ def _table(path: Path, trace: Trace, measured: Locality, record: dict[str, Any])
         _locality_section(measured),
         _regime_section(measured, record["regime"]),
     ]
+    if rates:
+        title = "Hit rate by capacity (one pool, no prefetch, cold start)"
+        sections.append(Section([cells(*row) for row in rates], title))
     notes = [f"warning: {text}" for text in record["warnings"]]
     return Table([Column(""), Column("")], sections, notes, title=str(path))
 

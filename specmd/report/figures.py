@@ -22,6 +22,7 @@ from specmd.runs.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg", ".pdf")
 _MOST_BARS = 48
@@ -44,7 +45,7 @@ def draw(runs: Sequence[Run], path: Path) -> list[str]:
 
     Raises SpecmdError if nothing can be drawn or the file cannot be written.
     """
-    form = figure_format(path)
+    figure_format(path)
     ok = [run for run in runs if run.status == "ok" and run.metrics.get("hit_rate") is not None]
     if not ok:
         raise SpecmdError(f"{path}: not drawn: no run has a result")
@@ -83,9 +84,16 @@ def draw(runs: Sequence[Run], path: Path) -> list[str]:
             about = {"xycoords": "axes fraction", "textcoords": "offset points"}
             places[0].annotate(title, (0, 1), (-30, 22), fontsize=10, fontweight="bold", **about)
         _add_legends(figure, [axes for line in grid for axes in line], left_out)
-        with replacing(path) as file:
-            figure.savefig(file, format=form, metadata=_metadata(form))
+        save(figure, path)
     return left_out
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure in the form of its suffix, without the date: alike runs, alike files."""
+    form = figure_format(path)
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    with replacing(path) as file:
+        figure.savefig(file, format=form, metadata=dates.get(form))
 
 
 def _plan(runs: Sequence[Run], left_out: list[str]) -> list[Panel]:
@@ -120,11 +128,6 @@ def _hit_alike(some: Sequence[Run], others: Sequence[Run]) -> bool:
     return first.keys() == second.keys() and all(
         abs(rate - second[key]) < 0.01 for key, rate in first.items()
     )
-
-
-def _metadata(form: str) -> dict[str, Any] | None:
-    """Leave the date out, so that the same runs give the same file."""
-    return {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
 
 
 def _title(run: Run) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito's colours first, for what is compared most; further ones keep their distance.
-_COLOURS = {
+COLOURS = {
     "lru": "#0072b2",
     "least_stale": "#009e73",
     "lfu": "#d55e00",
@@ -36,7 +36,7 @@ _COLOURS = {
     "random": "#b07aa1",
 }
 _OTHERS = ("#005f56", "#ff6f59", "#4b2e83", "#c2185b", "#00897b", "#795548")
-_BOUND = "black"
+BOUND = "black"
 _MARKERS = "osD^vPX*"
 _STYLES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 
@@ -87,8 +87,8 @@ def colour(run: Run) -> str:
     """Return the colour of a run's policy, the same in every figure."""
     name = run.config.evict.split(":")[0]
     if name == "belady":
-        return _BOUND
-    return _COLOURS.get(name) or _OTHERS[crc32(name.encode()) % len(_OTHERS)]
+        return BOUND
+    return COLOURS.get(name) or _OTHERS[crc32(name.encode()) % len(_OTHERS)]
 
 
 def draw_hits(axes: Axes, panel: Panel) -> None:
@@ -109,7 +109,7 @@ def draw_hits(axes: Axes, panel: Panel) -> None:
     if bound:
         points = sorted(bound.items())
         label = "belady (bound without prefetch)"
-        axes.plot(*zip(*points, strict=True), color=_BOUND, ls=":", marker=".", label=label)
+        axes.plot(*zip(*points, strict=True), color=BOUND, ls=":", marker=".", label=label)
     for number, (label, found) in enumerate(lines.items()):
         before = [colours[other] for other in list(lines)[:number]].count(colours[label])
         axes.plot(

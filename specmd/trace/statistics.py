@@ -11,12 +11,16 @@ decode greedily fall into loops, and a looping text flatters every cache.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from specmd.core.interpreted import as_lists
+from specmd.core.specialise import is_cheaper_interpreted, specialise
+from specmd.core.stacks import count_recency, make_recency
 from specmd.trace.header import PREFILL
 from specmd.trace.trace import Array, Trace
 
@@ -50,9 +54,10 @@ class Locality(BaseModel):
             where there is one step.
         previous_step_reuse_by_layer: the same for each layer.
         previous_step_reuse_random: the same for experts drawn at random in equal numbers.
-        reuse_distance_counts: uses by number of other keys used since the last use of the same key;
+        reuse_distance_counts: uses by number of other keys used since the last use of the same key,
+            as LRU's stack orders them at the event's start (see `specmd.core.stacks`);
             bin 0 is distance 0, bin i is 2^(i-1)..2^i - 1. With an LRU cache of C slots, a distance
-            below C is a hit (event order, no prefetch).
+            below C is a hit (no prefetch).
         reuse_first_uses: uses of a key for the first time, which have no distance.
         reuse_accesses: uses looked at: the whole trace, or its beginning where it is longer.
         reuse_complete: whether the whole trace was looked at.
@@ -213,15 +218,13 @@ def _walk(
     Returns |U| of every event (S, L), keys shared with the previous step by layer (L,), the number
     shared by chance, and the reuse distances: histogram, first uses, uses looked at.
     """
-    from specmd.trace.reuse import ReuseDistances
-
     layers, experts = trace.header.num_layers, trace.header.num_experts
     starts = trace.step_starts
     sizes = np.empty((trace.num_steps, layers), dtype=np.int32)
     shared = np.zeros(layers, dtype=np.int64)
     chance = 0.0
     last = _packed(np.zeros((1, layers, experts), dtype=np.bool_))
-    distances = ReuseDistances(layers * experts)
+    distances = ReuseDistances(layers * experts, trace.expert_ids.size)
     open_end = True
     rows = max(1, _CHUNK_CELLS // (layers * experts))
     layer_base = (np.arange(layers) * experts)[:, None]
@@ -245,8 +248,49 @@ def _walk(
             room = max_accesses - distances.accesses
             fits = int(np.searchsorted(np.cumsum(sizes[first:stop].sum(axis=1)), room, "right"))
             open_end = fits == stop - first
-            distances.add(np.flatnonzero(used[:fits]) % (layers * experts))
+            keys = np.flatnonzero(used[:fits]) % (layers * experts)
+            distances.add(keys, sizes[first : first + fits].reshape(-1))
     return sizes, shared, chance, distances.histogram(), distances.first_uses, distances.accesses
+
+
+class ReuseDistances:
+    """Distances of a stream of events, given in parts; keys are 0..num_keys-1.
+
+    `accesses` are those to be expected: few are counted sooner than the loop is compiled.
+    """
+
+    def __init__(self, num_keys: int, accesses: int | None = None) -> None:
+        compiled = not is_cheaper_interpreted(count_recency, {}, accesses)
+        self._count = specialise(count_recency, {}, compiled)
+        self._form: Callable[[Any], Any] = (lambda value: value) if compiled else as_lists
+        self._stack = self._form(make_recency(num_keys, 1))
+        self._found = self._form(np.zeros(num_keys + 1, np.int64))
+        self.accesses = 0
+
+    @property
+    def first_uses(self) -> int:
+        """Uses of a key never seen before."""
+        return int(self._found[-1])
+
+    def add(self, keys: NDArray[np.int64], sizes: NDArray[Any]) -> None:
+        """Continue with events of so many keys each, ascending within each."""
+        start = np.append(0, np.cumsum(sizes, dtype=np.int64))
+        rows = np.zeros(len(sizes), np.int64)
+        given = self._form((keys.astype(np.uint32), start, rows))
+        self._count(self._stack, *given, len(self._found), self._found)
+        self.accesses += len(keys)
+
+    def histogram(self) -> list[int]:
+        """Return counts by distance: bin 0 is distance 0, bin i is 2^(i-1)..2^i - 1."""
+        counts = np.array(self._found[:-1], np.int64)
+        bins = [int(counts[0])]
+        low = 1
+        while low < len(counts):
+            bins.append(int(counts[low : 2 * low].sum()))
+            low *= 2
+        while bins and bins[-1] == 0:
+            bins.pop()
+        return bins
 
 
 def _packed(used: NDArray[np.bool_]) -> NDArray[np.uint64]:

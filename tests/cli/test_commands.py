@@ -104,6 +104,23 @@ def test_inspect_says_header_locality_and_regime(specmd, trace_file):
     assert "**Locality**" in specmd("inspect", trace_file, "--format", "md").out
 
 
+def test_inspect_draws_the_curves_that_runs_at_each_capacity_give(specmd, trace_file, tmp_path):
+    picture = tmp_path / "curve.svg"
+    options = ("--curve", "--figure", picture, "--format", "json")
+    rates = json.loads(specmd("inspect", trace_file, *options).out)["hit_rate_by_slots"]
+    assert picture.read_bytes().startswith(b"<?xml")
+    policies = ("lru", "belady", "belady:bypass=true")
+    runs = specmd(
+        "simulate", trace_file, *(x for p in policies for x in ("--evict", p)),
+        "--capacity", "25%", "--no-bounds", "--format", "json",
+    ).out  # fmt: skip
+    for run in json.loads(runs):
+        slots = run["config"]["capacity_slots"]
+        assert rates[run["config"]["evict"]][slots] == run["metrics"]["hit_rate"]
+    assert "Hit rate by capacity" in specmd("inspect", trace_file, "--curve").out
+    assert "Hit rate by capacity" not in specmd("inspect", trace_file).out
+
+
 def test_import_round(specmd, tmp_path):
     source = tmp_path / "route.csv"
     source.write_text(

@@ -9,32 +9,36 @@ import numpy as np
 import pytest
 
 from specmd.trace import PREFILL, build_trace, locality, synthetic
-from specmd.trace.reuse import ReuseDistances
+from specmd.trace.statistics import ReuseDistances
 
 
-def plain_distances(keys):
-    """LRU stack distances with a list, as bins."""
+def plain_distances(events):
+    """LRU stack distances with a list, as bins; each event is looked up before it is pushed."""
     stack, bins, first = [], {}, 0
-    for key in keys:
-        if key in stack:
-            width = stack.index(key).bit_length()
-            bins[width] = bins.get(width, 0) + 1
-            stack.remove(key)
-        else:
-            first += 1
-        stack.insert(0, key)
+    for keys in events:
+        for key in keys:
+            if key in stack:
+                width = stack.index(key).bit_length()
+                bins[width] = bins.get(width, 0) + 1
+            else:
+                first += 1
+        stack = [*keys, *(key for key in stack if key not in keys)]
     return [bins.get(width, 0) for width in range(max(bins, default=-1) + 1)], first
 
 
 @pytest.mark.parametrize("num_keys", [1, 2, 5, 33])
 @pytest.mark.parametrize("part", [1, 7, 2000])
-def test_reuse_distances_equal_a_plain_stack(num_keys, part):
-    keys = np.random.default_rng(num_keys).zipf(1.3, size=2000) % num_keys
-    distances = ReuseDistances(num_keys)
-    for start in range(0, len(keys), part):
-        distances.add(keys[start : start + part])
-    assert (distances.histogram(), distances.first_uses) == plain_distances(keys.tolist())
-    assert distances.accesses == 2000
+@pytest.mark.parametrize("widest", [1, 4])
+def test_reuse_distances_equal_a_plain_stack(num_keys, part, widest):
+    rng = np.random.default_rng(num_keys)
+    events = [np.unique(rng.zipf(1.3, rng.integers(1, widest + 1)) % num_keys) for _ in range(2000)]
+    distances = ReuseDistances(num_keys, accesses=2000)
+    for start in range(0, len(events), part):
+        some = events[start : start + part]
+        distances.add(np.concatenate(some), np.array([len(keys) for keys in some]))
+    expected = plain_distances([keys.tolist() for keys in events])
+    assert (distances.histogram(), distances.first_uses) == expected
+    assert distances.accesses == sum(len(keys) for keys in events)
 
 
 def plain_sets(trace):
@@ -65,13 +69,13 @@ def test_everything_equals_a_plain_reference(experts):
     assert found.step_keys.p95 == pytest.approx(np.percentile(sizes.sum(axis=1), 95))
     assert found.event_keys_prefill.p50 == np.percentile(sizes[wide], 50)
     assert found.event_keys_decode.mean == pytest.approx(sizes[~wide].mean())
-    keys = [
-        layer * experts + expert
+    events = [
+        [layer * experts + expert for expert in sorted(used)]
         for step in sets
         for layer, used in enumerate(step)
-        for expert in sorted(used)
     ]
-    assert (found.reuse_distance_counts, found.reuse_first_uses) == plain_distances(keys)
+    keys = [key for used in events for key in used]
+    assert (found.reuse_distance_counts, found.reuse_first_uses) == plain_distances(events)
     assert (found.reuse_accesses, found.reuse_complete) == (len(keys), True)
     assert found.keys_used == len(set(keys))
     assert found.keys_total == 3 * experts
