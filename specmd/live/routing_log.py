@@ -77,7 +77,9 @@ class RoutingLog:
         if not self._steps:
             raise SpecmdError("no routing was logged: run the model inside the offload block")
         rows = [self._rows(step) for step in self._steps]
-        whole = {name: np.concatenate([step[name] for step in rows]) for name in rows[0]}
+        whole: dict[str, Any] = {
+            name: np.concatenate([step[name] for step in rows]) for name in rows[0]
+        }
         number = np.arange(len(rows), dtype=np.int32)
         step = np.repeat(number, [len(s["phase"]) for s in rows])
         known, request = np.unique(whole.pop("request"), return_inverse=True)

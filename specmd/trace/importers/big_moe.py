@@ -49,9 +49,9 @@ def read_big_moe(source: Source) -> Trace:
     if model is not None and header["model"] == "unknown":
         header["model"] = re.split(r"[/\\]", model[1])[-1].removesuffix(".gguf")
     told = {int(m[1]): int(m[2]) for text in lines[:body] if (m := _SIZE.fullmatch(text))}
-    sizes = [told.get(number) for number in np.unique(layer).tolist()]
+    sizes = [told.get(number, 0) for number in np.unique(layer).tolist()]
     if header["expert_bytes"] is None and all(sizes):
-        header["expert_bytes"] = round(sum(map(int, sizes)) / len(sizes))
+        header["expert_bytes"] = round(sum(sizes) / len(sizes))
         if len(set(sizes)) > 1:
             header["expert_bytes_by_layer"] = tuple(sizes)
     table = Table(

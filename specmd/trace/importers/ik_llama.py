@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def read_ik_llama(source: Source) -> Trace:
     )
     if len(np.unique(experts)) > 1:
         raise SpecmdError("n_expert differs between layers, which a trace cannot hold")
-    chosen = [row.get("selected") for row in rows]
+    chosen: list[Any] = [row.get("selected") for row in rows]
     for line, entries in zip(lines.tolist(), chosen, strict=True):
         if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
             raise SpecmdError(f"line {line}: 'selected' is not a list of objects")

@@ -87,7 +87,8 @@ def read_json_rows(source: Source) -> Trace:
             facts["token"] = np.arange(len(rows))
         whole = np.repeat(np.arange(len(rows)), depth)
         facts = {name: None if held is None else held[whole] for name, held in facts.items()}
-        layers = np.arange(len(whole)) - (np.cumsum(depth) - depth)[whole]
+        before: Ints = np.cumsum(depth, dtype=np.int64) - depth
+        layers: Ints = np.arange(len(whole), dtype=np.int64) - before[whole]
         lines, experts = lines[whole], list(chain.from_iterable(experts))
         weights = None if weights is None else list(chain.from_iterable(weights))
         for each in (experts, weights):
@@ -172,5 +173,5 @@ def _restart(layers: Ints, facts: dict[str, Ints | None]) -> None:
     step = np.cumsum(again)
     several = np.zeros(int(step[-1]) + 1, np.bool_)
     several[step[token > 0]] = True
-    facts["step"] = step
+    facts["step"] = np.asarray(step, np.int64)
     facts["phase"] = np.where(several[step], PREFILL, DECODE)

@@ -66,7 +66,7 @@ class Source:
         """JSON lines: an object a line."""
         numbers, lines = self.lines
         try:
-            found = json.loads(f"[{','.join(lines)}]")
+            found: list[dict[str, Any]] = json.loads(f"[{','.join(lines)}]")
         except (ValueError, RecursionError):
             found = []
         if len(found) != len(lines):
