@@ -19,6 +19,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -169,9 +170,11 @@ def _flat(source: Source, data: bytes, counts: tuple[int | None, int | None]) ->
 def _array(data: bytes) -> Array:
     stream = io.BytesIO(data)
     try:
-        version = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0
-        shape, fortran, dtype = (read if version == (1, 0) else _HEADER_2)(stream)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a header of Python 2, or what looks like one
+            version = np.lib.format.read_magic(stream)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else _HEADER_2
+            shape, fortran, dtype = read(stream)
         if dtype.kind not in "iu" or dtype.itemsize * math.prod(shape) != len(data) - stream.tell():
             raise ValueError(f"it declares {dtype} {shape}, but holds {len(data):,} bytes")
         flat = np.frombuffer(data, dtype, offset=stream.tell())

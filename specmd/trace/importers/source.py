@@ -57,7 +57,7 @@ class Source:
     @cached_property
     def lines(self) -> tuple[Ints, list[str]]:
         """Numbers of the lines that are not blank, and these lines."""
-        every = self.text.replace("\r\n", "\n").split("\n")
+        every = self.text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
         kept = [number for number, line in enumerate(every) if line and not line.isspace()]
         return np.array(kept, np.int64) + 1, [every[number] for number in kept]
 

@@ -25,6 +25,8 @@ from specmd.trace.trace import Trace, build_trace
 
 Ints = NDArray[np.int64]
 _LARGEST = (1 << 31) - 1
+_EMPTIEST = 64
+"""So many places of tokens and layers may there be to a row, before memory is taken for them."""
 
 
 @dataclass
@@ -89,6 +91,8 @@ class Table:
                 self._require_equal(column, column[first][token], first[token])
         _, layer = np.unique(self.layer, return_inverse=True)
         tokens, layers = len(first), int(layer.max()) + 1
+        if tokens * layers > _EMPTIEST * len(token) + (1 << 20):
+            raise SpecmdError(f"{tokens:,} tokens in {layers:,} layers, and hardly a row of them")
         cell, width = token * layers + layer, int(self.counts.max())
         self._require_once(cell)
         self._require_all(np.bincount(cell, minlength=tokens * layers), layers, first)
