@@ -154,21 +154,21 @@ def picks_of_response(content):
             )
             own = choice.get("prompt_routed_experts", shared)
             if own is not None and first:
-                arrays.append(decoded(own))
+                arrays.append(decoded(own, choice))
             if inner.get("routed_experts") is not None:
-                arrays.append(decoded(inner["routed_experts"]))
+                arrays.append(decoded(inner["routed_experts"], inner))
             first = False
     return picks_of_array(np.concatenate([each for each in arrays if len(each)]))
 
 
-def decoded(given):
+def decoded(given, counts):
     if not isinstance(given, str):
         return np.array(given)
     data = base64.b64decode(given)
     if data.startswith(b"\x93NUMPY"):
         return np.load(io.BytesIO(data))
     ids = struct.unpack(f"<{len(data) // 4}i", data)
-    return np.array(ids).reshape(3, -1, 2) if len(ids) == 12 else np.array(ids).reshape(-1, 2, 2)
+    return np.array(ids).reshape(counts["prompt_tokens"] + counts["completion_tokens"] - 1, -1, 2)
 
 
 PICKS = {

@@ -117,7 +117,8 @@ def _counts(response: dict[str, Any], choice: dict[str, Any]) -> tuple[int | Non
     """Return how many tokens the prompt and the answer have, as far as they say."""
     said: list[int | None] = []
     for ids, name in (("prompt_token_ids", "prompt_tokens"), ("token_ids", "completion_tokens")):
-        values = [choice.get(ids), response.get(ids)]
+        listed = [choice.get(ids), response.get(ids)]
+        values: list[Any] = [len(each) for each in listed if isinstance(each, list)]
         values += [
             each.get(name)
             for place in (choice, response)
@@ -125,7 +126,6 @@ def _counts(response: dict[str, Any], choice: dict[str, Any]) -> tuple[int | Non
             if isinstance(each, dict)
         ]
         value = next((each for each in values if each is not None), None)
-        value = len(value) if isinstance(value, list) else value
         if value is not None and (type(value) is not int or not 0 <= value < 1 << 31):
             raise SpecmdError(f"{name} {str(value)[:40]!r} is not a number of tokens")
         said.append(value)
