@@ -146,7 +146,7 @@ class Foresight(NamedTuple):
     """
 
     entry: IntArray  # (pools * depth,)
-    count: IntArray  # type: ignore[assignment]  # (pools,) entries
+    size: IntArray  # (pools,) entries
     seen: IntArray  # (keys,) whether the key was demanded
     fresh: IntArray  # (keys,) scratch: the entries of U
     waiting: IntArray  # (keys,) scratch: the entries that have no place yet, best first
@@ -194,7 +194,7 @@ def count_foresight(
 
     """
     for event in range(len(row)):
-        pool = row[event] % len(stack.count)
+        pool = row[event] % len(stack.size)
         first, stop = start[event], start[event + 1]
         base = row[event] * width
         for i in range(first, stop):
@@ -223,7 +223,7 @@ def reorder(
     passed does not keep: as many as it misses. Below the deepest key of U nothing changes.
     """
     top = pool * stack.depth
-    count = stack.count[pool]
+    count = stack.size[pool]
     waiting, place, missing = 0, 0, wide
     if stack.bypass:
         for i in range(wide):
@@ -266,7 +266,7 @@ def reorder(
             stack.entry[top + place] = stack.waiting[i]
             place += 1
             i += 1
-        stack.count[pool] = max(count, place)
+        stack.size[pool] = max(count, place)
 
 
 def place_first(stack: Foresight, next_use: IntArray) -> None:
@@ -275,11 +275,11 @@ def place_first(stack: Foresight, next_use: IntArray) -> None:
     As one event that demands them all would; the keys that are not used again, which it would leave
     below them, are never hit.
     """
-    pools = len(stack.count)
+    pools = len(stack.size)
     span = len(next_use) // pools
     for pool in range(pools):
         keys = pool * span + np.flatnonzero(next_use[pool * span : (pool + 1) * span] < NEVER)
         kept = np.sort(next_use[keys] * KEY_SPACE + keys)[: stack.depth].tolist()
         for place, entry in enumerate(kept, pool * stack.depth):
             stack.entry[place] = entry
-        stack.count[pool] = len(kept)
+        stack.size[pool] = len(kept)

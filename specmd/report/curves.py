@@ -17,6 +17,7 @@ from specmd.simulation.curves import Rule, curve
 if TYPE_CHECKING:
     from specmd.trace import Trace
 
+Rates = dict[Rule, npt.NDArray[np.float64]]
 RULES: dict[Rule, str] = {
     "lru": "LRU",
     "belady": "Belady",
@@ -26,9 +27,9 @@ SHARES = (1, 2, 5, 10, 15, 20, 30, 40, 50, 60, 80, 100)
 """Capacities that are shown, in percent of all experts."""
 
 
-def hit_rates(trace: Trace) -> dict[Rule, npt.NDArray[np.float64]]:
+def hit_rates(trace: Trace) -> Rates:
     """Return, for each rule, the hit rate of one pool of 0, 1, 2, ... slots, from a cold start."""
-    found: dict[Rule, npt.NDArray[np.float64]] = {}
+    found: Rates = {}
     for rule in RULES:
         config = RunConfig(evict=rule, capacity="100%", capacity_slots=1)
         one = curve(trace, config, rule)
@@ -36,7 +37,7 @@ def hit_rates(trace: Trace) -> dict[Rule, npt.NDArray[np.float64]]:
     return found
 
 
-def rate_rows(trace: Trace, rates: dict[Rule, npt.NDArray[np.float64]]) -> list[tuple[str, str]]:
+def rate_rows(trace: Trace, rates: Rates) -> list[tuple[str, str]]:
     """Say the rates at some capacities, a line each."""
     header = trace.header
     rows = []
@@ -53,7 +54,7 @@ def rate_rows(trace: Trace, rates: dict[Rule, npt.NDArray[np.float64]]) -> list[
     return rows
 
 
-def draw_rates(rates: dict[Rule, npt.NDArray[np.float64]], title: str, path: Path) -> None:
+def draw_rates(rates: Rates, title: str, path: Path) -> None:
     """Draw the rates; raises SpecmdError if the file cannot be written."""
     from matplotlib.figure import Figure
 
