@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
 
 from specmd.errors import SpecmdError, unknown
+from specmd.files import replacing
 from specmd.trace.trace import Trace
 
 
@@ -28,10 +29,9 @@ def export_trace(trace: Trace, path: Path, form: str) -> None:
     """
     if form not in FORMS:
         raise unknown("format", form, tuple(FORMS))
-    try:
-        FORMS[form](trace, path)
-    except OSError as error:
-        raise SpecmdError(f"{path}: cannot be written: {error.strerror or error}") from error
+    write = FORMS[form]
+    with replacing(path) as file:
+        write(trace, file)
 
 
 def _rows(trace: Trace) -> pd.DataFrame:
@@ -54,15 +54,15 @@ def _rows(trace: Trace) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _csv(trace: Trace, path: Path) -> None:
-    _rows(trace).to_csv(path, index=False)
+def _csv(trace: Trace, file: IO[bytes]) -> None:
+    _rows(trace).to_csv(file, index=False)
 
 
-def _llama_cpp(trace: Trace, path: Path) -> None:
-    _rows(trace).to_csv(path, index=False, columns=["layer", "expert"])
+def _llama_cpp(trace: Trace, file: IO[bytes]) -> None:
+    _rows(trace).to_csv(file, index=False, columns=["layer", "expert"])
 
 
-def _jsonl(trace: Trace, path: Path) -> None:
+def _jsonl(trace: Trace, file: IO[bytes]) -> None:
     rows = _rows(trace)
     where = ["step", "layer", "token"]
     facts = [name for name in rows if name not in {*where, "expert", "weight"}]
@@ -71,21 +71,18 @@ def _jsonl(trace: Trace, path: Path) -> None:
     if "weight" in rows:
         listed["weights"] = grouped["weight"].agg(list)
     whole = pd.concat([grouped[facts].first(), pd.DataFrame(listed)], axis=1).reset_index()
-    whole.to_json(path, orient="records", lines=True, double_precision=15)
+    whole.to_json(file, orient="records", lines=True, double_precision=15)
 
 
-def _warp(trace: Trace, path: Path) -> None:
+def _warp(trace: Trace, file: IO[bytes]) -> None:
     _require_one(trace, "warp")
-    with path.open("w") as file:
-        for number, layers in enumerate(trace.expert_ids.tolist(), 1):
-            json.dump({"tok": number, "layers": layers}, file)
-            file.write("\n")
+    for number, layers in enumerate(trace.expert_ids.tolist(), 1):
+        file.write(json.dumps({"tok": number, "layers": layers}).encode() + b"\n")
 
 
-def _npy(trace: Trace, path: Path) -> None:
+def _npy(trace: Trace, file: IO[bytes]) -> None:
     _require_one(trace, "npy")
-    with path.open("wb") as file:
-        np.save(file, trace.expert_ids)
+    np.save(file, trace.expert_ids)
 
 
 def _require_one(trace: Trace, form: str) -> None:
@@ -95,7 +92,7 @@ def _require_one(trace: Trace, form: str) -> None:
         )
 
 
-FORMS: dict[str, Callable[[Trace, Path], None]] = {
+FORMS: dict[str, Callable[[Trace, IO[bytes]], None]] = {
     "csv": _csv,
     "jsonl": _jsonl,
     "llama-cpp": _llama_cpp,

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from specmd.policy.registry import AXES
+from specmd.trace import load
+from specmd.trace.importers import FORMS
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_KEYS = {
@@ -47,6 +49,18 @@ def test_import_help_lists_the_forms(specmd):
     for form in ("expert_ids (T, L, K)", "decode_ids (S, B, L, K)", "layer,expert[,weight]"):
         assert form in text
     assert '{"layer": 0, "experts": [3, 1]' in text
+    assert all(form.kind in text for form in FORMS)
+
+
+def test_export_writes_what_import_reads(specmd, trace_file, tmp_path):
+    out, back = tmp_path / "rows.csv", tmp_path / "back.npz"
+    assert specmd("export", trace_file, out).code == 0
+    header = load(trace_file).header
+    done = specmd("import", out, back, "--experts", header.num_experts)
+    assert done.code == 0
+    assert (load(back).expert_ids == load(trace_file).expert_ids).all()
+    done = specmd("export", trace_file, out, "--format", "xml")
+    assert done.code == 2
 
 
 def test_results_are_shown_again_without_their_command(specmd, trace_file, tmp_path):

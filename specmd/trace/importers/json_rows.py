@@ -87,8 +87,7 @@ def read_json_rows(source: Source) -> Trace:
             facts["token"] = np.arange(len(rows))
         whole = np.repeat(np.arange(len(rows)), depth)
         facts = {name: None if held is None else held[whole] for name, held in facts.items()}
-        before: Ints = np.cumsum(depth, dtype=np.int64) - depth
-        layers: Ints = np.arange(len(whole), dtype=np.int64) - before[whole]
+        layers: Ints = np.arange(len(whole)) - (np.cumsum(depth, dtype=np.int64) - depth)[whole]
         lines, experts = lines[whole], list(chain.from_iterable(experts))
         weights = None if weights is None else list(chain.from_iterable(weights))
         for each in (experts, weights):
@@ -164,14 +163,13 @@ def _restart(layers: Ints, facts: dict[str, Ints | None]) -> None:
     assert token is not None
     # A pass ends where a layer that it has had comes again from token 0.
     begins = np.flatnonzero(token == 0)
-    again = np.zeros(len(token), np.bool_)
+    again = np.zeros(len(token), np.int64)
     seen: set[int] = set()
     for at, layer in zip(begins.tolist(), layers[begins].tolist(), strict=True):
         if layer in seen:
-            again[at], seen = True, set()
+            again[at], seen = 1, set()
         seen.add(layer)
     step = np.cumsum(again)
-    several = np.zeros(int(step[-1]) + 1, np.bool_)
-    several[step[token > 0]] = True
-    facts["step"] = np.asarray(step, np.int64)
-    facts["phase"] = np.where(several[step], PREFILL, DECODE)
+    several = np.isin(step, step[token > 0])
+    facts["step"] = step
+    facts["phase"] = np.where(several, PREFILL, DECODE)

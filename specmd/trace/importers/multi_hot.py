@@ -13,7 +13,6 @@ Optional: ``stage`` (tokens,), 0 prefill or 1 decode; ``seq`` (tokens,), the req
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from specmd.errors import SpecmdError
 from specmd.trace.header import DECODE, PREFILL
@@ -44,8 +43,8 @@ def read_multi_hot(source: Source) -> Trace:
     experts = source.experts(used.shape[2])
     if probs is not None and (probs.shape != used.shape or probs.dtype.kind != "f"):
         raise SpecmdError(f"probs is {probs.dtype} {probs.shape}, not floats {used.shape}")
-    token, layer, expert = (np.asarray(at, np.int64) for at in np.nonzero(used))
-    weights: NDArray[np.float64] | None = None
+    token, layer, expert = np.nonzero(used)
+    weights = None
     if probs is not None:
         weights = probs[token, layer, expert].astype(np.float64)
         order = np.lexsort((expert, -weights, layer, token))

@@ -65,8 +65,9 @@ class Source:
     def objects(self) -> list[dict[str, Any]]:
         """JSON lines: an object a line."""
         numbers, lines = self.lines
+        found: list[Any]
         try:
-            found: list[dict[str, Any]] = json.loads(f"[{','.join(lines)}]")
+            found = json.loads(f"[{','.join(lines)}]")
         except (ValueError, RecursionError):
             found = []
         if len(found) != len(lines):
