@@ -74,7 +74,7 @@ quickstart: $(STAMP)
 	$(BIN)/specmd simulate $(RESULTS)/tiny.npz $(POLICIES:%=-e %) $(CAPACITIES:%=-c %) \
 		$(PROFILES:%=--profile %) --figure $(RESULTS)/figure.png
 	@echo; echo '== calibrate: what this machine can do'
-	$(BIN)/specmd calibrate tiny --out $(RESULTS)/this-machine.toml
+	$(BIN)/specmd calibrate tiny --force --out $(RESULTS)/this-machine.toml
 	@echo; echo '== run: live caches on this machine, measured'
 	$(BIN)/specmd run tiny --domain code --max-new-tokens 8 --throttle $(THROTTLE) \
 		$(LIVE_POLICIES:%=-e %) $(LIVE_CAPACITIES:%=-c %) --out $(RESULTS)/runs
