@@ -38,7 +38,7 @@ class Belady(NamedTuple):
     @classmethod
     def create(cls, world: World, *, bypass: bool = False) -> Belady:
         """Start empty; `bypass` is read by the run, as `--admission bypass` is."""
-        return cls(make_blocks(world.num_keys, world.pools))
+        return cls(make_blocks(world))
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
         """Rank by the use after this one."""

@@ -38,7 +38,7 @@ class LayerDistance(NamedTuple):
     last: IntArray
     uses: IntArray
     layer: KeyArray
-    pools: int
+    by_layer: bool
     by_frequency: int
 
     @classmethod
@@ -50,7 +50,7 @@ class LayerDistance(NamedTuple):
         layer = (np.arange(world.num_keys) // world.num_experts).astype(np.uint32)
         lists = make_lists(world.num_keys, world.num_layers)
         by_frequency = int(ties == "frequency")
-        return cls(lists, numbers, numbers.copy(), layer, world.pools, by_frequency)
+        return cls(lists, numbers, numbers.copy(), layer, world.is_by_layer, by_frequency)
 
     def on_event(self, event: Event) -> None:
         """Count uses."""
@@ -72,11 +72,13 @@ class LayerDistance(NamedTuple):
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Go back through the cycle from the present layer; within a layer from the back."""
-        for back in range(1 if self.pools > 1 else event.num_layers):
-            layer = pool if self.pools > 1 else (event.layer - back) % event.num_layers
+        for back in range(1 if self.by_layer else event.num_layers):
+            layer = pool if self.by_layer else (event.layer - back) % event.num_layers
             end = self.layers.size + layer
             best = NOBODY
             key = self.layers.prev[end]
+            if key != end and core.pool[key] != pool:
+                continue
             while key != end:
                 if evictable(core, key) and (best == NOBODY or self.uses[key] < self.uses[best]):
                     best = key

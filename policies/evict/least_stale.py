@@ -43,6 +43,7 @@ class LeastStale(NamedTuple):
     group: KeyArray  # (keys,) list of a key that is touched now
     present: IntArray  # [step whose keys are in the current lists]
     pools: int
+    by_layer: bool
     turns: int  # lists that are searched one after the other
     order: int
 
@@ -58,8 +59,10 @@ class LeastStale(NamedTuple):
         last = np.zeros(world.num_keys, np.int64)
         step = np.full(world.num_keys, -1, np.int64)
         lists = make_lists(world.num_keys, count)
-        turns = world.num_layers if kind <= LAYER and world.pools == 1 else 1
-        return cls(lists, last, step, group, np.full(1, -1, np.int64), world.pools, turns, kind)
+        by_layer = world.is_by_layer
+        turns = world.num_layers if kind <= LAYER and not by_layer else 1
+        present = np.full(1, -1, np.int64)
+        return cls(lists, last, step, group, present, world.pools, by_layer, turns, kind)
 
     def on_event(self, event: Event) -> None:
         """At the first event of a step, what was current becomes stale."""
@@ -88,6 +91,8 @@ class LeastStale(NamedTuple):
             for turn in range(self.turns):
                 end = self.lists.size + list_in_turn(self, turn, current, pool, event)
                 key = self.lists.prev[end]
+                if key != end and core.pool[key] != pool:
+                    continue
                 while key != end:
                     touched = self.step[key] == event.step
                     if touched and not current:
@@ -102,7 +107,7 @@ def list_in_turn(policy: LeastStale, turn: int, current: int, pool: int, event: 
     """Name the list to search: a pool's stale or current one, or that of a layer."""
     if policy.order >= FIFO:
         return 2 * pool + current
-    if policy.pools > 1:
+    if policy.by_layer:
         return pool
     return turn if policy.order == LAYER else (event.layer - turn) % event.num_layers
 

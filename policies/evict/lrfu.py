@@ -57,7 +57,7 @@ class LRFU(NamedTuple):
         resident: bool = True,
     ) -> LRFU:
         """Build the empty heap."""
-        heap, score = make_heap(world.num_keys, world.pools), np.zeros(world.num_keys)
+        heap, score = make_heap(world), np.zeros(world.num_keys)
         last, pool = np.zeros(world.num_keys, np.int64), world.pool
         return cls(heap, score, last, pool, decay, int(resident))
 

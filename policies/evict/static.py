@@ -25,10 +25,9 @@ class Static(NamedTuple):
     @classmethod
     def create(cls, world: World) -> Static:
         """Choose the most popular keys of each pool."""
-        order = np.argsort(-world.popularity.reshape(world.pools, -1), axis=1, kind="stable")
-        base = np.arange(world.pools) * world.pool_span
-        kept = [order[pool, :slots] + base[pool] for pool, slots in enumerate(world.capacity)]
-        return cls(np.concatenate(kept).astype(np.uint32))
+        order = np.argsort(-world.popularity, kind="stable").astype(np.uint32)
+        pool = world.pool[order]
+        return cls(np.concatenate([order[pool == p][:c] for p, c in enumerate(world.capacity)]))
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Let nothing leave."""

@@ -315,7 +315,8 @@ def ask(part: str, name: str) -> Answer:
 def _predictions(source: Any, settings: Any, paces: Sequence[Any], profile: Any) -> Iterator[Any]:
     from specmd.measurement.measuring import measure
     from specmd.measurement.prediction import predict
-    from specmd.runs.options import RunConfig, parse_capacity
+    from specmd.runs.options import RunConfig
+    from specmd.runs.pools import parse_capacity
 
     workload, header = source.workload(), source.header()
     for pace, evict, capacity in product(paces, ("lru", "lfu"), ("20%", "60%")):

@@ -57,7 +57,7 @@ COMPILED = "compiled, it decides as it does interpreted"
 # 2 ms an expert against some 50 us of computing a layer: late and cancelled prefetches abound.
 SLOW_LINK = CostCoefficients(
     expert_flop_s=0,
-    expert_read_s=1e-5,
+    read_s_per_byte=1e-5 / (1 << 20),
     launch_s=1e-6,
     layer_flop_s_per_token=0,
     attn_flop_s=0,

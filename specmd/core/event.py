@@ -52,22 +52,26 @@ class World(NamedTuple):
         cls,
         sizes: Sizes,
         capacity: Sequence[int],
+        of_layer: Sequence[int] | None = None,
         *,
         seed: int = 0,
         popularity: FloatArray | None = None,
     ) -> World:
         """Build the world of a model's sizes and the slots of each pool.
 
-        One pool holds all keys; as many as there are layers hold a layer's keys each. A pool is cut
-        to the keys that may enter it.
+        `of_layer` names the pool of each layer; without it, one pool holds all keys, and as many as
+        there are layers hold a layer's keys each. A pool is cut to the keys that may enter it.
         """
-        keys, pools = sizes.num_layers * sizes.num_experts, len(capacity)
+        layers, pools = sizes.num_layers, len(capacity)
+        if of_layer is None:
+            of_layer = range(layers) if pools > 1 else (0,) * layers
+        pool = np.repeat(np.asarray(of_layer, np.uint32), sizes.num_experts)
         return cls(
             sizes.num_layers,
             sizes.num_experts,
             sizes.top_k,
-            np.minimum(np.asarray(capacity, np.int64), keys // pools),
-            (np.arange(keys) // (keys // pools)).astype(np.uint32),
+            np.minimum(np.asarray(capacity, np.int64), np.bincount(pool, minlength=pools)),
+            pool,
             seed & 0x7FFFFFFF,
             np.zeros(0) if popularity is None else np.asarray(popularity, np.float64),
         )
@@ -81,6 +85,11 @@ class World(NamedTuple):
     def pools(self) -> int:
         """Number of pools."""
         return len(self.capacity)
+
+    @property
+    def is_by_layer(self) -> bool:
+        """Whether every layer is a pool of its own."""
+        return self.pools == self.num_layers
 
     @property
     def pool_span(self) -> int:

@@ -157,21 +157,22 @@ class Kernel:
 
     def forget_counts(self) -> None:
         """Count from zero; prefetches still unused count as issued."""
-        unused = self.unused_prefetches()
+        unused = int(self.unused_prefetches().sum())
         for i in range(len(self.core.counters)):
             self.core.counters[i] = 0
         self.core.counters[self._decode_row + PREFETCH_ISSUED] = unused
 
     def write_off(self) -> None:
-        """Count the prefetches that ended unused, in the row of the first decode layer."""
-        self.core.counters[self._decode_row + PREFETCH_WASTED] += self.unused_prefetches()
+        """Count the prefetches that ended unused, in the decode rows of their layers."""
+        for layer, unused in enumerate(self.unused_prefetches().tolist()):
+            row = self._decode_row + layer * NUM_COUNTERS
+            self.core.counters[row + PREFETCH_WASTED] += unused
 
-    def unused_prefetches(self) -> int:
-        """Count the prefetched keys that have not been used in their present stay."""
-        return sum(
-            state != EMPTY and mark & (USED | PREFETCHED) == PREFETCHED
-            for state, mark in zip(self.core.state, self.core.mark, strict=True)
-        )
+    def unused_prefetches(self) -> npt.NDArray[np.int64]:
+        """Count the keys of each layer, (layers,), prefetched and not used in their stay."""
+        state, mark = np.asarray(self.core.state), np.asarray(self.core.mark)
+        unused = (state != EMPTY) & (mark & (USED | PREFETCHED) == PREFETCHED)
+        return np.asarray(unused.reshape(self.world.num_layers, -1).sum(axis=1))
 
     @property
     def _decode_row(self) -> int:
@@ -187,7 +188,7 @@ class Kernel:
     def final_counters(self) -> npt.NDArray[np.int64]:
         """Counters as of a run that ends now: prefetches not used so far count as wasted."""
         counters = self.counters
-        counters[1, 0, PREFETCH_WASTED] += self.unused_prefetches()
+        counters[1, :, PREFETCH_WASTED] += self.unused_prefetches()
         return counters
 
     @property

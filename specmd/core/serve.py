@@ -79,7 +79,8 @@ def evict(core: Core, policy: Any, key: int, row: int, event: Event) -> int:
     if not core.mark[key] & USED:
         core.counters[row + UNUSED_EVICTIONS] += 1
         if core.mark[key] & PREFETCHED != 0:
-            core.counters[row + PREFETCH_WASTED] += 1
+            layer = event.phase * event.num_layers + key // event.num_experts
+            core.counters[layer * NUM_COUNTERS + PREFETCH_WASTED] += 1  # its bytes are those
     core.evicted_step[key] = event.step
     on_evict(policy, key, core.pool[key], event)
     log(core, LOG_EVICT, key)

@@ -43,9 +43,9 @@ class Recency(NamedTuple):
     moments: int
 
 
-def make_recency(num_keys: int, pools: int) -> Recency:
-    """Build empty stacks of LRU."""
-    moments = ROOM * (num_keys // pools)
+def make_recency(num_keys: int, pools: int, span: int) -> Recency:
+    """Build an empty stack of LRU for each pool, of at most `span` keys."""
+    moments = ROOM * span
     return Recency(
         np.full(num_keys, -1, np.int64),
         np.full(pools * moments, -1, np.int64),
@@ -57,7 +57,13 @@ def make_recency(num_keys: int, pools: int) -> Recency:
 
 
 def count_recency(
-    stack: Recency, keys: KeyArray, start: IntArray, row: IntArray, width: int, out: IntArray
+    stack: Recency,
+    keys: KeyArray,
+    start: IntArray,
+    row: IntArray,
+    pool_of: KeyArray,
+    width: int,
+    out: IntArray,
 ) -> None:
     """Take events in order and count the depths of their keys in LRU's stack.
 
@@ -65,13 +71,14 @@ def count_recency(
         stack: where the events before left it.
         keys: of all events, each event's ascending.
         start: (events + 1,) where each event's keys begin.
-        row: (events,) the row of `out` to count in; row modulo pools is the pool.
+        row: (events,) the row of `out` to count in.
+        pool_of: (rows,) pool of each row.
         width: columns of a row: depths, and at the end one for keys that are not in the stack.
         out: (rows * width,) counts.
 
     """
     for event in range(len(row)):
-        pool = row[event] % len(stack.clock)
+        pool = pool_of[row[event]]
         first, stop = start[event], start[event + 1]
         if stack.clock[pool] + stop - first > stack.moments:
             renumber(stack, pool)
@@ -155,7 +162,7 @@ class Foresight(NamedTuple):
 
 
 def make_foresight(num_keys: int, pools: int, depth: int, bypass: bool) -> Foresight:
-    """Build empty stacks of Belady."""
+    """Build an empty stack of Belady for each pool."""
     if num_keys > KEY_SPACE:
         raise ValueError(f"at most {KEY_SPACE} keys")
     scratch = np.zeros(num_keys + 1, np.int64)
@@ -177,6 +184,7 @@ def count_foresight(
     clock: int,
     start: IntArray,
     row: IntArray,
+    pool_of: KeyArray,
     width: int,
     out: IntArray,
 ) -> None:
@@ -188,13 +196,14 @@ def count_foresight(
         next_use: clock of the event that uses each of them next.
         clock: of the first event.
         start: (events + 1,) where each event's keys begin.
-        row: (events,) the row of `out` to count in; row modulo pools is the pool.
+        row: (events,) the row of `out` to count in.
+        pool_of: (rows,) pool of each row.
         width: columns of a row: `depth` depths, then keys that lie deeper, then keys never seen.
         out: (rows * width,) counts.
 
     """
     for event in range(len(row)):
-        pool = row[event] % len(stack.size)
+        pool = pool_of[row[event]]
         first, stop = start[event], start[event + 1]
         base = row[event] * width
         for i in range(first, stop):
@@ -269,16 +278,14 @@ def reorder(
         stack.size[pool] = max(count, place)
 
 
-def place_first(stack: Foresight, next_use: IntArray) -> None:
+def place_first(stack: Foresight, pool_of: KeyArray, next_use: IntArray) -> None:
     """Fill the stacks with the keys that are used again, soonest first, and nothing else.
 
     As one event that demands them all would; the keys that are not used again, which it would leave
     below them, are never hit.
     """
-    pools = len(stack.size)
-    span = len(next_use) // pools
-    for pool in range(pools):
-        keys = pool * span + np.flatnonzero(next_use[pool * span : (pool + 1) * span] < NEVER)
+    for pool in range(len(stack.size)):
+        keys = np.flatnonzero((pool_of == pool) & (next_use < NEVER))
         kept = np.sort(next_use[keys] * KEY_SPACE + keys)[: stack.depth].tolist()
         for place, entry in enumerate(kept, pool * stack.depth):
             stack.entry[place] = entry

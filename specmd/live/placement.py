@@ -10,8 +10,7 @@ from specmd.core.event import World
 from specmd.errors import SpecmdError
 from specmd.models.layout import Layout
 from specmd.models.moe import MoeModel
-from specmd.policy.registry import choose
-from specmd.runs.options import parse_capacity
+from specmd.runs.pools import divide, parse_capacity
 from specmd.trace.header import TraceHeader
 
 
@@ -32,10 +31,10 @@ def plan_world(
 
     """
     layers, experts = len(moe.layers), moe.num_experts
-    slots = parse_capacity(options["capacity"], layers, experts, layout.blob_bytes)
-    quotas = [min(slots, layers * experts)]
-    if options["scope"] == "layer":
-        quotas = choose("allocate", options["allocate"]).create().quotas(quotas[0], layers)
+    sizes = (layout.blob_bytes,) * layers
+    how = {name: options[name] for name in ("scope", "allocate")}
+    slots = parse_capacity(options["capacity"], layers, experts, sizes, **how)
+    pools = divide(min(slots, layers * experts), layers, sizes, **how)
     popularity = None
     training = options["training"]
     if training is not None:
@@ -48,7 +47,7 @@ def plan_world(
     if not top_k:
         raise SpecmdError("the model does not say how many experts a token chooses")
     header = TraceHeader(num_layers=layers, num_experts=experts, top_k=int(top_k))
-    return World.of(header, quotas, seed=int(options["seed"]), popularity=popularity)
+    return World.of(header, *pools, seed=int(options["seed"]), popularity=popularity)
 
 
 def find_device(link: str, device: torch.device | str | None) -> tuple[torch.device, str]:

@@ -135,7 +135,7 @@ def measure(
     busy_s = report.busy_s - before.busy_s
     found = locality(trace)
     facts = trace_facts(trace, trace, workload.name or trace.header.model, 0)
-    phases = by_phase(middle.counters, trace.header.expert_bytes)
+    phases = by_phase(middle.counters, trace.header.layer_bytes)
     paced = settings.throttle
     measurement = Measurement(
         device=str(facts_of_device["name"]),
@@ -173,8 +173,8 @@ def measure(
         trace=facts,
         metrics=metrics,
         per_phase=phases,
-        per_layer=by_layer(middle.counters, trace.header.expert_bytes),
-        regime=regime(found, config.capacity_slots, trace.header.num_layers),
+        per_layer=by_layer(middle.counters, trace.header.layer_bytes),
+        regime=regime(found, trace.header, config),
         locality=found.model_dump(mode="json"),
         bounds=bounds_of(trace, config, metrics, costs=None, training=training, interpreted=False)
         if bounds
@@ -256,12 +256,12 @@ def _metrics(
             "this way of running the model cannot be measured"
         )
     metrics: Metrics = dict.fromkeys(METRICS)
-    metrics |= tally(middle.counters.sum(axis=(0, 1)), trace.header.expert_bytes, trace.num_tokens)
+    metrics |= tally(middle.counters.sum(axis=0), trace.header.layer_bytes, trace.num_tokens)
     timed: dict[str, list[float]] = {}
     warnings: list[str] = []
     for play in plays:
         found = latency(trace, play.step_seconds, 0, play.busy_s)
-        counted = tally(play.counters.sum(axis=(0, 1)), trace.header.expert_bytes)
+        counted = tally(play.counters.sum(axis=0), trace.header.layer_bytes)
         several = found.metrics | {name: counted[name] for name in ("hit_rate", "late_rate")}
         for name, value in several.items():
             if value is not None:

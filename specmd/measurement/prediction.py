@@ -146,7 +146,8 @@ def predict(
     costs = coefficients(paced, shape, expert_bytes)
     outcome = replay(trace, run.config, training=training, costs=costs)
     assert outcome.step_seconds is not None
-    predicted: Metrics = tally(outcome.counters.sum(axis=(0, 1)), expert_bytes, trace.num_tokens)
+    rows = outcome.counters.sum(axis=0)
+    predicted: Metrics = tally(rows, trace.header.layer_bytes, trace.num_tokens)
     predicted |= latency(trace, outcome.step_seconds, 0, outcome.link_busy_s).metrics
     return Prediction(run, predicted, None)
 

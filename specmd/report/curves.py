@@ -11,7 +11,8 @@ import numpy.typing as npt
 from specmd.errors import SpecmdError
 from specmd.report.figures import figure_format, save
 from specmd.report.panels import BOUND, COLOURS, percent, three_digits
-from specmd.runs.options import RunConfig, parse_capacity
+from specmd.runs.options import RunConfig
+from specmd.runs.pools import parse_capacity, pools_of
 from specmd.simulation.curves import Rule, curve
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def hit_rates(trace: Trace) -> Rates:
     for rule in RULES:
         config = RunConfig(evict=rule, capacity="100%", capacity_slots=1)
         one = curve(trace, config, rule)
-        found[rule] = one.all_hits() / one.accesses
+        found[rule] = one.all_hits(trace.header, config) / one.accesses
     return found
 
 
@@ -46,9 +47,10 @@ def rate_rows(trace: Trace, rates: Rates) -> list[tuple[str, str]]:
             slots = parse_capacity(f"{share}%", header.num_layers, header.num_experts, None)
         except SpecmdError:  # less than one slot
             continue
-        size = (
-            f"{three_digits(slots * header.expert_bytes / 1e6)} MB" if header.expert_bytes else ""
-        )
+        size = ""
+        if header.layer_bytes:
+            config = RunConfig(capacity=str(slots), capacity_slots=slots)
+            size = f"{three_digits(pools_of(header, config).bytes(header.layer_bytes) / 1e6)} MB"
         line = ", ".join(f"{RULES[rule]} {each[slots]:6.1%}" for rule, each in rates.items())
         rows.append((f"{slots:,} slots", f"{share:>3} % {size:>11}  {line}"))
     return rows

@@ -173,8 +173,8 @@ def _words(group: Sequence[Line], without: Sequence[str] = ()) -> list[str]:
     config, trace = run.config, run.trace
     keys = trace.num_layers * trace.num_experts
     size = [f"{config.capacity_slots / keys:.1%}"]
-    if trace.expert_bytes:
-        size.append(_bytes(config.capacity_slots * trace.expert_bytes))
+    if run.regime is not None and run.regime.slots_bytes is not None:
+        size.append(_bytes(run.regime.slots_bytes))
     words = [trace.name, f"{config.capacity_slots:,} of {keys:,} slots ({', '.join(size)})"]
     if run.regime is not None:
         words.append(f"C/T {run.regime.capacity_over_working_set:.2f}")

@@ -1,7 +1,8 @@
 """From the core's counters to metrics: sums, rates and bytes, and the identities that must hold.
 
 The core counts into one row per phase and layer. Any sum of rows is again a row, so the totals and
-the breakdowns by phase and by layer are the same arithmetic on different sums.
+the breakdowns by phase and by layer are the same arithmetic on different sums. What moved is
+counted in the row of its layer, so bytes are true where the layers' experts differ in size.
 
 Two identities guard the accounting: every access is exactly one of hit, late and miss, and every
 prefetch that was issued ends exactly once, as useful, late, wasted or cancelled (those still open
@@ -10,6 +11,7 @@ when the warm-up ends count as issued then).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from specmd.trace.header import DECODE, PREFILL
 
 Counters = npt.NDArray[np.int64]
 
+_MISSES = core.COMPULSORY_MISSES, core.COLLISION_MISSES, core.CAPACITY_MISSES
 PHASES = {PREFILL: "prefill", DECODE: "decode"}
 
 
@@ -28,25 +31,25 @@ class AccountingError(AssertionError):
     """The counters contradict each other: a bug in SpecMD, never the user's fault."""
 
 
-def tally(row: Counters, expert_bytes: int | None, tokens: int | None = None) -> Metrics:
-    """Turn one row of counters, (NUM_COUNTERS,), into metrics.
+def tally(rows: Counters, layer_bytes: Sequence[int] | None, tokens: int | None = None) -> Metrics:
+    """Turn the counters of some layers, (layers, NUM_COUNTERS), into metrics.
 
-    Bytes are None without `expert_bytes`; bytes per token are left out without `tokens`. Rates of
-    nothing are None.
+    Bytes are None without `layer_bytes`, those of an expert of each of the layers; bytes per token
+    are left out without `tokens`. Rates of nothing are None.
     """
-    count = row.tolist()
+    count = rows.sum(axis=0).tolist()
     hits = count[core.REUSE_HITS] + count[core.PREFETCH_HITS]
     late = count[core.LATE_HITS]
-    misses = (
-        count[core.COMPULSORY_MISSES] + count[core.COLLISION_MISSES] + count[core.CAPACITY_MISSES]
-    )
+    misses = sum(count[kind] for kind in _MISSES)
     accesses = count[core.ACCESSES]
     issued = count[core.PREFETCH_ISSUED]
     useful = count[core.PREFETCH_HITS]
     wasted = count[core.PREFETCH_WASTED]
 
-    def sized(experts: int) -> int | None:
-        return None if expert_bytes is None else experts * expert_bytes
+    def sized(*kinds: int) -> int | None:
+        if layer_bytes is None:
+            return None
+        return int(rows[:, kinds].sum(axis=1) @ np.asarray(layer_bytes, np.int64))
 
     found: Metrics = {
         "accesses": accesses,
@@ -74,29 +77,33 @@ def tally(row: Counters, expert_bytes: int | None, tokens: int | None = None) ->
         "prefetch_redundant": count[core.PREFETCH_REDUNDANT],
         "prefetch_dropped": count[core.PREFETCH_DROPPED],
         "prefetch_precision": share(useful + late, issued),
-        "bytes_demand": sized(misses),
-        "bytes_prefetch_useful": sized(useful + late),
-        "bytes_prefetch_wasted": sized(wasted),
+        "bytes_demand": sized(*_MISSES),
+        "bytes_prefetch_useful": sized(core.PREFETCH_HITS, core.LATE_HITS),
+        "bytes_prefetch_wasted": sized(core.PREFETCH_WASTED),
     }
     if tokens is not None:
-        moved = sized(misses + useful + late + wasted)
-        found["bytes_per_token"] = share(moved, tokens)
-        found["no_cache_bytes_per_token"] = share(sized(accesses), tokens)
+        ahead = core.PREFETCH_HITS, core.LATE_HITS, core.PREFETCH_WASTED
+        found["bytes_per_token"] = share(sized(*_MISSES, *ahead), tokens)
+        found["no_cache_bytes_per_token"] = share(sized(core.ACCESSES), tokens)
     return found
 
 
-def by_phase(counters: Counters, expert_bytes: int | None) -> dict[str, Metrics]:
+def by_phase(counters: Counters, layer_bytes: Sequence[int] | None) -> dict[str, Metrics]:
     """Tally (phases, layers, NUM_COUNTERS) for each phase that occurs."""
     return {
-        name: tally(counters[phase].sum(axis=0), expert_bytes)
+        name: tally(counters[phase], layer_bytes)
         for phase, name in PHASES.items()
         if counters[phase, :, core.ACCESSES].any()
     }
 
 
-def by_layer(counters: Counters, expert_bytes: int | None) -> dict[str, list[Value]]:
+def by_layer(counters: Counters, layer_bytes: Sequence[int] | None) -> dict[str, list[Value]]:
     """Tally (phases, layers, NUM_COUNTERS) for each layer: metric, then one value a layer."""
-    layers = [tally(row, expert_bytes) for row in counters.sum(axis=0)]
+    rows = counters.sum(axis=0)
+    layers = [
+        tally(rows[layer : layer + 1], layer_bytes and layer_bytes[layer : layer + 1])
+        for layer in range(len(rows))
+    ]
     return {name: [layer[name] for layer in layers] for name in layers[0]}
 
 

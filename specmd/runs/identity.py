@@ -31,7 +31,7 @@ from specmd.hardware.profile import load_profile
 from specmd.hardware.shape import load_shape
 from specmd.policy.registry import AXES, choose
 from specmd.runs.options import RunConfig
-from specmd.runs.resolve import expert_bytes_of
+from specmd.runs.resolve import with_sizes
 from specmd.runs.run import SCHEMA
 from specmd.trace import Trace
 from specmd.trace.header import VERSION as TRACE_VERSION
@@ -71,7 +71,7 @@ def run_id(trace: Trace, config: RunConfig, *, bounds: bool, training: Trace | N
     inputs = {
         "schema": SCHEMA,
         "trace": trace.digest,
-        "expert_bytes": expert_bytes_of(trace.header, config.shape),
+        "layer_bytes": with_sizes(trace.header, config.shape).layer_bytes,
         "training": training.digest if training else None,
         "config": config.model_dump(mode="json", exclude={"capacity", "profile", "shape"}),
         "hardware": hardware_digest(config.profile, config.shape),

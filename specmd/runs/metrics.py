@@ -158,15 +158,15 @@ def _declare() -> dict[str, Metric]:
         "asked for while no slot could be taken: never issued")
     add("prefetch_precision", "prefetch precision", "share", "higher", "prefetch",
         "(prefetch_useful + prefetch_late) / prefetch_issued")
-    add("bytes_demand", "demand traffic", "bytes", "lower", "bytes", "misses * expert bytes")
+    add("bytes_demand", "demand traffic", "bytes", "lower", "bytes", "bytes of the experts missed")
     add("bytes_prefetch_useful", "useful prefetch traffic", "bytes", "neither", "bytes",
-        "(prefetch_useful + prefetch_late) * expert bytes")
+        "bytes of the experts counted in prefetch_useful and prefetch_late")
     add("bytes_prefetch_wasted", "wasted prefetch traffic", "bytes", "lower", "bytes",
-        "prefetch_wasted * expert bytes")
+        "bytes of the experts counted in prefetch_wasted")
     add("bytes_per_token", "traffic", "bytes/token", "lower", "bytes",
         "(bytes_demand + bytes_prefetch_useful + bytes_prefetch_wasted) / tokens")
     add("no_cache_bytes_per_token", "traffic without a cache", "bytes/token", "neither", "bytes",
-        "accesses * expert bytes / tokens")
+        "bytes of the experts asked for / tokens")
     for short, title, what in (
         ("ttft", "TTFT", "from the start of a request's prefill to its first token"),
         ("tpot", "TPOT", "duration of a decode step"),

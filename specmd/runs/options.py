@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from specmd.errors import SpecmdError
 from specmd.runs.declared import Admission, Reset, RunOptions, Scope
 
-__all__ = ["Admission", "Reset", "RunConfig", "Scope", "parse_bytes", "parse_capacity"]
+__all__ = ["Admission", "Reset", "RunConfig", "Scope", "parse_bytes"]
 
 STAGING_SLOTS = 2
 """Slots of device memory beyond the capacity, for experts that only pass through."""
@@ -32,43 +32,6 @@ class RunConfig(RunOptions, BaseModel):
     if TYPE_CHECKING:  # the fields come from RunOptions, where a checker does not look for them
 
         def __init__(self, **given: Any) -> None: ...
-
-
-def parse_capacity(
-    text: str | int, num_layers: int, num_experts: int, expert_bytes: int | None
-) -> int:
-    """Slots, over all layers, that a capacity stands for.
-
-    Raises SpecmdError for a spelling that means nothing, for bytes where the trace does not say
-    how large an expert is, and for less than one slot.
-    """
-    spelled = str(text).strip()
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(%|/layer|[KMG]?i?B)?", spelled, re.IGNORECASE)
-    if match is None:
-        raise SpecmdError(
-            f"capacity '{spelled}' is not understood: write slots (51), slots a layer (16/layer), "
-            "a share of all experts (5%), or bytes (0.6GB)"
-        )
-    number, unit = float(match[1]), (match[2] or "").upper()
-    keys = num_layers * num_experts
-    if unit == "%":
-        slots = int(keys * number / 100 + 1e-9)
-    elif unit == "/LAYER":
-        slots = int(number * num_layers)
-    elif unit:
-        if expert_bytes is None:
-            raise SpecmdError(
-                f"capacity '{spelled}' is in bytes, but the trace does not say how large an expert "
-                "is: import it with --expert-bytes, or give slots"
-            )
-        slots = parse_bytes(spelled) // expert_bytes
-    elif "." in match[1]:
-        raise SpecmdError(f"capacity '{spelled}' is not a whole number of slots; a share is '5%'")
-    else:
-        slots = int(match[1])
-    if slots < 1:
-        raise SpecmdError(f"capacity '{spelled}' is less than one slot")
-    return slots
 
 
 def parse_bytes(text: str) -> int:

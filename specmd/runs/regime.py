@@ -15,16 +15,17 @@ from __future__ import annotations
 import numpy as np
 
 from specmd.runs.options import RunConfig
-from specmd.runs.run import Metrics, Regime, TraceFacts
-from specmd.trace import DECODE, Locality, Trace
+from specmd.runs.pools import pools_of
+from specmd.runs.run import Metrics, Regime, SizeClass, TraceFacts
+from specmd.trace import DECODE, Locality, Trace, TraceHeader
 
 LOOPING_SHARE = 0.1
 """Above this share of looping requests a trace is called repetitive."""
 
 
-def regime(found: Locality, capacity_slots: int, num_layers: int) -> Regime:
+def regime(found: Locality, header: TraceHeader, config: RunConfig) -> Regime:
     """Set the demand of a trace beside a capacity; percentiles are over all events or steps."""
-    layer_capacity = capacity_slots / num_layers
+    layer_capacity = config.capacity_slots / header.num_layers
     decode = found.step_keys_decode or found.step_keys
     return Regime(
         layer_capacity=layer_capacity,
@@ -33,9 +34,25 @@ def regime(found: Locality, capacity_slots: int, num_layers: int) -> Regime:
         working_set_mean=found.step_keys.mean,
         working_set_p50=found.step_keys.p50,
         working_set_p95=found.step_keys.p95,
-        capacity_over_working_set=capacity_slots / decode.mean,
+        capacity_over_working_set=config.capacity_slots / decode.mean,
         keys_used=found.keys_used,
         keys_total=found.keys_total,
+        size_classes=size_classes(header, config),
+    )
+
+
+def size_classes(header: TraceHeader, config: RunConfig) -> tuple[SizeClass, ...]:
+    """Count the slots of a run by the size of the experts they hold, smallest first."""
+    pools = pools_of(header, config)
+    sizes = header.layer_bytes or (None,) * header.num_layers
+    pool_size = dict(zip(pools.of_layer, sizes, strict=True))
+    return tuple(
+        SizeClass(
+            bytes=size,
+            experts=sizes.count(size) * header.num_experts,
+            slots=sum(slots for pool, slots in enumerate(pools.slots) if pool_size[pool] == size),
+        )
+        for size in sorted(set(sizes), key=lambda size: size or 0)
     )
 
 

@@ -17,7 +17,8 @@ from specmd.hardware.profile import load_profile
 from specmd.hardware.shape import load_shape, shape_for_model
 from specmd.policy.registry import AXES, choose
 from specmd.runs.declared import OPTIONS, Option
-from specmd.runs.options import RunConfig, parse_capacity
+from specmd.runs.options import RunConfig
+from specmd.runs.pools import parse_capacity
 from specmd.trace import Trace, TraceHeader
 
 
@@ -92,19 +93,19 @@ def make_grid(options: dict[str, Any]) -> Grid:
         raise SpecmdError(f"{where}: {message}") from None
 
 
-def expert_bytes_of(header: TraceHeader, shape: str | None) -> int | None:
-    """Bytes of one expert: what the trace says, else what its model's shape says, else None."""
-    if header.expert_bytes is not None:
-        return header.expert_bytes
+def with_sizes(header: TraceHeader, shape: str | None) -> TraceHeader:
+    """Let a header say how large its experts are, where it or its model's shape knows."""
+    if header.layer_bytes is not None:
+        return header
     found = load_shape(shape) if shape else shape_for_model(header.model)
-    return found.expert_bytes if found else None
+    return header.model_copy(update={"expert_bytes": found.expert_bytes}) if found else header
 
 
 def _resolve(fields: dict[str, Any], header: TraceHeader) -> RunConfig:
     if fields["prefetch"] == "none":
         fields["schedule"] = "fifo"  # there is nothing to schedule
     evict = choose("evict", fields["evict"])
-    if evict.entry.frozen or evict.values.get("bypass") is True:
+    if evict.frozen or evict.bypasses:
         fields["admission"] = "bypass"  # a policy that refuses has to be asked
     if fields["sequential"]:
         for option in ("prefetch", "profile"):
@@ -122,7 +123,9 @@ def _resolve(fields: dict[str, Any], header: TraceHeader) -> RunConfig:
         fields["capacity"],
         header.num_layers,
         header.num_experts,
-        expert_bytes_of(header, fields["shape"]),
+        with_sizes(header, fields["shape"]).layer_bytes,
+        scope=fields["scope"],
+        allocate=fields["allocate"],
     )
     try:
         return RunConfig(capacity_slots=slots, **fields)

@@ -61,6 +61,14 @@ class TraceFacts(_Frozen):
     source: str = ""
 
 
+class SizeClass(_Frozen):
+    """The slots for experts of one size."""
+
+    bytes: int | None = Field(description="of an expert; None: not known")
+    experts: int = Field(description="of all layers of this size")
+    slots: int
+
+
 class Regime(_Frozen):
     """How large the demand is beside the cache; see specmd.runs.regime."""
 
@@ -73,6 +81,13 @@ class Regime(_Frozen):
     capacity_over_working_set: FiniteFloat = Field(description="C / mean T of decode steps")
     keys_used: int
     keys_total: int
+    size_classes: tuple[SizeClass, ...] = Field(default=(), description="C by size of experts")
+
+    @property
+    def slots_bytes(self) -> int | None:
+        """Bytes of all slots; None if not known."""
+        sizes = [each.slots * each.bytes for each in self.size_classes if each.bytes is not None]
+        return sum(sizes) if sizes else None
 
 
 class Bound(_Frozen):

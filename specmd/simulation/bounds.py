@@ -40,10 +40,11 @@ from specmd.runs.counters import tally
 from specmd.runs.identity import code, digest, hardware_digest
 from specmd.runs.latency import latency
 from specmd.runs.options import RunConfig
+from specmd.runs.pools import pools_of
 from specmd.runs.run import Bound, Bounds, Metrics
 from specmd.simulation.costs import CostCoefficients, transfer_s
 from specmd.simulation.curves import Start, curve
-from specmd.simulation.replay import Outcome, Residency, pool_slots, replay
+from specmd.simulation.replay import Outcome, Residency, replay
 from specmd.trace import Trace, slice_steps
 
 _FREE_AXES = ("evict", "prefetch", "schedule", "route")  # a bound does not depend on these
@@ -158,10 +159,9 @@ def _count(
     most_slots: int,
 ) -> Ends:
     """Bound without a clock, from the curves."""
-    layers = trace.header.num_layers
-    slots = pool_slots(config, layers)
-    most = config.model_copy(update={"capacity_slots": max(most_slots, config.capacity_slots)})
-    depth = max(*slots, *pool_slots(most, layers))
+    slots = pools_of(trace.header, config).slots
+    most = max(most_slots, config.capacity_slots)
+    depth = max(*slots, *pools_of(trace.header, config, most).slots)
 
     def make() -> Counts:
         start: Start = _start(config)
@@ -211,7 +211,7 @@ def _key(trace: Trace, config: RunConfig, training: Trace | None, depth: int | N
     return digest(
         {
             "trace": trace.digest,
-            "expert_bytes": trace.header.expert_bytes,
+            "layer_bytes": trace.header.layer_bytes,
             "config": kept,
             "depth": depth,
             "hardware": hardware_digest(config.profile, config.shape),
@@ -247,29 +247,34 @@ def _time(
 
     bypass = choose("evict", "belady:bypass=true").spelled
     best = _start(config)
-    optimum = _bound(trace, end(bypass, best, admission="bypass"))
+    best_run = end(bypass, best, admission="bypass")
+    optimum = _bound(trace, best_run)
     all_resident = _bound(trace, end("lru", "all"))
-    transfers = optimum.misses
+    transfers_s = _transfers_s(trace, best_run, costs)
     if config.warmup:
         counted = slice_steps(trace, config.warmup)
         start = end(bypass, "any", counted, admission="bypass", warmup=0)
-        transfers = _bound(counted, start).misses
+        transfers_s = _transfers_s(counted, start, costs)
     return Ends(
         belady=_bound(trace, end("belady", best)),
         belady_bypass=optimum,
         compulsory=_bound(trace, end("lru", capacity_slots=keys, scope="global")),
         all_resident=all_resident,
         no_cache=_bound(trace, end("lru", "none")),
-        roofline_s=max(all_resident.total_s or 0.0, transfers * _transfer_s(trace, costs)),
+        roofline_s=max(all_resident.total_s or 0.0, transfers_s),
     )
 
 
-def _transfer_s(trace: Trace, costs: CostCoefficients) -> float:
-    return transfer_s(costs, float(trace.header.expert_bytes or 0))
+def _transfers_s(trace: Trace, outcome: Outcome, costs: CostCoefficients) -> float:
+    """Seconds of all transfers of a run without prefetch, one after the other."""
+    rows = outcome.counters.sum(axis=0)
+    misses = [tally(rows[layer : layer + 1], None)["misses"] or 0 for layer in range(len(rows))]
+    sizes = trace.header.layer_bytes or ()
+    return sum(count * transfer_s(costs, size) for count, size in zip(misses, sizes, strict=True))
 
 
 def _bound(trace: Trace, outcome: Outcome) -> Bound:
-    found = tally(outcome.counters.sum(axis=(0, 1)), None)
+    found = tally(outcome.counters.sum(axis=0), None)
     if outcome.step_seconds is not None:
         found |= latency(trace, outcome.step_seconds, outcome.first_step, None).metrics
     return Bound.model_validate({name: found.get(name) for name in Bound.model_fields})

@@ -34,7 +34,7 @@ class CostCoefficients(NamedTuple):
     """Everything the simulator's kernel needs, in seconds and bytes; see the functions below."""
 
     expert_flop_s: float  # per token through one expert
-    expert_read_s: float  # one expert's weights out of device memory
+    read_s_per_byte: float  # an expert's weights out of device memory
     launch_s: float  # the kernels of one expert
     layer_flop_s_per_token: float  # dense part of one layer
     attn_flop_s: float  # per token and token of context it attends
@@ -54,11 +54,11 @@ class CostCoefficients(NamedTuple):
     predict_s: float = 0.0  # a layer in which a prefetcher looks ahead
 
 
-def expert_s(c: CostCoefficients, tokens: float) -> float:
-    """Seconds one resident expert computes for `tokens` tokens; 0 tokens cost nothing."""
+def expert_s(c: CostCoefficients, tokens: float, n_bytes: float) -> float:
+    """Seconds a resident expert of `n_bytes` computes for `tokens` tokens; none cost nothing."""
     if tokens <= 0:
         return 0.0
-    return max(tokens * c.expert_flop_s, c.expert_read_s) + c.launch_s
+    return max(tokens * c.expert_flop_s, n_bytes * c.read_s_per_byte) + c.launch_s
 
 
 def layer_s(
@@ -109,7 +109,7 @@ def coefficients(
     flops_per_s = profile.flops_per_s.value
     memory_bytes_per_s = profile.memory_bytes_per_s.value
     launch_s = profile.launch_s.value
-    expert_read_s = expert_bytes / memory_bytes_per_s
+    read_s_per_byte = 1 / memory_bytes_per_s
     latency_s = profile.host_link.latency_s.value
     bytes_per_s = profile.host_link.bytes_per_s.value
     chunk_bytes = profile.host_link.chunk_bytes.value
@@ -124,7 +124,7 @@ def coefficients(
         expert_flop_s = FLOPS_PER_WEIGHT * (expert_bytes / BF16_BYTES) / flops_per_s
         return CostCoefficients(
             expert_flop_s=expert_flop_s,
-            expert_read_s=expert_read_s,
+            read_s_per_byte=read_s_per_byte,
             launch_s=expert_launch_s,
             layer_flop_s_per_token=0.0,
             attn_flop_s=0.0,
@@ -146,7 +146,7 @@ def coefficients(
     attn_weights = shape.heads * (shape.qk_head_dim + shape.v_head_dim)
     return CostCoefficients(
         expert_flop_s=FLOPS_PER_WEIGHT * shape.expert_matrix_parameters / flops_per_s,
-        expert_read_s=expert_read_s,
+        read_s_per_byte=read_s_per_byte,
         launch_s=expert_launch_s,
         layer_flop_s_per_token=FLOPS_PER_WEIGHT * shape.dense_parameters / flops_per_s,
         attn_flop_s=FLOPS_PER_WEIGHT * attn_weights * share / flops_per_s,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from specmd.core.event import NEVER
+from specmd.core.event import NEVER, KeyArray, World
 from specmd.core.interpreted import as_lists
 from specmd.core.specialise import is_cheaper_interpreted, specialise
 from specmd.core.stacks import (
@@ -27,10 +27,11 @@ from specmd.core.stacks import (
 )
 from specmd.core.state import Chunk
 from specmd.runs.options import RunConfig
+from specmd.runs.pools import pools_of
 from specmd.simulation.events import EventStream
 
 if TYPE_CHECKING:
-    from specmd.trace import Trace
+    from specmd.trace import Trace, TraceHeader
 
 Rule = Literal["lru", "belady", "belady:bypass=true"]
 Start = Literal["cache", "seen", "any"]
@@ -46,26 +47,30 @@ class Curve:
     found: npt.NDArray[np.int64]  # (2 phases, layers, depths)
     first_uses: int  # keys that had not been demanded before, since the last reset
     accesses: int
-    pools: int  # 1, or as many as layers
-    span: int  # keys of a pool
+    pool: KeyArray  # (layers,)
+    span: int  # keys of the largest pool
 
     def hits(self, slots: Sequence[int]) -> npt.NDArray[np.int64]:
         """Count the hits of pools of so many slots, (2 phases, layers)."""
         if min(self.span, max(slots)) > self.found.shape[2]:
             raise ValueError(f"the curve was cut at {self.found.shape[2]} slots")
-        below = np.arange(self.found.shape[2]) < np.array(slots)[:, None]
+        below = np.arange(self.found.shape[2]) < np.array(slots)[self.pool, None]
         return np.asarray((self.found * below).sum(axis=2))
 
     def by_pool(self) -> list[list[int]]:
         """Count the accesses of each pool by depth."""
-        phases, layers, depths = self.found.shape
-        whole = self.found.reshape(phases, -1, layers // self.pools, depths)
-        counts: list[list[int]] = whole.sum(axis=(0, 2)).tolist()
-        return counts
+        whole = self.found.sum(axis=0)
+        pools = range(int(self.pool.max()) + 1)
+        return [whole[self.pool == pool].sum(axis=0).tolist() for pool in pools]
 
-    def all_hits(self) -> npt.NDArray[np.int64]:
-        """Count the hits of one pool of 0, 1, 2, ... slots, (depths + 1,)."""
-        return np.append(0, np.cumsum(self.found.sum(axis=(0, 1))))
+    def all_hits(self, header: TraceHeader, config: RunConfig) -> npt.NDArray[np.int64]:
+        """Count the hits of a cache of 0, 1, 2, ... slots, divided among its pools."""
+        below = [np.append(0, np.cumsum(row)) for row in self.by_pool()]
+        slots = (
+            pools_of(header, config, total).slots
+            for total in range(header.num_layers * header.num_experts + 1)
+        )
+        return np.array([sum(map(np.take, below, each)) for each in slots], np.int64)
 
 
 def curve(
@@ -105,16 +110,16 @@ class _Walk:
     ) -> None:
         self.config, self.rule, self.start = config, rule, start
         self.layers = trace.header.num_layers
-        self.keys = self.layers * trace.header.num_experts
-        self.pools = self.layers if config.scope == "layer" else 1
-        span = self.keys // self.pools
+        self.world = World.of(trace.header, *pools_of(trace.header, config))
+        self.pool = self.world.pool[:: trace.header.num_experts]
+        span = self.world.pool_span
         self.depth = span if depth is None or rule == "lru" else min(depth, span)
         self.events = EventStream(trace, sequential=config.sequential, future=rule != "lru")
         entry = count_recency if rule == "lru" else count_foresight
         cheap = interpreted or is_cheaper_interpreted(entry, {}, trace.expert_ids.size)
         self.count = specialise(entry, {}, compiled=not cheap)
         self.form: Any = as_lists if cheap else lambda value: value
-        self.seen = np.zeros(self.keys, np.bool_)
+        self.seen = np.zeros(self.world.num_keys, np.bool_)
 
     def run(self) -> Curve:
         events, warmup = self.events, self.config.warmup
@@ -137,7 +142,7 @@ class _Walk:
         counts = np.array(found, np.int64).reshape(2, self.layers, columns)
         first_uses = int(counts[..., -1].sum())
         found = counts[..., : self.depth]
-        return Curve(found, first_uses, int(counts.sum()), self.pools, self.keys // self.pools)
+        return Curve(found, first_uses, int(counts.sum()), self.pool, self.world.pool_span)
 
     def _walk(self, stack: Any, chunk: Chunk, columns: int, found: Any) -> None:
         start = chunk.start
@@ -148,19 +153,21 @@ class _Walk:
         stop = int(start[-1])
         known = () if self.rule == "lru" else (chunk.next_use[:stop], int(chunk.clock[0]))
         given = self.form((chunk.keys[:stop], *known, start, row))
-        self.count(stack, *given, columns, found)
+        self.count(stack, *given, self.form(np.tile(self.pool, 2)), columns, found)
 
     def _empty(self, before: Any) -> Any:
         if self.rule == "lru":
-            return self.form(make_recency(self.keys, self.pools))
+            return self.form(
+                make_recency(self.world.num_keys, self.world.pools, self.world.pool_span)
+            )
         if before is not None:
             self.seen |= np.asarray(before.seen) != 0
         bypass = self.rule != "belady"
-        return self.form(make_foresight(self.keys, self.pools, self.depth, bypass))
+        return self.form(make_foresight(self.world.num_keys, self.world.pools, self.depth, bypass))
 
     def _fill(self, stack: Any, step: int) -> None:
         """Give Belady the keys that are used again soonest: of those seen so far, or of all."""
         wanted = self.events.upcoming(step).copy()
         if self.start == "seen":
             wanted[~(self.seen | (np.asarray(stack.seen) != 0))] = NEVER
-        place_first(stack, wanted)
+        place_first(stack, self.world.pool, wanted)

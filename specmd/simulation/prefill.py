@@ -12,22 +12,24 @@ from specmd.simulation.costs import CostCoefficients, expert_s, layer_s, step_s,
 from specmd.trace import PREFILL, Trace, TraceHeader
 
 
-def estimate_ttft(
-    header: TraceHeader, costs: CostCoefficients, expert_bytes: int, prompt_tokens: int
-) -> float:
+def estimate_ttft(header: TraceHeader, costs: CostCoefficients, prompt_tokens: int) -> float:
     """Estimate seconds of a cold prefill of `prompt_tokens`; see the module for what it assumes."""
     if prompt_tokens <= 0:
         return 0.0
-    layers, experts, top_k = header.num_layers, header.num_experts, header.top_k
+    assert header.layer_bytes is not None
+    experts, top_k = header.num_experts, header.top_k
     distinct = experts * (1 - (1 - top_k / experts) ** prompt_tokens)
     dense = layer_s(costs, prompt_tokens, (prompt_tokens + 1) / 2, prompt_tokens)
-    compute = distinct * expert_s(costs, prompt_tokens * top_k / distinct)
-    stream = distinct * transfer_s(costs, expert_bytes)
-    # The router of a layer must have spoken before its first expert can be asked for.
-    return layers * (dense + max(compute, stream)) + step_s(costs, 1)
+    total_s = step_s(costs, 1)
+    for size in header.layer_bytes:
+        compute = distinct * expert_s(costs, prompt_tokens * top_k / distinct, size)
+        stream = distinct * transfer_s(costs, size)
+        # The router of a layer must have spoken before its first expert can be asked for.
+        total_s += dense + max(compute, stream)
+    return total_s
 
 
-def mean_ttft_estimate(trace: Trace, costs: CostCoefficients, expert_bytes: int) -> float | None:
+def mean_ttft_estimate(trace: Trace, costs: CostCoefficients) -> float | None:
     """Mean estimate over the requests without recorded prefill whose prompt length is known."""
     if trace.prompt_lengths is None:
         return None
@@ -37,5 +39,5 @@ def mean_ttft_estimate(trace: Trace, costs: CostCoefficients, expert_bytes: int)
     lengths, counts = np.unique(lengths[lengths > 0], return_counts=True)
     if not len(lengths):
         return None
-    each = [estimate_ttft(trace.header, costs, expert_bytes, n) for n in lengths.tolist()]
+    each = [estimate_ttft(trace.header, costs, n) for n in lengths.tolist()]
     return float(np.average(each, weights=counts))

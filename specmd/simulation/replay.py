@@ -19,6 +19,7 @@ from specmd.policy.needs import offered, shown, unmet
 from specmd.policy.registry import Choice, choose
 from specmd.runs.metrics import PARTS
 from specmd.runs.options import RunConfig
+from specmd.runs.pools import pools_of
 from specmd.simulation.events import EventStream
 from specmd.simulation.loads import popularity as count_popularity
 from specmd.simulation.loads import step_loads
@@ -64,16 +65,6 @@ def replay(
     """
     size = None if compiled else trace.expert_ids.size
     return _Replay(trace, config, training, costs, residency, interpreted, size).run()
-
-
-def pool_slots(config: RunConfig, layers: int) -> list[int]:
-    """Return the slots of each pool: one pool, or under `scope=layer` one a layer."""
-    if config.scope == "global":
-        return [config.capacity_slots]
-    quotas: list[int] = (
-        choose("allocate", config.allocate).create().quotas(config.capacity_slots, layers)
-    )
-    return quotas
 
 
 class _Replay:
@@ -150,13 +141,12 @@ class _Replay:
     def _world(self, choice: Choice, training: Trace | None) -> World:
         """Build the world as one of the policies may know it."""
         header, config = self.trace.header, self.config
-        capacity = pool_slots(config, header.num_layers)
-        if self.resident == "all":
-            capacity = [header.num_layers * header.num_experts]
+        everything = header.num_layers * header.num_experts if self.resident == "all" else None
+        pools = pools_of(header, config, everything)
         popularity = None
         if training is not None and "training" in choice.needs:
             popularity = count_popularity(training)
-        return World.of(header, capacity, seed=config.seed, popularity=popularity)
+        return World.of(header, *pools, seed=config.seed, popularity=popularity)
 
     def run(self) -> Outcome:
         config, events, kernel = self.config, self.events, self.kernel
@@ -188,7 +178,7 @@ class _Replay:
         header = self.trace.header
         if self.costs is None:
             return InstantLink.create(header.num_layers * header.num_experts)
-        if header.expert_bytes is None:
+        if header.layer_bytes is None:
             raise SpecmdError(
                 "a timed simulation needs the bytes of an expert: import with --expert-bytes"
             )
@@ -197,9 +187,8 @@ class _Replay:
             layer_s = costs.layer_launch_s + costs.predict_s
             costs = costs._replace(layer_launch_s=layer_s)
         return TimedLink.create(
-            header.num_layers * header.num_experts,
+            np.repeat(np.asarray(header.layer_bytes, np.float64), header.num_experts),
             costs,
-            float(header.expert_bytes),
             step_loads(self.trace),
             by_score=self.schedule.by_score,
             cancels=self.schedule.cancel,

@@ -35,7 +35,7 @@ from specmd.runs.latency import latency
 from specmd.runs.metrics import METRICS
 from specmd.runs.options import STAGING_SLOTS, RunConfig
 from specmd.runs.regime import cautions, regime
-from specmd.runs.resolve import expert_bytes_of, make_grid
+from specmd.runs.resolve import make_grid, with_sizes
 from specmd.runs.run import Metrics, Run, Status
 from specmd.simulation.bounds import bounds as bounds_of
 from specmd.simulation.bounds import over_roofline
@@ -104,25 +104,25 @@ def run_config(
         raise SpecmdError(unmet)
     whole = trace
     trace = prepared(whole, config)
-    expert_bytes = trace.header.expert_bytes
+    layer_bytes = trace.header.layer_bytes
     profile, costs, warnings = _hardware(trace, config)
     outcome = replay(trace, config, training=training, costs=costs, interpreted=interpreted)
     check(outcome.counters)
 
     facts = trace_facts(whole, trace, name, outcome.first_step)
     metrics: Metrics = dict.fromkeys(METRICS)
-    metrics |= tally(outcome.counters.sum(axis=(0, 1)), expert_bytes, facts.counted_tokens)
+    metrics |= tally(outcome.counters.sum(axis=0), layer_bytes, facts.counted_tokens)
     estimate_s = None
-    if outcome.step_seconds is not None and costs is not None and expert_bytes is not None:
+    if outcome.step_seconds is not None and costs is not None:
         cut = trace.num_tokens < whole.num_tokens or not whole.header.complete
         timed = latency(
             trace, outcome.step_seconds, outcome.first_step, outcome.link_busy_s, cut=cut
         )
         metrics |= timed.metrics
         warnings += timed.warnings
-        estimate_s = mean_ttft_estimate(trace, costs, expert_bytes)
+        estimate_s = mean_ttft_estimate(trace, costs)
     found = _locality(trace)
-    phases = by_phase(outcome.counters, expert_bytes)
+    phases = by_phase(outcome.counters, layer_bytes)
     ends = None
     if bounds:
         ends = bounds_of(
@@ -143,8 +143,8 @@ def run_config(
         trace=facts,
         metrics=metrics,
         per_phase=phases,
-        per_layer=by_layer(outcome.counters, expert_bytes),
-        regime=regime(found, config.capacity_slots, trace.header.num_layers),
+        per_layer=by_layer(outcome.counters, layer_bytes),
+        regime=regime(found, trace.header, config),
         locality=found.model_dump(mode="json"),
         bounds=ends,
         ttft_estimate_s=estimate_s,
@@ -200,16 +200,16 @@ def try_config(
 
 def prepared(trace: Trace, config: RunConfig) -> Trace:
     """Return the trace as it is run: its first `tokens`, knowing how large an expert is."""
-    expert_bytes = expert_bytes_of(trace.header, config.shape)
     tokens = config.tokens if (config.tokens or trace.num_tokens) < trace.num_tokens else None
-    if tokens is None and expert_bytes == trace.header.expert_bytes:
+    sized = with_sizes(trace.header, config.shape)
+    if tokens is None and sized is trace.header:
         return trace
     made = _cut.setdefault(trace, {})
-    if (tokens, expert_bytes) not in made:
+    if (tokens, sized.expert_bytes) not in made:
         part = trace if tokens is None else slice_tokens(trace, 0, tokens)
-        header = part.header.model_copy(update={"expert_bytes": expert_bytes})
-        made[tokens, expert_bytes] = dataclasses.replace(part, header=header)
-    return made[tokens, expert_bytes]
+        header = with_sizes(part.header, config.shape)
+        made[tokens, sized.expert_bytes] = dataclasses.replace(part, header=header)
+    return made[tokens, sized.expert_bytes]
 
 
 def _hardware(

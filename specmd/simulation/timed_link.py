@@ -55,7 +55,7 @@ class TimedLink(NamedTuple):
     """Times are absolute seconds from the start of the run."""
 
     costs: CostCoefficients
-    expert_bytes: float
+    size: FloatArray  # (keys,) bytes
     lanes: Lanes
     now_s: FloatArray  # (devices,) until when it has computed
     routed_s: FloatArray  # (devices,) when the event's routing was known
@@ -77,9 +77,8 @@ class TimedLink(NamedTuple):
     @classmethod
     def create(
         cls,
-        num_keys: int,
+        size: FloatArray,
         costs: CostCoefficients,
-        expert_bytes: float,
         loads: tuple[FloatArray, ...],
         *,
         by_score: bool,
@@ -87,13 +86,17 @@ class TimedLink(NamedTuple):
         blocks: bool,
         staging: int = STAGING_SLOTS,
     ) -> TimedLink:
-        """Build an idle link; `loads` are the arrays of `specmd.simulation.loads.step_loads`."""
+        """Build an idle link.
+
+        `size` are the bytes of each key; `loads` are those of `specmd.simulation.loads.step_loads`.
+        """
+        num_keys = len(size)
         keys, seconds, numbers = (
             np.zeros(num_keys + 1, kind) for kind in (np.uint32, np.float64, np.int64)
         )
         return cls(
             costs=costs,
-            expert_bytes=expert_bytes,
+            size=size,
             lanes=make_lanes(num_keys, costs, by_score=by_score),
             now_s=np.zeros(1),
             routed_s=np.zeros(1),
@@ -185,13 +188,13 @@ class TimedLink(NamedTuple):
     def fetch(self, core: Core, key: int, event: Event) -> None:
         """Append to this event's demand transfers."""
         self.wanted[key] = MISSED_KEY
-        self.lanes.remaining_s[key] = transfer_s(self.costs, self.expert_bytes)
+        self.lanes.remaining_s[key] = transfer_s(self.costs, self.size[key])
         self.demand[self.count[DEMANDED]] = key
         self.count[DEMANDED] += 1
 
     def prefetch(self, core: Core, key: int, score: float, event: Event) -> None:
         """Queue a transfer at the moment the routing was known."""
-        seconds = transfer_s(self.costs, self.expert_bytes)
+        seconds = transfer_s(self.costs, self.size[key])
         enqueue(self.lanes, key, score, self.routed_s[DEVICE], seconds)
         spend(self, event.step * NUM_PARTS, self.costs.transfer_s, self.costs.transfer_s)
 
@@ -257,7 +260,8 @@ class TimedLink(NamedTuple):
 
 def compute(clock: TimedLink, row: int, key: int, position: int) -> None:
     """Compute an expert, the event's `position`-th."""
-    spend(clock, row, expert_s(clock.costs, clock.tokens[key]), clock.costs.launch_s)
+    seconds = expert_s(clock.costs, clock.tokens[key], clock.size[key])
+    spend(clock, row, seconds, clock.costs.launch_s)
     clock.done[position] = clock.now_s[DEVICE]
 
 

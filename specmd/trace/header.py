@@ -72,6 +72,13 @@ class TraceHeader(BaseModel):
     complete: bool = True
     notes: str = ""
 
+    @property
+    def layer_bytes(self) -> tuple[int, ...] | None:
+        """Bytes of one expert of each layer, (num_layers,); None if not known."""
+        if self.expert_bytes_by_layer is not None:
+            return self.expert_bytes_by_layer
+        return None if self.expert_bytes is None else (self.expert_bytes,) * self.num_layers
+
     def to_json(self) -> str:
         """Return the header as JSON text, keys in declaration order."""
         unused = {n for n in ("expert_bytes_by_layer", "ragged") if not getattr(self, n)}

@@ -263,7 +263,7 @@ class ReuseDistances:
         compiled = not is_cheaper_interpreted(count_recency, {}, accesses)
         self._count = specialise(count_recency, {}, compiled)
         self._form: Callable[[Any], Any] = (lambda value: value) if compiled else as_lists
-        self._stack = self._form(make_recency(num_keys, 1))
+        self._stack = self._form(make_recency(num_keys, 1, num_keys))
         self._found = self._form(np.zeros(num_keys + 1, np.int64))
         self.accesses = 0
 
@@ -276,7 +276,7 @@ class ReuseDistances:
         """Continue with events of so many keys each, ascending within each."""
         start = np.append(0, np.cumsum(sizes, dtype=np.int64))
         rows = np.zeros(len(sizes), np.int64)
-        given = self._form((keys.astype(np.uint32), start, rows))
+        given = self._form((keys.astype(np.uint32), start, rows, np.zeros(1, np.uint32)))
         self._count(self._stack, *given, len(self._found), self._found)
         self.accesses += len(keys)
 

@@ -471,7 +471,7 @@ BROKEN = {
         heap: Heap
         @classmethod
         def create(cls, world):
-            return cls(make_heap(world.num_keys, world.pools))
+            return cls(make_heap(world))
         def on_insert(self, key, pool, event):
             put(self.heap, pool, key, np.inf - np.inf * (key % 2), 0)
         def on_prefetch(self, key, pool, event):

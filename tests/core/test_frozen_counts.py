@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from specmd.policy import registry
-from specmd.runs.options import RunConfig, parse_capacity
+from specmd.runs.options import RunConfig
+from specmd.runs.pools import parse_capacity
 from specmd.simulation.replay import replay
 from specmd.trace import load, slice_steps
 

@@ -18,6 +18,11 @@ KEYS, POOLS = 12, 3
 SPAN = KEYS // POOLS
 
 
+def world_of(keys, pools):
+    """The sizes an order is built for."""
+    return SimpleNamespace(num_keys=keys, pools=pools, pool_span=keys // pools)
+
+
 def fake_core(held):
     """As much of a core as `evictable` looks at."""
     return SimpleNamespace(
@@ -40,7 +45,7 @@ changes = st.lists(
 @given(changes, held_keys)
 @settings(max_examples=150, deadline=None)
 def test_a_heap_gives_the_least_of_what_may_leave(steps, held):
-    ours = heap.make_heap(KEYS, POOLS)
+    ours = heap.make_heap(world_of(KEYS, POOLS))
     true = {}
     for key, rank, tie, remove in steps:
         if key not in true:
@@ -63,7 +68,7 @@ def test_a_heap_gives_the_least_of_what_may_leave(steps, held):
 @given(changes, held_keys)
 @settings(max_examples=150, deadline=None)
 def test_a_heap_comes_out_sorted(steps, held):
-    ours, true = heap.make_heap(KEYS, 1), {}
+    ours, true = heap.make_heap(world_of(KEYS, 1)), {}
     for key, rank, tie, _ in steps:
         if key in true:
             heap.drop(ours, 0, key)
@@ -96,7 +101,7 @@ def test_blocks_give_the_largest_of_what_may_leave(steps, held, pools):
     core = SimpleNamespace(
         hold=[int(key in held) for key in range(keys)], due=[-1] * keys, guard=[-1, 0]
     )
-    ours, true = blocks.make_blocks(keys, pools), {}
+    ours, true = blocks.make_blocks(world_of(keys, pools)), {}
     for key, value, remove in steps:
         if key not in true:
             blocks.enter(ours, key // span, key, value)
@@ -117,7 +122,7 @@ def test_blocks_give_the_largest_of_what_may_leave(steps, held, pools):
 
 
 def test_blocks_take_the_lowest_free_place():
-    ours = blocks.make_blocks(80, 1)
+    ours = blocks.make_blocks(world_of(80, 1))
     for key in (70, 3, 50):
         blocks.enter(ours, 0, key, key)
     assert ours.place[[70, 3, 50]].tolist() == [0, 1, 2]
@@ -126,7 +131,7 @@ def test_blocks_take_the_lowest_free_place():
     assert ours.place[9] == 1
     assert ours.high[0] == 1
     with pytest.raises(ValueError, match="at most"):
-        blocks.make_blocks(blocks.KEY_SPACE + 1, 1)
+        blocks.make_blocks(world_of(blocks.KEY_SPACE + 1, 1))
 
 
 def contents(ours, which):

@@ -41,7 +41,7 @@ def made_up(trace, slots=100, slower=1.0, **changed):
     paced = pace(load_profile("t4"), about.throttle, about.chunk_bytes, EXPERT_BYTES)
     costs = coefficients(paced, None, EXPERT_BYTES)
     outcome = replay(trace, config, costs=costs)
-    metrics = tally(outcome.counters.sum(axis=(0, 1)), EXPERT_BYTES, trace.num_tokens)
+    metrics = tally(outcome.counters.sum(axis=0), trace.header.layer_bytes, trace.num_tokens)
     metrics |= latency(trace, outcome.step_seconds * slower, 0, None).metrics
     return Run(
         id=f"{slots:016x}", source="measured", config=config, metrics=metrics,

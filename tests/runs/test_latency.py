@@ -24,6 +24,7 @@ def made(tokens, prompt_lengths=None):
         request=request,
         phase=phase,
         prompt_lengths=prompt_lengths,
+        header={"expert_bytes": 10},
     )
 
 
@@ -140,20 +141,24 @@ def costs(**changed):
 
 
 def test_the_estimate_by_hand():
-    header = synthetic(num_layers=3, num_experts=4, top_k=4, decode_length=1).header
+    header = synthetic(
+        num_layers=3, num_experts=4, top_k=4, decode_length=1, expert_bytes=100
+    ).header
     # All 4 experts of each of 3 layers cross the link: 4 * (0.5 + 100 / 50) s a layer.
     linked = costs(latency_s=0.5, bytes_per_s=50.0)
-    assert estimate_ttft(header, linked, 100, 7) == pytest.approx(3 * 4 * 2.5)
+    assert estimate_ttft(header, linked, 7) == pytest.approx(3 * 4 * 2.5)
     # Compute hides behind the transfers, or the other way round; the dense part is added.
     slow = linked._replace(expert_flop_s=1.0, layer_read_s=2.0, head_read_s=9.0)
-    assert estimate_ttft(header, slow, 100, 7) == pytest.approx(3 * (2 + 4 * 7) + 9)
-    assert estimate_ttft(header, slow, 100, 0) == 0
+    assert estimate_ttft(header, slow, 7) == pytest.approx(3 * (2 + 4 * 7) + 9)
+    assert estimate_ttft(header, slow, 0) == 0
 
 
 def test_the_estimate_grows_with_the_prompt_and_is_bounded_by_all_experts():
-    header = synthetic(num_layers=2, num_experts=16, top_k=2, decode_length=1).header
+    header = synthetic(
+        num_layers=2, num_experts=16, top_k=2, decode_length=1, expert_bytes=10
+    ).header
     linked = costs(bytes_per_s=1.0)
-    times = [estimate_ttft(header, linked, 10, n) for n in (1, 2, 8, 64, 4096)]
+    times = [estimate_ttft(header, linked, n) for n in (1, 2, 8, 64, 4096)]
     assert times == sorted(times)
     assert times[0] == pytest.approx(2 * 2 * 10)
     assert times[-1] == pytest.approx(2 * 16 * 10)
@@ -162,10 +167,10 @@ def test_the_estimate_grows_with_the_prompt_and_is_bounded_by_all_experts():
 def test_the_mean_estimate_is_over_requests_without_recorded_prefill_only():
     linked = costs(bytes_per_s=1.0)
     recorded = made(CHUNKED, [3, 1])
-    assert mean_ttft_estimate(recorded, linked, 10) is None
-    assert mean_ttft_estimate(made(CHUNKED), linked, 10) is None
+    assert mean_ttft_estimate(recorded, linked) is None
+    assert mean_ttft_estimate(made(CHUNKED), linked) is None
     decode = [(0, 0, DECODE), (1, 1, DECODE), (2, 2, DECODE)]
-    assert mean_ttft_estimate(made(decode, [0, 0, -1]), linked, 10) is None
+    assert mean_ttft_estimate(made(decode, [0, 0, -1]), linked) is None
     trace = made([*decode, (3, 3, DECODE)], [1, 2, -1, 0])
-    each = [estimate_ttft(trace.header, linked, 10, n) for n in (1, 2)]
-    assert mean_ttft_estimate(trace, linked, 10) == pytest.approx(sum(each) / 2)
+    each = [estimate_ttft(trace.header, linked, n) for n in (1, 2)]
+    assert mean_ttft_estimate(trace, linked) == pytest.approx(sum(each) / 2)

@@ -82,9 +82,10 @@ def test_more_token_hits_than_tokens_is_an_internal_error():
 
 @given(consistent_counters(), st.sampled_from([None, 1, 12_582_912]))
 def test_totals_are_the_sums_of_phases_and_of_layers(counters, expert_bytes):
-    total = tally(counters.sum(axis=(0, 1)), expert_bytes)
-    layers = by_layer(counters, expert_bytes)
-    phases = by_phase(counters, expert_bytes)
+    sizes = expert_bytes and tuple(range(expert_bytes, expert_bytes + counters.shape[1]))
+    total = tally(counters.sum(axis=0), sizes)
+    layers = by_layer(counters, sizes)
+    phases = by_phase(counters, sizes)
     assert total["accesses"] == total["hits"] + total["late_hits"] + total["misses"]
     for name in SUMMED:
         if name in total and total[name] is not None:
@@ -106,7 +107,7 @@ def test_a_row_by_hand():
     row[residency.TOKEN_HITS] = 60
     row[residency.PREFETCH_ISSUED] = 8
     row[residency.PREFETCH_WASTED] = 2
-    found = tally(row, 100, tokens=4)
+    found = tally(row[None], (100,), tokens=4)
     assert (found["hits"], found["misses"]) == (10, 25)
     assert (found["hit_rate"], found["token_hit_rate"]) == (0.25, 0.75)
     assert (found["late_rate"], found["collision_rate"]) == (0.125, 0.25)
@@ -119,7 +120,7 @@ def test_a_row_by_hand():
 
 
 def test_rates_of_nothing_and_bytes_of_unknown_experts_are_none():
-    found = tally(np.zeros(residency.NUM_COUNTERS, np.int64), None, tokens=3)
+    found = tally(np.zeros((1, residency.NUM_COUNTERS), np.int64), None, tokens=3)
     assert found["hit_rate"] is None
     assert found["bytes_demand"] is None
     assert found["bytes_per_token"] is None

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import specmd
+from specmd.runs.options import RunConfig
 from specmd.runs.regime import LOOPING_SHARE, cautions, decodes_one_by_one, regime
 from specmd.runs.resolve import grid
 from specmd.trace import DECODE, PREFILL, build_trace, interleave, locality, synthetic
@@ -133,7 +134,7 @@ def test_the_regime_by_hand():
     trace = build_trace(
         ids, num_experts=4, step=[0, 0, 1, 2], phase=[PREFILL, PREFILL, DECODE, DECODE]
     )
-    found = regime(locality(trace), 3, 2)
+    found = regime(locality(trace), trace.header, RunConfig(capacity="3", capacity_slots=3))
     assert found.layer_capacity == 1.5
     assert found.r_p50 == 2 / 1.5
     assert found.working_set_mean == (5 + 4 + 4) / 3

@@ -24,6 +24,7 @@ from specmd.simulation.costs import (
 
 H100 = load_profile("h100_sxm")
 OLMOE = load_shape("olmoe-1b-7b")
+SIZE = OLMOE.expert_bytes
 PAIRS = [(profile, shape) for profile in list_profiles() for shape in list_shapes()]
 TOKENS = st.integers(1, 20_000)
 
@@ -34,12 +35,12 @@ def olmoe_on_h100():
 
 def test_one_token_through_an_expert_by_hand():
     read_s = 12_582_912 / 3.35e12
-    assert expert_s(olmoe_on_h100(), 1) == pytest.approx(read_s + 3 * 5e-6)
+    assert expert_s(olmoe_on_h100(), 1, SIZE) == pytest.approx(read_s + 3 * 5e-6)
 
 
 def test_many_tokens_through_an_expert_by_hand():
     flops = 2 * 3 * 2048 * 1024 * 4096
-    assert expert_s(olmoe_on_h100(), 4096) == pytest.approx(flops / 989.5e12 + 3 * 5e-6)
+    assert expert_s(olmoe_on_h100(), 4096, SIZE) == pytest.approx(flops / 989.5e12 + 3 * 5e-6)
 
 
 def test_a_decode_layer_by_hand():
@@ -74,29 +75,29 @@ def test_kv_of_a_batch_is_read_once_per_request():
 def test_one_token_is_bound_by_memory_and_many_by_arithmetic(profile: str, shape: str):
     model = load_shape(shape)
     c = coefficients(load_profile(profile), model, model.expert_bytes)
-    assert expert_s(c, 1) == c.expert_read_s + c.launch_s
+    assert expert_s(c, 1, model.expert_bytes) == model.expert_bytes * c.read_s_per_byte + c.launch_s
     assert layer_s(c, 1, 1, 1) == c.layer_read_s + c.kv_read_s + c.layer_launch_s
     assert step_s(c, 1) == c.head_read_s + c.step_launch_s
-    assert expert_s(c, 100_000) == 100_000 * c.expert_flop_s + c.launch_s
+    assert expert_s(c, 100_000, model.expert_bytes) == 100_000 * c.expert_flop_s + c.launch_s
 
 
 @pytest.mark.parametrize(("profile", "shape"), PAIRS)
 def test_the_knee_is_where_both_bounds_meet(profile: str, shape: str):
     device, model = load_profile(profile), load_shape(shape)
     c = coefficients(device, model, model.expert_bytes)
-    knee = c.expert_read_s / c.expert_flop_s
+    knee = model.expert_bytes * c.read_s_per_byte / c.expert_flop_s
     ratio = device.flops_per_s.value / device.memory_bytes_per_s.value
     bits = 8 * model.expert_bytes / model.expert_matrix_parameters
     assert knee == pytest.approx(ratio * bits / 16)
-    assert expert_s(c, 0.99 * knee) == expert_s(c, 1)
-    assert expert_s(c, 1.01 * knee) > expert_s(c, 1)
+    assert expert_s(c, 0.99 * knee, model.expert_bytes) == expert_s(c, 1, model.expert_bytes)
+    assert expert_s(c, 1.01 * knee, model.expert_bytes) > expert_s(c, 1, model.expert_bytes)
 
 
 @given(TOKENS, TOKENS, st.integers(0, 100_000))
 def test_costs_never_fall_with_more_tokens(a: int, b: int, context: int):
     few, many = min(a, b), max(a, b)
     c = olmoe_on_h100()
-    assert expert_s(c, few) <= expert_s(c, many)
+    assert expert_s(c, few, SIZE) <= expert_s(c, many, SIZE)
     assert layer_s(c, few, context, context) <= layer_s(c, many, context, context)
     assert layer_s(c, few, context, context) <= layer_s(c, few, context + 1, context + 1)
     assert step_s(c, few) <= step_s(c, many)
@@ -106,12 +107,12 @@ def test_costs_never_fall_with_more_tokens(a: int, b: int, context: int):
 @given(TOKENS, TOKENS)
 def test_two_kernels_never_beat_one_for_all_tokens(a: int, b: int):
     c = olmoe_on_h100()
-    assert expert_s(c, a + b) <= expert_s(c, a) + expert_s(c, b)
+    assert expert_s(c, a + b, SIZE) <= expert_s(c, a, SIZE) + expert_s(c, b, SIZE)
 
 
 def test_no_tokens_cost_nothing_but_an_empty_transfer_has_its_latency():
     c = olmoe_on_h100()
-    assert (expert_s(c, 0), layer_s(c, 0, 10, 10), step_s(c, 0)) == (0.0, 0.0, 0.0)
+    assert (expert_s(c, 0, SIZE), layer_s(c, 0, 10, 10), step_s(c, 0)) == (0.0, 0.0, 0.0)
     assert transfer_s(c, 0) == c.latency_s > 0
 
 
@@ -127,20 +128,21 @@ def test_launches_are_counted_by_kernel():
 def test_a_miss_costs_more_than_a_hit_everywhere(name: str):
     """The premise of an expert cache: the link is slower than computing one token."""
     found = coefficients(load_profile(name), OLMOE, OLMOE.expert_bytes)
-    assert transfer_s(found, OLMOE.expert_bytes) > expert_s(found, 1)
+    assert transfer_s(found, OLMOE.expert_bytes) > expert_s(found, 1, SIZE)
 
 
 def test_a_quantized_expert_is_read_faster_and_computed_alike():
     full, quarter = olmoe_on_h100(), coefficients(H100, OLMOE, OLMOE.expert_bytes // 4)
-    assert quarter.expert_read_s == full.expert_read_s / 4
+    assert quarter.read_s_per_byte == full.read_s_per_byte
     assert quarter.expert_flop_s == full.expert_flop_s
+    assert expert_s(quarter, 1, SIZE // 4) < expert_s(full, 1, SIZE)
     assert transfer_s(quarter, OLMOE.expert_bytes // 4) < transfer_s(full, OLMOE.expert_bytes)
 
 
 def test_an_unknown_model_is_taken_as_bf16_and_warned_about():
     known, unknown = olmoe_on_h100(), coefficients(H100, None, OLMOE.expert_bytes)
-    assert expert_s(unknown, 1) == expert_s(known, 1)
-    assert expert_s(unknown, 5000) == pytest.approx(expert_s(known, 5000))
+    assert expert_s(unknown, 1, SIZE) == expert_s(known, 1, SIZE)
+    assert expert_s(unknown, 5000, SIZE) == pytest.approx(expert_s(known, 5000, SIZE))
     assert layer_s(unknown, 100, 100, 100) == step_s(unknown, 100) == 0.0
     assert transfer_s(unknown, 1e6) == transfer_s(known, 1e6)
     warned, silent = cost_warnings(H100, None, 12_582_912), cost_warnings(H100, OLMOE, 12_582_912)
@@ -164,7 +166,7 @@ def test_compiled_equals_interpreted():
     numba = pytest.importorskip("numba")
     c = olmoe_on_h100()
     for name, arguments in [
-        ("expert_s", (3.0,)),
+        ("expert_s", (3.0, 1e6)),
         ("layer_s", (700.0, 350.5, 700.0)),
         ("step_s", (1.0,)),
         ("transfer_s", (1e6,)),

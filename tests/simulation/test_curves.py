@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from specmd.core.state import COMPULSORY_MISSES, PREFETCH_HITS, REUSE_HITS
 from specmd.runs.options import RunConfig
+from specmd.runs.pools import pools_of
 from specmd.simulation.curves import curve
-from specmd.simulation.replay import pool_slots, replay
+from specmd.simulation.replay import replay
 from specmd.trace import load, slice_steps, synthetic
 from specmd.trace.importers import import_trace
 
@@ -32,7 +33,7 @@ def compare(trace, rule, slots, *, start="cache", interpreted=True, depth=None, 
     for each in slots:
         config = configured(rule, each, **options)
         counted = replay(trace, config, residency=start, interpreted=interpreted).counters
-        hits = found.hits(pool_slots(config, trace.header.num_layers))
+        hits = found.hits(pools_of(trace.header, config).slots)
         expected = counted[..., REUSE_HITS] + counted[..., PREFETCH_HITS]
         np.testing.assert_array_equal(hits, expected, f"{rule} at {each} of {options}")
         assert found.accesses == counted[..., 0].sum()
@@ -132,7 +133,10 @@ def test_traces_made_by_others(file):
 def test_more_slots_never_hit_less():
     trace = slice_steps(load(SHIPPED / "tiny-mixed-b8.npz"), 0, 60)
     config = configured("lru")
-    curves = [curve(trace, config, rule, interpreted=True).all_hits() for rule in RULES]
+    curves = [
+        curve(trace, config, rule, interpreted=True).all_hits(trace.header, config)
+        for rule in RULES
+    ]
     lru, belady, bypass = (each.tolist() for each in curves)
     for found in (lru, belady, bypass):
         assert found[0] == 0

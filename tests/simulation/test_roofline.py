@@ -39,7 +39,7 @@ def random_clock(rng):
     transfer_s = float(10 ** rng.uniform(-3, 2))
     figures = dict.fromkeys(CostCoefficients._fields, 0.0) | {
         "expert_flop_s": float(rng.uniform(0, 1)),
-        "expert_read_s": float(rng.uniform(0, 2)),
+        "read_s_per_byte": float(rng.uniform(0, 2)) / BYTES,
         "launch_s": float(rng.choice([0.0, 0.1])),
         "layer_read_s": float(rng.uniform(0, 3)),
         "head_read_s": float(rng.uniform(0, 1)),
@@ -135,7 +135,7 @@ def test_the_roofline_is_reached_where_transfers_or_computing_are_all_there_is()
         trace, config.model_copy(update={"evict": "belady:bypass=true"}), moving
     ) == pytest.approx(found.roofline_s)
     computing = CostCoefficients(
-        **none | {"bytes_per_s": float("inf"), "chunk_bytes": BYTES, "expert_read_s": 1.0}
+        **none | {"bytes_per_s": float("inf"), "chunk_bytes": BYTES, "read_s_per_byte": 1 / BYTES}
     )
     found = ends(trace, config, computing)
     events = trace.num_steps * 3

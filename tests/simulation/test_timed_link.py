@@ -33,7 +33,20 @@ def costs(transfer, chunk=1e9, latency=0.0, layer=1.0, expert=0.1, launch=0.0):
     per_ms = MB / transfer if transfer else float("inf")
     bytes_ = chunk * per_ms if transfer else MB
     return CostCoefficients(
-        0.0, expert, launch, 0.0, 0.0, layer, 0.0, launch, 0.0, 0.0, 0.0, latency, per_ms, bytes_
+        0.0,
+        expert / MB,
+        launch,
+        0.0,
+        0.0,
+        layer,
+        0.0,
+        launch,
+        0.0,
+        0.0,
+        0.0,
+        latency,
+        per_ms,
+        bytes_,
     )
 
 
@@ -63,9 +76,8 @@ def run(trace, events, coefficients, slots=8, policy="lru", schedule="fifo", blo
         prefetch_score=np.array([score[0] if score else 0.0 for _, _, score in flat]),
     )
     link = Noted.create(
-        world.num_keys,
+        np.full(world.num_keys, float(MB)),
         coefficients,
-        MB,
         step_loads(trace),
         by_score=options.by_score,
         cancels=options.cancel,

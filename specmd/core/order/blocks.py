@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.core.event import NOBODY, IntArray, KeyArray
+from specmd.core.event import NOBODY, IntArray, KeyArray, World
 from specmd.core.state import Core, evictable
 
 SHIFT = 5
@@ -36,11 +36,12 @@ class Blocks(NamedTuple):
     pool_blocks: int
 
 
-def make_blocks(num_keys: int, pools: int) -> Blocks:
+def make_blocks(world: World) -> Blocks:
     """Build blocks with no key in them."""
+    num_keys, pools = world.num_keys, world.pools
     if num_keys > KEY_SPACE:
         raise ValueError(f"at most {KEY_SPACE} keys")
-    pool_blocks = -(-(num_keys // pools) // WIDTH)
+    pool_blocks = -(-world.pool_span // WIDTH)
     places = pools * pool_blocks * WIDTH
     return Blocks(
         np.full(places, -1, np.int64),

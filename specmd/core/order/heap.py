@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.core.event import NOBODY, FloatArray, IntArray, KeyArray
+from specmd.core.event import NOBODY, FloatArray, IntArray, KeyArray, World
 from specmd.core.state import Core, evictable
 
 
 class Heap(NamedTuple):
-    """Heaps of `pools` pools with `span` keys each; pool p owns nodes from `p * span` on."""
+    """Heaps of pools with at most `span` keys each; pool p owns nodes from `p * span` on."""
 
-    node: KeyArray  # (keys,) key at each node
-    rank: FloatArray  # (keys,) rank at each node
+    node: KeyArray  # (pools * span,) key at each node
+    rank: FloatArray  # (pools * span,) rank at each node
     place: KeyArray  # (keys,) node of each key, counted within its pool
     tie: IntArray  # (keys,) tie of each key
     count: IntArray  # type: ignore[assignment]  # (pools,)
@@ -28,17 +28,17 @@ class Heap(NamedTuple):
     span: int
 
 
-def make_heap(num_keys: int, pools: int) -> Heap:
-    """Build empty heaps."""
-    keys = np.zeros(num_keys, np.uint32)
+def make_heap(world: World) -> Heap:
+    """Build an empty heap for each pool."""
+    keys, nodes = world.num_keys, world.pools * world.pool_span
     return Heap(
-        keys,
-        np.zeros(num_keys),
-        keys.copy(),
-        np.zeros(num_keys, np.int64),
-        np.zeros(pools, np.int64),
-        np.zeros(num_keys + 2, np.uint32),
-        num_keys // pools,
+        np.zeros(nodes, np.uint32),
+        np.zeros(nodes),
+        np.zeros(keys, np.uint32),
+        np.zeros(keys, np.int64),
+        np.zeros(world.pools, np.int64),
+        np.zeros(keys + 2, np.uint32),
+        world.pool_span,
     )
 
 

@@ -1,0 +1,151 @@
+"""Pools: how the slots of a cache are divided, by the layer they serve and the size they have.
+
+A slot holds one expert of its size. Where the layers of a model differ in the bytes of an expert,
+as those of a mixed quantisation do, slots come in as many size classes, and each class is a pool of
+its own: nothing is wasted on the smaller experts, nothing is fragmented, and the optimum of every
+class is Belady's. A capacity is shared among the classes in proportion to their experts. Under
+`scope=layer` every layer is a pool, whatever its size.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from specmd.errors import SpecmdError
+from specmd.policy.registry import choose
+from specmd.runs.declared import Scope
+from specmd.runs.options import RunConfig, parse_bytes
+from specmd.trace.header import TraceHeader
+
+
+class Pools(NamedTuple):
+    """The pools of a cache."""
+
+    slots: tuple[int, ...]  # (pools,)
+    of_layer: tuple[int, ...]  # (layers,) the pool that serves a layer
+
+    def bytes(self, layer_bytes: Sequence[int]) -> int:
+        """Bytes of all slots, given those of an expert of each layer."""
+        size = dict(zip(self.of_layer, layer_bytes, strict=True))
+        return sum(slots * size[pool] for pool, slots in enumerate(self.slots))
+
+
+def pools_of(header: TraceHeader, config: RunConfig, slots: int | None = None) -> Pools:
+    """Divide a run's slots, or so many others, among its pools."""
+    return divide(
+        config.capacity_slots if slots is None else slots,
+        header.num_layers,
+        header.layer_bytes,
+        scope=config.scope,
+        allocate=config.allocate,
+    )
+
+
+def divide(
+    slots: int,
+    layers: int,
+    layer_bytes: Sequence[int] | None = None,
+    *,
+    scope: Scope = "global",
+    allocate: str = "uniform",
+) -> Pools:
+    """Divide slots among pools.
+
+    Args:
+        slots: all of them.
+        layers: MoE layers.
+        layer_bytes: (layers,) bytes of an expert; None: not known, so taken as all alike.
+        scope: one pool for every size, or one a layer.
+        allocate: the policy that gives the layers their slots under `scope=layer`.
+
+    """
+    if scope == "layer":
+        quotas = choose("allocate", allocate).create().quotas(slots, layers)
+        return Pools(tuple(quotas), tuple(range(layers)))
+    sizes = sorted(set(layer_bytes or (0,)))
+    of_layer = tuple(map(sizes.index, layer_bytes or (0,) * layers))
+    served = [of_layer.count(pool) for pool in range(len(sizes))]
+    shares = [slots * count / layers for count in served]
+    found = [int(share) for share in shares]
+    by_rest = sorted(range(len(sizes)), key=lambda pool: found[pool] - shares[pool])
+    for pool in by_rest[: slots - sum(found)]:
+        found[pool] += 1
+    return Pools(tuple(found), of_layer)
+
+
+def fit(
+    n_bytes: int,
+    layer_bytes: Sequence[int],
+    num_experts: int,
+    *,
+    scope: Scope = "global",
+    allocate: str = "uniform",
+) -> int:
+    """Return the most slots that take no more than so many bytes, divided as `divide` does.
+
+    Args:
+        n_bytes: there are.
+        layer_bytes: (layers,) bytes of an expert.
+        num_experts: E, experts of a layer.
+        scope: see `divide`.
+        allocate: see `divide`.
+
+    """
+    layers = len(layer_bytes)
+    slots = n_bytes // min(layer_bytes)
+    if len(set(layer_bytes)) == 1:
+        return slots
+    slots = min(slots, layers * num_experts)
+
+    def size(slots: int) -> int:
+        return divide(slots, layers, layer_bytes, scope=scope, allocate=allocate).bytes(layer_bytes)
+
+    while slots and size(slots) > n_bytes:
+        slots -= max(1, (size(slots) - n_bytes) // max(layer_bytes))
+    return slots
+
+
+def parse_capacity(
+    text: str | int,
+    num_layers: int,
+    num_experts: int,
+    layer_bytes: Sequence[int] | None,
+    *,
+    scope: Scope = "global",
+    allocate: str = "uniform",
+) -> int:
+    """Slots, over all layers, that a capacity stands for.
+
+    Raises SpecmdError for a spelling that means nothing, for bytes where the trace does not say
+    how large an expert is, and for less than one slot.
+    """
+    spelled = str(text).strip()
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(%|/layer|[KMG]?i?B)?", spelled, re.IGNORECASE)
+    if match is None:
+        raise SpecmdError(
+            f"capacity '{spelled}' is not understood: write slots (51), slots a layer (16/layer), "
+            "a share of all experts (5%), or bytes (0.6GB)"
+        )
+    number, unit = float(match[1]), (match[2] or "").upper()
+    keys = num_layers * num_experts
+    if unit == "%":
+        slots = int(keys * number / 100 + 1e-9)
+    elif unit == "/LAYER":
+        slots = int(number * num_layers)
+    elif unit:
+        if layer_bytes is None:
+            raise SpecmdError(
+                f"capacity '{spelled}' is in bytes, but the trace does not say how large an expert "
+                "is: import it with --expert-bytes, or give slots"
+            )
+        wanted = parse_bytes(spelled)
+        slots = fit(wanted, layer_bytes, num_experts, scope=scope, allocate=allocate)
+    elif "." in match[1]:
+        raise SpecmdError(f"capacity '{spelled}' is not a whole number of slots; a share is '5%'")
+    else:
+        slots = int(match[1])
+    if slots < 1:
+        raise SpecmdError(f"capacity '{spelled}' is less than one slot")
+    return slots
