@@ -31,12 +31,14 @@ from specmd.errors import SpecmdError, unknown
 SCHEMA = 1
 _PACKAGE = "specmd.hardware_profiles"
 _UNIT_BY_SUFFIX = (
+    ("_share", "share"),
+    ("_launches", "1"),
     ("flops_per_s", "flop/s"),
     ("bytes_per_s", "B/s"),
     ("bytes", "B"),
     ("_s", "s"),
 )
-_MAY_BE_ZERO = "s"  # latencies and launches may be nought, rates and sizes may not
+_MAY_BE_ZERO = ("s", "1")  # latencies and launches may be nought, rates and sizes may not
 
 Kind = Literal["datasheet", "measured", "derived", "assumption", "design"]
 
@@ -56,7 +58,7 @@ class Figure(_Frozen):
     """
 
     value: float = Field(ge=0)
-    unit: Literal["B", "B/s", "flop/s", "s"]
+    unit: Literal["B", "B/s", "flop/s", "s", "share", "1"]
     kind: Kind
     source: str = Field(min_length=10)
     url: str | None = None
@@ -75,11 +77,11 @@ class Figure(_Frozen):
         return self.value
 
 
-class _Figures(_Frozen):
+class Figures(_Frozen):
     """A group of figures whose units follow from their field names."""
 
     @model_validator(mode="after")
-    def _units(self) -> _Figures:
+    def _units(self) -> Figures:
         for name in type(self).model_fields:
             figure = getattr(self, name)
             if not isinstance(figure, Figure):
@@ -87,12 +89,14 @@ class _Figures(_Frozen):
             unit = next(unit for suffix, unit in _UNIT_BY_SUFFIX if name.endswith(suffix))
             if figure.unit != unit:
                 raise ValueError(f"{name} is in '{figure.unit}'; convert it to '{unit}'")
-            if figure.value == 0 and unit != _MAY_BE_ZERO:
+            if figure.value == 0 and unit not in _MAY_BE_ZERO:
                 raise ValueError(f"{name} must be larger than 0")
+            if figure.value > 1 and unit == "share":
+                raise ValueError(f"{name} is a share: 1 at most")
         return self
 
 
-class HostLinkFigures(_Figures):
+class HostLinkFigures(Figures):
     """The path from host memory to device memory.
 
     `bytes_per_s` is what a large copy out of pinned memory achieves, `theoretical_bytes_per_s` what
@@ -131,7 +135,7 @@ class HostLinkFigures(_Figures):
         return names.get(self.type, self.type)
 
 
-class Stack(_Figures):
+class Stack(Figures):
     """What software adds to the roofline: seconds on top of it, whatever the number of tokens.
 
     Only a calibrated profile knows them: they are those of the framework, the engine and the model
@@ -152,7 +156,20 @@ class Stack(_Figures):
     predict_s: Figure | None = None
 
 
-class Ssd(_Figures):
+class Attainable(Figures):
+    """Shares of the peaks that kernels attain, each 1 where it is not given.
+
+    A calibrated profile measures rates as they are attained, and has none. Those of a kind of
+    engine (`specmd.hardware.engines`) stand in where a profile has neither these nor a stack.
+    """
+
+    memory_share: Figure | None = None
+    flops_share: Figure | None = None
+    prefill_memory_share: Figure | None = None
+    prefill_flops_share: Figure | None = None
+
+
+class Ssd(Figures):
     """An SSD in series before host memory: sequential reads of whole experts."""
 
     bytes_per_s: Figure
@@ -174,7 +191,7 @@ class Check(_Frozen):
     errors: dict[str, float] = {}
 
 
-class HardwareProfile(_Figures):
+class HardwareProfile(Figures):
     """One device with its link and host; every rate a `Figure` in SI units.
 
     `flops_per_s` is the dense tensor rate in `flops_dtype` with fp32 accumulation, without
@@ -194,6 +211,7 @@ class HardwareProfile(_Figures):
     launch_s: Figure
     host_memory_bytes_per_s: Figure
     host_link: HostLinkFigures
+    attainable: Attainable | None = None
     stack: Stack | None = None
     ssd: Ssd | None = None
     check: Check | None = None
@@ -201,9 +219,10 @@ class HardwareProfile(_Figures):
     def figures(self) -> dict[str, Figure]:
         """Every figure by its dotted path, e.g. `host_link.bytes_per_s`."""
         found: dict[str, Figure] = {}
-        groups: list[tuple[str, _Figures | None]] = [
+        groups: list[tuple[str, Figures | None]] = [
             ("", self),
             ("host_link.", self.host_link),
+            ("attainable.", self.attainable),
             ("stack.", self.stack),
             ("ssd.", self.ssd),
         ]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from specmd.errors import SpecmdError
+from specmd.hardware.engines import load_engine
 from specmd.hardware.profile import Figure, HardwareProfile
 from specmd.hardware.shape import load_shape
 from specmd.runs.counters import tally
@@ -143,7 +144,7 @@ def predict(
         return Prediction(run, {}, same, "deterministic: decisions are compared, not times")
     paced = pace(profile, measurement.throttle, measurement.chunk_bytes, expert_bytes)
     shape = load_shape(run.config.shape) if run.config.shape else None
-    costs = coefficients(paced, shape, expert_bytes)
+    costs = coefficients(paced, shape, expert_bytes, load_engine("eager"))
     outcome = replay(trace, run.config, training=training, costs=costs)
     assert outcome.step_seconds is not None
     rows = outcome.counters.sum(axis=0)

@@ -95,6 +95,14 @@ class RunOptions:
     profile: Annotated[
         str | None, Option("hardware profile, or a .toml file; without one, no clock", "NAME")
     ] = None
+    engine: Annotated[
+        str | None,
+        Option(
+            "whose software is assumed: eager, grouped or graph; None: grouped, or "
+            "that of a calibrated profile",
+            "KIND",
+        ),
+    ] = None
     shape: Annotated[
         str | None, Option("model shape, or a .toml file; None: of the trace's model", "NAME")
     ] = None

@@ -27,6 +27,7 @@ import specmd
 from specmd.core.specialise import cache_home
 from specmd.errors import SpecmdError
 from specmd.files import write_text
+from specmd.hardware.engines import load_engine
 from specmd.hardware.profile import load_profile
 from specmd.hardware.shape import load_shape
 from specmd.policy.registry import AXES, choose
@@ -74,7 +75,7 @@ def run_id(trace: Trace, config: RunConfig, *, bounds: bool, training: Trace | N
         "layer_bytes": with_sizes(trace.header, config.shape).layer_bytes,
         "training": training.digest if training else None,
         "config": config.model_dump(mode="json", exclude={"capacity", "profile", "shape"}),
-        "hardware": hardware_digest(config.profile, config.shape),
+        "hardware": hardware_digest(config),
         "bounds": bounds,
         "code": code(config, bounds=bounds),
     }
@@ -98,10 +99,12 @@ def digest(inputs: dict[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def hardware_digest(profile: str | None, shape: str | None) -> str:
-    """Hash what a profile and a shape say, wherever they are read from."""
+def hardware_digest(config: RunConfig) -> str:
+    """Hash what a run's profile, engine and shape say, wherever they are read from."""
+    profile, shape, engine = config.profile, config.shape, config.engine
     said = {
         "profile": load_profile(profile).model_dump(mode="json") if profile else None,
+        "engine": load_engine(engine).model_dump(mode="json") if engine else None,
         "shape": load_shape(shape).model_dump(mode="json") if shape else None,
     }
     return digest(said)

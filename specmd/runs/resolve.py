@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model, field_validator
 
 from specmd.errors import SpecmdError
+from specmd.hardware.engines import load_engine
 from specmd.hardware.profile import load_profile
 from specmd.hardware.shape import load_shape, shape_for_model
 from specmd.policy.registry import AXES, choose
@@ -101,6 +102,20 @@ def with_sizes(header: TraceHeader, shape: str | None) -> TraceHeader:
     return header.model_copy(update={"expert_bytes": found.expert_bytes}) if found else header
 
 
+def _settle_engine(fields: dict[str, Any]) -> None:
+    """Name the engine whose software a clock counts; None where none is assumed."""
+    profile = None if fields["profile"] is None else load_profile(fields["profile"])
+    if profile is not None and profile.stack is None:
+        fields["engine"] = load_engine(fields["engine"]).name
+    elif fields["engine"] is not None:
+        load_engine(fields["engine"])
+        if profile is not None:
+            raise SpecmdError(
+                f"profile {profile.name} has measured the software it runs: leave --engine out"
+            )
+        fields["engine"] = None  # without a clock there is nothing it changes
+
+
 def _resolve(fields: dict[str, Any], header: TraceHeader) -> RunConfig:
     if fields["prefetch"] == "none":
         fields["schedule"] = "fifo"  # there is nothing to schedule
@@ -114,8 +129,7 @@ def _resolve(fields: dict[str, Any], header: TraceHeader) -> RunConfig:
                     f"sequential replay has no clock and no steps to look ahead over: it cannot be "
                     f"combined with {option}={fields[option]}; drop one of the two"
                 )
-    if fields["profile"] is not None:
-        load_profile(fields["profile"])
+    _settle_engine(fields)
     if fields["shape"] is None:
         known = shape_for_model(header.model)
         fields["shape"] = known.name if known else None

@@ -214,7 +214,7 @@ def _key(trace: Trace, config: RunConfig, training: Trace | None, depth: int | N
             "layer_bytes": trace.header.layer_bytes,
             "config": kept,
             "depth": depth,
-            "hardware": hardware_digest(config.profile, config.shape),
+            "hardware": hardware_digest(config),
             "training": training.digest if training else None,
             "code": code(config.model_copy(update=_plain()), bounds=True),
             "frozen": choose("evict", config.evict).entry.frozen,

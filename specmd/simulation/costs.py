@@ -6,7 +6,8 @@ and Patterson, "Roofline", CACM 52(4), 2009). A matrix product does two flops pe
 but reads each weight once however many tokens share it. So decode, one token per expert, is bound
 by memory, and an expert becomes compute bound only from `flop_rate / memory_bandwidth` tokens on
 (bf16): 153 on an 80 GB A100, 295 on an H100. A transfer over the host link costs
-`latency + bytes / bandwidth`.
+`latency + bytes / bandwidth`. Kernels attain a share of the peak rates, in a prefill another one,
+and what is launched is counted by the kind of engine (`specmd.hardware.engines`).
 
 `coefficients` folds a profile and a shape into `CostCoefficients`, plain floats of seconds; the
 functions below it are pure arithmetic on them, so that the same source runs interpreted and
@@ -18,16 +19,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from specmd.errors import SpecmdError
+from specmd.hardware.engines import Engine, load_engine
 from specmd.hardware.profile import HardwareProfile
 from specmd.hardware.shape import ModelShape
 
 FLOPS_PER_WEIGHT = 2.0  # one multiply and one add per weight and token
 BF16_BYTES = 2.0
-# Kernels launched one after the other, counted in an unfused implementation. Design choices, not
-# measurements: a calibrated profile carries the measured launch cost of the real stack.
-EXPERT_KERNELS = 3.0  # gate and up as one product, activation, down
-LAYER_KERNELS = 12.0  # 2 norms, q, k, v, rope, attention, output, 2 residuals, router, top-k
-STEP_KERNELS = 3.0  # embedding, final norm, head
 
 
 class CostCoefficients(NamedTuple):
@@ -52,6 +49,9 @@ class CostCoefficients(NamedTuple):
     transfer_s: float = 0.0  # lost by computing for each prefetch
     fetch_s: float = 0.0  # lost by computing for each demanded copy
     predict_s: float = 0.0  # a layer in which a prefetcher looks ahead
+    decide_s: float = 0.0  # a layer whose experts are cached: its routing comes to the host
+    prefill_flop_scale: float = 1.0  # seconds of arithmetic in a prefill, over those in decode
+    prefill_read_scale: float = 1.0  # the same, of reading
 
 
 def expert_s(c: CostCoefficients, tokens: float, n_bytes: float) -> float:
@@ -95,80 +95,129 @@ def transfer_s(c: CostCoefficients, n_bytes: float) -> float:
 
 
 def coefficients(
-    profile: HardwareProfile, shape: ModelShape | None, expert_bytes: int
+    profile: HardwareProfile,
+    shape: ModelShape | None,
+    expert_bytes: int,
+    engine: Engine | None = None,
 ) -> CostCoefficients:
-    """Fold a profile and a shape into plain floats.
+    """Fold a profile, a shape and a kind of engine into plain floats.
 
-    `expert_bytes` is the size of one expert as stored and moved, which may differ from the shape's
-    own when the experts are quantized: the arithmetic stays that of the shape. Without a shape only
-    `expert_bytes` is known: an expert then holds `expert_bytes / 2` bf16 parameters, and the dense
-    part costs nothing at all (see `cost_warnings`).
+    `expert_bytes` is the size of one expert as stored and moved (the mean where layers differ),
+    which may be another than the shape's own when the experts are quantized: the arithmetic stays
+    that of the shape. Without a shape only `expert_bytes` is known: an expert then holds
+    `expert_bytes / 2` bf16 parameters, and the dense part costs nothing at all (see
+    `cost_warnings`). A profile that was calibrated knows the costs of its own software, and none
+    are taken from `engine`; any other takes those of the default kind where none is given.
     """
     if expert_bytes <= 0:
         raise SpecmdError(f"expert_bytes is {expert_bytes}; give the size of one expert in bytes")
-    flops_per_s = profile.flops_per_s.value
-    memory_bytes_per_s = profile.memory_bytes_per_s.value
-    launch_s = profile.launch_s.value
-    read_s_per_byte = 1 / memory_bytes_per_s
-    latency_s = profile.host_link.latency_s.value
-    bytes_per_s = profile.host_link.bytes_per_s.value
-    chunk_bytes = profile.host_link.chunk_bytes.value
-    wake_s = profile.host_link.wake_s.value if profile.host_link.wake_s else 0.0
-    stack = profile.stack
-    lost = {
-        name: figure.value if stack and (figure := getattr(stack, name)) else 0.0
-        for name in ("resume_s", "fetch_s", "transfer_s", "predict_s")
+    rates = _rates(profile, engine or load_engine(None))
+    software = _software(profile, engine or load_engine(None), shape is not None)
+    link = profile.host_link
+    moving = {
+        "latency_s": link.latency_s.value,
+        "bytes_per_s": link.bytes_per_s.value,
+        "chunk_bytes": link.chunk_bytes.value,
+        "wake_s": link.wake_s.value if link.wake_s else 0.0,
+        "prefill_flop_scale": rates["flops"] / rates["prefill_flops"],
+        "prefill_read_scale": rates["memory"] / rates["prefill_memory"],
     }
-    expert_launch_s = stack.expert_s.value if stack else EXPERT_KERNELS * launch_s
+    flops_per_s, memory_bytes_per_s = rates["flops"], rates["memory"]
     if shape is None:
-        expert_flop_s = FLOPS_PER_WEIGHT * (expert_bytes / BF16_BYTES) / flops_per_s
+        nothing = ("layer_flop_s_per_token", "attn_flop_s", "layer_read_s", "kv_read_s")
         return CostCoefficients(
-            expert_flop_s=expert_flop_s,
-            read_s_per_byte=read_s_per_byte,
-            launch_s=expert_launch_s,
-            layer_flop_s_per_token=0.0,
-            attn_flop_s=0.0,
-            layer_read_s=0.0,
-            kv_read_s=0.0,
-            layer_launch_s=stack.layer_s.value if stack else 0.0,
+            expert_flop_s=FLOPS_PER_WEIGHT * (expert_bytes / BF16_BYTES) / flops_per_s,
+            read_s_per_byte=1 / memory_bytes_per_s,
             head_flop_s=0.0,
             head_read_s=0.0,
-            step_launch_s=stack.step_s.value if stack else 0.0,
-            latency_s=latency_s,
-            bytes_per_s=bytes_per_s,
-            chunk_bytes=chunk_bytes,
-            wake_s=wake_s,
-            **lost,
+            **dict.fromkeys(nothing, 0.0),
+            **software,
+            **moving,
         )
     share = shape.layers / shape.moe_layers  # layers without experts, charged evenly
     dense_bytes_per_weight = shape.dense_weight_bits / 8
     # A new token meets each attended token in q.k and in the weighted sum of v, in every head.
     attn_weights = shape.heads * (shape.qk_head_dim + shape.v_head_dim)
+    if profile.stack is None:
+        software["layer_launch_s"] *= share
     return CostCoefficients(
         expert_flop_s=FLOPS_PER_WEIGHT * shape.expert_matrix_parameters / flops_per_s,
-        read_s_per_byte=read_s_per_byte,
-        launch_s=expert_launch_s,
+        read_s_per_byte=1 / memory_bytes_per_s,
         layer_flop_s_per_token=FLOPS_PER_WEIGHT * shape.dense_parameters / flops_per_s,
         attn_flop_s=FLOPS_PER_WEIGHT * attn_weights * share / flops_per_s,
         layer_read_s=shape.dense_parameters * dense_bytes_per_weight / memory_bytes_per_s,
         kv_read_s=shape.kv_bytes_per_token * share / memory_bytes_per_s,
-        layer_launch_s=stack.layer_s.value if stack else LAYER_KERNELS * share * launch_s,
         head_flop_s=FLOPS_PER_WEIGHT * shape.head_parameters / flops_per_s,
         head_read_s=shape.head_parameters * dense_bytes_per_weight / memory_bytes_per_s,
-        step_launch_s=stack.step_s.value if stack else STEP_KERNELS * launch_s,
-        latency_s=latency_s,
-        bytes_per_s=bytes_per_s,
-        chunk_bytes=chunk_bytes,
-        wake_s=wake_s,
-        **lost,
+        **software,
+        **moving,
+    )
+
+
+def _rates(profile: HardwareProfile, engine: Engine) -> dict[str, float]:
+    """Return what is attained of flops_per_s and memory_bytes_per_s, in decode and in prefill."""
+    attained = profile.attainable
+    peak = {"flops": profile.flops_per_s.value, "memory": profile.memory_bytes_per_s.value}
+    found = {}
+    for name in ("memory", "flops", "prefill_memory", "prefill_flops"):
+        figure = getattr(attained, f"{name}_share") if attained else None
+        if attained is None and profile.stack is None and not profile.calibrated:
+            figure = getattr(engine, f"{name}_share")
+        share = figure.value if figure else 1.0
+        found[name] = peak[name.removeprefix("prefill_")] * share
+    return found
+
+
+def _software(profile: HardwareProfile, engine: Engine, known: bool) -> dict[str, float]:
+    """Return what software adds: measured by the profile's calibration, else counted launches.
+
+    Without a shape (`known` False) there are no layers whose launches could be counted.
+    """
+    stack = profile.stack
+    if stack is not None:
+        lost = ("resume_s", "fetch_s", "transfer_s", "predict_s")
+        return {
+            "launch_s": stack.expert_s.value,
+            "layer_launch_s": stack.layer_s.value,
+            "step_launch_s": stack.step_s.value,
+            **{name: figure.value if (figure := getattr(stack, name)) else 0.0 for name in lost},
+        }
+    launch_s = (engine.launch_s or profile.launch_s).value
+    return {
+        "launch_s": engine.expert_launches.value * launch_s,
+        "layer_launch_s": engine.layer_launches.value * launch_s if known else 0.0,
+        "step_launch_s": engine.step_launches.value * launch_s if known else 0.0,
+        "decide_s": engine.decide_s.value,
+        "fetch_s": engine.fetch_s.value,
+    }
+
+
+def in_prefill(c: CostCoefficients) -> CostCoefficients:
+    """Return the costs at the rates that a prefill attains."""
+    flop, read = c.prefill_flop_scale, c.prefill_read_scale
+    return c._replace(
+        expert_flop_s=c.expert_flop_s * flop,
+        read_s_per_byte=c.read_s_per_byte * read,
+        layer_flop_s_per_token=c.layer_flop_s_per_token * flop,
+        attn_flop_s=c.attn_flop_s * flop,
+        layer_read_s=c.layer_read_s * read,
+        kv_read_s=c.kv_read_s * read,
+        head_flop_s=c.head_flop_s * flop,
+        head_read_s=c.head_read_s * read,
     )
 
 
 def cost_warnings(
-    profile: HardwareProfile, shape: ModelShape | None, expert_bytes: int
+    profile: HardwareProfile,
+    shape: ModelShape | None,
+    expert_bytes: int,
+    engine: Engine | None = None,
 ) -> list[str]:
     """List what to print beside a simulated time: uncalibrated profile, unknown model."""
     found = profile.warnings()
+    if profile.stack is None:
+        kind = engine or load_engine(None)
+        found.append(f"software assumed: {kind.title} (--engine {kind.name})")
     if shape is None:
         found.append(
             f"model shape unknown: experts of {expert_bytes} bytes are taken as bf16, attention, "

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from specmd.simulation.costs import CostCoefficients, expert_s, layer_s, step_s, transfer_s
+from specmd.simulation.costs import (
+    CostCoefficients,
+    expert_s,
+    in_prefill,
+    layer_s,
+    step_s,
+    transfer_s,
+)
 from specmd.trace import PREFILL, Trace, TraceHeader
 
 
@@ -17,6 +24,7 @@ def estimate_ttft(header: TraceHeader, costs: CostCoefficients, prompt_tokens: i
     if prompt_tokens <= 0:
         return 0.0
     assert header.layer_bytes is not None
+    costs = in_prefill(costs)
     experts, top_k = header.num_experts, header.top_k
     distinct = experts * (1 - (1 - top_k / experts) ** prompt_tokens)
     dense = layer_s(costs, prompt_tokens, (prompt_tokens + 1) / 2, prompt_tokens)

@@ -183,6 +183,8 @@ class _Replay:
                 "a timed simulation needs the bytes of an expert: import with --expert-bytes"
             )
         costs = self.costs
+        if self.resident == "all":
+            costs = costs._replace(decide_s=0.0)  # nothing is asked where all is there
         if "lookahead" in self.prefetch.needs:
             layer_s = costs.layer_launch_s + costs.predict_s
             costs = costs._replace(layer_launch_s=layer_s)

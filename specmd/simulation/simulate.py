@@ -16,6 +16,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from specmd.errors import SpecmdError
+from specmd.hardware.engines import load_engine
 from specmd.hardware.memory import device_shortage
 from specmd.hardware.profile import HardwareProfile, load_profile
 from specmd.hardware.shape import load_shape
@@ -225,8 +226,9 @@ def _hardware(
         )
     profile = load_profile(config.profile)
     shape = load_shape(config.shape) if config.shape else None
-    costs = coefficients(profile, shape, expert_bytes)
-    warnings = cost_warnings(profile, shape, expert_bytes)
+    engine = load_engine(config.engine)
+    costs = coefficients(profile, shape, expert_bytes, engine)
+    warnings = cost_warnings(profile, shape, expert_bytes, engine)
     shortage = device_shortage(
         profile, shape, expert_bytes, config.capacity_slots, STAGING_SLOTS, held_tokens(trace)
     )

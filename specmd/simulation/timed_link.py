@@ -19,11 +19,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.core.event import NOBODY, Event, FloatArray, IntArray, KeyArray
+from specmd.core.event import NOBODY, PREFILL, Event, FloatArray, IntArray, KeyArray
 from specmd.core.state import FORCED, Core, land
 from specmd.runs.metrics import PART_COLUMN
 from specmd.runs.options import STAGING_SLOTS
-from specmd.simulation.costs import CostCoefficients, expert_s, layer_s, step_s, transfer_s
+from specmd.simulation.costs import (
+    CostCoefficients,
+    expert_s,
+    in_prefill,
+    layer_s,
+    step_s,
+    transfer_s,
+)
 from specmd.simulation.lanes import (
     IDLE,
     Lanes,
@@ -54,7 +61,8 @@ NUM_PARTS = len(PART_COLUMN)
 class TimedLink(NamedTuple):
     """Times are absolute seconds from the start of the run."""
 
-    costs: CostCoefficients
+    costs: CostCoefficients  # of decode
+    prefill: CostCoefficients
     size: FloatArray  # (keys,) bytes
     lanes: Lanes
     now_s: FloatArray  # (devices,) until when it has computed
@@ -96,6 +104,7 @@ class TimedLink(NamedTuple):
         )
         return cls(
             costs=costs,
+            prefill=in_prefill(costs),
             size=size,
             lanes=make_lanes(num_keys, costs, by_score=by_score),
             now_s=np.zeros(1),
@@ -126,12 +135,12 @@ class TimedLink(NamedTuple):
         """Compute up to this event's router; land the prefetches that have arrived by then."""
         row = event.step * NUM_PARTS
         tokens = self.step_tokens[event.step]
+        costs = costs_of(self, event)
         if event.step != self.count[LAST_STEP]:
             self.count[LAST_STEP] = event.step
-            head = step_s(self.costs, self.step_logits[event.step])
-            spend(self, row, head, self.costs.step_launch_s)
-        dense = layer_s(self.costs, tokens, self.step_context[event.step], self.step_kv[event.step])
-        spend(self, row, dense, self.costs.layer_launch_s)
+            spend(self, row, step_s(costs, self.step_logits[event.step]), costs.step_launch_s)
+        dense = layer_s(costs, tokens, self.step_context[event.step], self.step_kv[event.step])
+        spend(self, row, dense + costs.decide_s, costs.layer_launch_s + costs.decide_s)
         self.routed_s[DEVICE] = self.now_s[DEVICE]
         for lane in range(len(self.lanes.queued)):
             advance(self.lanes, core, lane, self.now_s[DEVICE])
@@ -205,7 +214,7 @@ class TimedLink(NamedTuple):
             self.tokens[event.keys[i]] = event.tokens[i]
         demanded = self.count[DEMANDED]
         blocked = self.blocks
-        computed = 0 if blocked else compute_ready(self, event, row)
+        computed = 0 if blocked else compute_ready(self, event)
         lanes = self.lanes
         if demanded > 0:
             for lane in range(len(lanes.queued)):
@@ -223,9 +232,9 @@ class TimedLink(NamedTuple):
                 if passing >= self.staging:
                     if blocked:
                         blocked = 0
-                        computed = compute_ready(self, event, row)
+                        computed = compute_ready(self, event)
                         for j in range(i):
-                            compute(self, row, self.demand[j], computed)
+                            compute(self, event, self.demand[j], computed)
                             computed += 1
                     start = max(start, self.done[first + passing - self.staging])
                 passing += 1
@@ -245,32 +254,38 @@ class TimedLink(NamedTuple):
             else:
                 missed += 1
             if not blocked:
-                compute(self, row, key, computed)
+                compute(self, event, key, computed)
                 computed += 1
         # Behind the last copy: what is lost between two of them passes while the next one moves.
         lost_s = self.costs.resume_s * waited + self.costs.fetch_s * missed
         spend(self, row, lost_s, lost_s)
         if blocked:
             for i in range(event.start, event.stop):
-                compute(self, row, event.keys[i], i - event.start)
+                compute(self, event, event.keys[i], i - event.start)
         for i in range(demanded):
             self.wanted[self.demand[i]] = READY_KEY
         self.count[DEMANDED] = 0
 
 
-def compute(clock: TimedLink, row: int, key: int, position: int) -> None:
+def costs_of(clock: TimedLink, event: Event) -> CostCoefficients:
+    """Return the costs of a prefill, or of decode."""
+    return clock.prefill if event.phase == PREFILL else clock.costs
+
+
+def compute(clock: TimedLink, event: Event, key: int, position: int) -> None:
     """Compute an expert, the event's `position`-th."""
-    seconds = expert_s(clock.costs, clock.tokens[key], clock.size[key])
-    spend(clock, row, seconds, clock.costs.launch_s)
+    costs = costs_of(clock, event)
+    seconds = expert_s(costs, clock.tokens[key], clock.size[key])
+    spend(clock, event.step * NUM_PARTS, seconds, costs.launch_s)
     clock.done[position] = clock.now_s[DEVICE]
 
 
-def compute_ready(clock: TimedLink, event: Event, row: int) -> int:
+def compute_ready(clock: TimedLink, event: Event) -> int:
     """Compute what is there from the start; return how many that are."""
     computed = 0
     for i in range(event.start, event.stop):
         if clock.wanted[event.keys[i]] == READY_KEY:
-            compute(clock, row, event.keys[i], computed)
+            compute(clock, event, event.keys[i], computed)
             computed += 1
     return computed
 

@@ -3,6 +3,7 @@
 import pytest
 
 from specmd.errors import SpecmdError
+from specmd.hardware.engines import load_engine
 from specmd.hardware.profile import load_profile
 from specmd.measurement.prediction import agreement, pace, predict, read_measured
 from specmd.runs.contract import trace_facts
@@ -39,7 +40,7 @@ def made_up(trace, slots=100, slower=1.0, **changed):
     config = RunConfig(evict="lru", capacity=str(slots), capacity_slots=slots)
     about = measurement(**changed)
     paced = pace(load_profile("t4"), about.throttle, about.chunk_bytes, EXPERT_BYTES)
-    costs = coefficients(paced, None, EXPERT_BYTES)
+    costs = coefficients(paced, None, EXPERT_BYTES, load_engine("eager"))
     outcome = replay(trace, config, costs=costs)
     metrics = tally(outcome.counters.sum(axis=0), trace.header.layer_bytes, trace.num_tokens)
     metrics |= latency(trace, outcome.step_seconds * slower, 0, None).metrics

@@ -136,7 +136,9 @@ def test_percentiles_interpolate():
 
 def costs(**changed):
     """No cost at all but the named ones."""
-    zero = dict.fromkeys(CostCoefficients._fields, 0.0) | {"bytes_per_s": 1.0, "chunk_bytes": 1.0}
+    zero = dict.fromkeys(CostCoefficients._fields, 0.0) | {
+        "bytes_per_s": 1.0, "chunk_bytes": 1.0, "prefill_flop_scale": 1.0, "prefill_read_scale": 1.0
+    }  # fmt: skip
     return CostCoefficients(**(zero | changed))
 
 

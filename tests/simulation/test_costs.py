@@ -7,16 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specmd.errors import SpecmdError
-from specmd.hardware.profile import list_profiles, load_profile
+from specmd.hardware.engines import list_engines, load_engine
+from specmd.hardware.profile import Attainable, Figure, Stack, list_profiles, load_profile
 from specmd.hardware.shape import list_shapes, load_shape
 from specmd.simulation import costs
 from specmd.simulation.costs import (
-    EXPERT_KERNELS,
-    LAYER_KERNELS,
-    STEP_KERNELS,
     coefficients,
     cost_warnings,
     expert_s,
+    in_prefill,
     layer_s,
     step_s,
     transfer_s,
@@ -29,18 +28,34 @@ PAIRS = [(profile, shape) for profile in list_profiles() for shape in list_shape
 TOKENS = st.integers(1, 20_000)
 
 
-def olmoe_on_h100():
-    return coefficients(H100, OLMOE, OLMOE.expert_bytes)
+def attaining(**shares):
+    """Eager engine, which attains the peaks but for these shares."""
+    names = ("memory", "flops", "prefill_memory", "prefill_flops")
+    figures = {
+        f"{name}_share": Figure(
+            value=shares.get(name, 1.0), unit="share", kind="design", source="made up for a test"
+        )
+        for name in names
+    }
+    return load_engine("eager").model_copy(update=figures)
+
+
+PEAK = attaining()
+EXPERT_KERNELS, LAYER_KERNELS, STEP_KERNELS = 10, 20, 6
+
+
+def olmoe_on_h100(engine=PEAK):
+    return coefficients(H100, OLMOE, OLMOE.expert_bytes, engine)
 
 
 def test_one_token_through_an_expert_by_hand():
     read_s = 12_582_912 / 3.35e12
-    assert expert_s(olmoe_on_h100(), 1, SIZE) == pytest.approx(read_s + 3 * 5e-6)
+    assert expert_s(olmoe_on_h100(), 1, SIZE) == pytest.approx(read_s + 10 * 5e-6)
 
 
 def test_many_tokens_through_an_expert_by_hand():
     flops = 2 * 3 * 2048 * 1024 * 4096
-    assert expert_s(olmoe_on_h100(), 4096, SIZE) == pytest.approx(flops / 989.5e12 + 3 * 5e-6)
+    assert expert_s(olmoe_on_h100(), 4096, SIZE) == pytest.approx(flops / 989.5e12 + 10 * 5e-6)
 
 
 def test_a_decode_layer_by_hand():
@@ -74,7 +89,7 @@ def test_kv_of_a_batch_is_read_once_per_request():
 @pytest.mark.parametrize(("profile", "shape"), PAIRS)
 def test_one_token_is_bound_by_memory_and_many_by_arithmetic(profile: str, shape: str):
     model = load_shape(shape)
-    c = coefficients(load_profile(profile), model, model.expert_bytes)
+    c = coefficients(load_profile(profile), model, model.expert_bytes, PEAK)
     assert expert_s(c, 1, model.expert_bytes) == model.expert_bytes * c.read_s_per_byte + c.launch_s
     assert layer_s(c, 1, 1, 1) == c.layer_read_s + c.kv_read_s + c.layer_launch_s
     assert step_s(c, 1) == c.head_read_s + c.step_launch_s
@@ -84,7 +99,7 @@ def test_one_token_is_bound_by_memory_and_many_by_arithmetic(profile: str, shape
 @pytest.mark.parametrize(("profile", "shape"), PAIRS)
 def test_the_knee_is_where_both_bounds_meet(profile: str, shape: str):
     device, model = load_profile(profile), load_shape(shape)
-    c = coefficients(device, model, model.expert_bytes)
+    c = coefficients(device, model, model.expert_bytes, PEAK)
     knee = model.expert_bytes * c.read_s_per_byte / c.expert_flop_s
     ratio = device.flops_per_s.value / device.memory_bytes_per_s.value
     bits = 8 * model.expert_bytes / model.expert_matrix_parameters
@@ -124,6 +139,61 @@ def test_launches_are_counted_by_kernel():
     assert c.step_launch_s == STEP_KERNELS * launch_s
 
 
+@pytest.mark.parametrize("name", list_engines())
+def test_a_kind_of_engine_is_sourced_and_its_launches_are_counted(name):
+    engine = load_engine(name)
+    assert engine.name == name
+    for field in type(engine).model_fields:
+        figure = getattr(engine, field)
+        if isinstance(figure, Figure):
+            assert figure.url or figure.kind in ("assumption", "design"), field
+    c = olmoe_on_h100(engine)
+    launch_s = (engine.launch_s or H100.launch_s).value
+    assert c.layer_launch_s == engine.layer_launches.value * launch_s
+    assert (c.decide_s, c.fetch_s) == (engine.decide_s.value, engine.fetch_s.value)
+
+
+def test_engines_differ_as_their_names_say():
+    launches = {
+        name: 16 * (8 * c.launch_s + c.layer_launch_s) + c.step_launch_s
+        for name in list_engines()
+        for c in [olmoe_on_h100(load_engine(name))]
+    }
+    assert launches["graph"] < launches["grouped"] < launches["eager"]
+    assert load_engine(None).name == "grouped"
+    with pytest.raises(SpecmdError, match="grouped"):
+        load_engine("groped")
+
+
+def test_a_share_of_the_peak_takes_longer_and_a_prefill_has_its_own():
+    full = olmoe_on_h100()
+    part = olmoe_on_h100(attaining(memory=0.5, flops=0.25, prefill_memory=0.8, prefill_flops=0.5))
+    assert part.read_s_per_byte == 2 * full.read_s_per_byte
+    assert part.expert_flop_s == 4 * full.expert_flop_s
+    assert layer_s(part, 1, 0, 0) - part.layer_launch_s == pytest.approx(2 * full.layer_read_s)
+    wide = in_prefill(part)
+    assert wide.expert_flop_s == pytest.approx(2 * full.expert_flop_s)
+    assert wide.read_s_per_byte == pytest.approx(full.read_s_per_byte / 0.8)
+    assert wide.layer_launch_s == part.layer_launch_s
+    assert in_prefill(full) == full
+
+
+def test_a_calibrated_profile_has_its_own_software_and_rates():
+    stack = dict.fromkeys(("expert_s", "layer_s", "step_s"), H100.launch_s)
+    measured = H100.model_copy(update={"stack": Stack(**stack), "calibrated": True})
+    found = {
+        name: coefficients(measured, OLMOE, SIZE, load_engine(name)) for name in list_engines()
+    }
+    assert len(set(found.values())) == 1
+    c = found["graph"]
+    assert c.launch_s == c.layer_launch_s == c.step_launch_s == H100.launch_s.value
+    assert c.decide_s == c.fetch_s == 0.0
+    assert 1 / c.read_s_per_byte == pytest.approx(H100.memory_bytes_per_s.value)
+    share = Figure(value=0.5, unit="share", kind="design", source="made up for a test")
+    half = measured.model_copy(update={"attainable": Attainable(memory_share=share)})
+    assert coefficients(half, OLMOE, SIZE).read_s_per_byte == 2 * c.read_s_per_byte
+
+
 @pytest.mark.parametrize("name", list_profiles())
 def test_a_miss_costs_more_than_a_hit_everywhere(name: str):
     """The premise of an expert cache: the link is slower than computing one token."""
@@ -132,7 +202,7 @@ def test_a_miss_costs_more_than_a_hit_everywhere(name: str):
 
 
 def test_a_quantized_expert_is_read_faster_and_computed_alike():
-    full, quarter = olmoe_on_h100(), coefficients(H100, OLMOE, OLMOE.expert_bytes // 4)
+    full, quarter = olmoe_on_h100(), coefficients(H100, OLMOE, SIZE // 4, PEAK)
     assert quarter.read_s_per_byte == full.read_s_per_byte
     assert quarter.expert_flop_s == full.expert_flop_s
     assert expert_s(quarter, 1, SIZE // 4) < expert_s(full, 1, SIZE)
@@ -140,7 +210,7 @@ def test_a_quantized_expert_is_read_faster_and_computed_alike():
 
 
 def test_an_unknown_model_is_taken_as_bf16_and_warned_about():
-    known, unknown = olmoe_on_h100(), coefficients(H100, None, OLMOE.expert_bytes)
+    known, unknown = olmoe_on_h100(), coefficients(H100, None, SIZE, PEAK)
     assert expert_s(unknown, 1, SIZE) == expert_s(known, 1, SIZE)
     assert expert_s(unknown, 5000, SIZE) == pytest.approx(expert_s(known, 5000, SIZE))
     assert layer_s(unknown, 100, 100, 100) == step_s(unknown, 100) == 0.0

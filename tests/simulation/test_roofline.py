@@ -49,6 +49,10 @@ def random_clock(rng):
         "wake_s": float(rng.choice([0.0, 0.05])),
         "resume_s": float(rng.choice([0.0, 0.3])),
         "predict_s": float(rng.choice([0.0, 0.1])),
+        "decide_s": float(rng.choice([0.0, 0.2])),
+        "fetch_s": float(rng.choice([0.0, 0.1])),
+        "prefill_flop_scale": float(rng.choice([0.5, 1.0, 2.0])),
+        "prefill_read_scale": float(rng.choice([0.5, 1.0, 2.0])),
     }
     return CostCoefficients(**figures)
 

@@ -29,7 +29,8 @@ def play(trace, prefetch="none", miss="overlap", **losses):
     config = RunConfig(
         evict="lru", prefetch=prefetch, miss=miss, capacity="200", capacity_slots=200
     )
-    costs = coefficients(load_profile("t4"), None, EXPERT_BYTES)._replace(**losses)
+    costs = coefficients(load_profile("t4"), None, EXPERT_BYTES)
+    costs = costs._replace(**{"fetch_s": 0.0} | losses)
     outcome = replay(trace, config, costs=costs)
     seconds = outcome.step_seconds.sum(axis=0)
     return seconds[OVERHEAD], seconds[STALLS].sum(), outcome.counters.sum(axis=(0, 1))
