@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from specmd.cli.options import Device, Dtype, Layers, LinkKind, ModelName, Threads
+from specmd.cli import completion
+from specmd.cli.options import AGAIN, Device, Dtype, Layers, LinkKind, ModelName, Threads
 from specmd.errors import Exit, SpecmdError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from specmd.measurement.sources import Source
 
 _TRACE = "With --trace: "
+_ANCHOR = "With --anchor: "
 
 
 def calibrate(
@@ -31,8 +33,13 @@ def calibrate(
     ] = None,
     layers: Layers = None,
     tokens: Annotated[
-        int, typer.Option(metavar="N", min=1, help=f"{_TRACE}only the first N tokens.")
-    ] = 256,
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help=f"{_TRACE}only the first N tokens; default 256, with --anchor 2000.",
+        ),
+    ] = None,
     dtype: Dtype = None,
     device: Device = None,
     link: LinkKind = "auto",
@@ -43,6 +50,28 @@ def calibrate(
     out: Annotated[Path, typer.Option(metavar="FILE.toml", help="Profile to write.")] = Path(
         "this-machine.toml"
     ),
+    anchor: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHAT=TIME",
+            help="Measure nothing: fit --profile to a published time. resident, no_cache, ttft or "
+            f"a capacity, as resident=4.4ms or 25%=19tok/s; needs --trace.{AGAIN}",
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"{_ANCHOR}hardware profile to start from.",
+            autocompletion=completion.profiles,
+        ),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help=f"{_ANCHOR}eager, grouped (default) or graph."),
+    ] = None,
+    evict: Annotated[str, typer.Option(metavar="POLICY", help=f"{_ANCHOR}of capacities.")] = "lru",
+    capacity: Annotated[str, typer.Option(metavar="SIZE", help=f"{_ANCHOR}of ttft.")] = "100%",
     force: Annotated[
         bool, typer.Option("--force", help="Write a profile that fails its check; it will say so.")
     ] = False,
@@ -54,6 +83,9 @@ def calibrate(
     fit on the device beside their originals on the host; of larger models, --trace with --layers
     runs a part. Plays that the profile was not fitted to check it; one that fails is not written
     (exit code 1). A busy machine is the usual reason.
+
+    With --anchor nothing is measured: the profile of a device is fitted to published times of an
+    engine on it, and says what it assumed.
     """
     from specmd.calibration import calibrate as measure
     from specmd.calibration.profile import profile_text
@@ -64,30 +96,76 @@ def calibrate(
 
     if out.suffix != ".toml":
         raise SpecmdError(f"{out}: a profile is a .toml file")
-    source = _source(model, trace, shape, layers, tokens, dtype)
+    if anchor:
+        run = {"evict": evict, "capacity": capacity, "tokens": tokens or 2000}
+        _anchor(anchor, profile, engine, trace, shape, out, run)
+        return
+    if profile is not None or engine is not None:
+        raise SpecmdError("--profile and --engine go with --anchor")
+    source = _source(model, trace, shape, layers, tokens or 256, dtype)
     known = load_shape(shape) if shape else shape_for_model(source.header().model)
     settings = LiveSettings(device=device, link=link, compute_threads=threads)
     with progress("calibrating") as report:
         found = measure(source.workload(), known, settings, name=name, progress=report)
-    profile = found.profile
-    assert profile.check is not None
-    typer.echo(f"{out}: {profile.title}", err=True)
-    for line in [*_figures(found), *_check(profile.check)]:
+    made = found.profile
+    assert made.check is not None
+    typer.echo(f"{out}: {made.title}", err=True)
+    for line in [*_figures(found), *_check(made.check)]:
         typer.echo(line, err=True)
     if known is None:
         typer.echo(
             "warning: no shape is known for the model: attention counts as software", err=True
         )
-    if not profile.check.accepted and not force:
+    if not made.check.accepted and not force:
         typer.echo(
-            f"specmd: error: {out} is not written: {profile.check.reason}; try again, or write it "
+            f"specmd: error: {out} is not written: {made.check.reason}; try again, or write it "
             "as it is with --force",
             err=True,
         )
         raise typer.Exit(Exit.RUN_FAILED)
-    write_text(out, profile_text(profile))
-    for text in profile.warnings():
+    write_text(out, profile_text(made))
+    for text in made.warnings():
         typer.echo(f"warning: {text}", err=True)
+
+
+def _anchor(
+    anchors: list[str],
+    profile: str | None,
+    engine: str | None,
+    trace: Path | None,
+    shape: str | None,
+    out: Path,
+    options: dict[str, Any],
+) -> None:
+    """Fit a profile to published times, write it and say what it is."""
+    from specmd.calibration.anchors import fit, parse_anchor
+    from specmd.calibration.profile import profile_text
+    from specmd.files import write_text
+    from specmd.hardware.engines import load_engine
+    from specmd.hardware.profile import load_profile
+    from specmd.hardware.shape import load_shape, shape_for_model
+    from specmd.trace import load
+
+    if trace is None or profile is None:
+        raise SpecmdError("an anchor needs the --profile of its device and a --trace of its model")
+    loaded = load(trace)
+    known = load_shape(shape) if shape else shape_for_model(loaded.header.model)
+    if known is None:
+        raise SpecmdError(f"no shape is known for '{loaded.header.model}': give --shape")
+    wanted = [parse_anchor(text) for text in anchors]
+    found = fit(load_profile(profile), known, loaded, load_engine(engine), wanted, **options)
+    stack = found.profile.stack
+    assert stack is not None
+    assert stack.fetch_s is not None
+    typer.echo(f"{out}: {found.profile.title}, {found.profile.anchored}", err=True)
+    for anchor, (given, simulated) in found.met.items():
+        error = f"{simulated / given - 1:+.1%}"
+        typer.echo(f"anchor    {anchor}: simulated {simulated * 1e3:.4g} ms ({error})", err=True)
+    layer_us, fetch_us = stack.layer_s.value * 1e6, stack.fetch_s.value * 1e6
+    typer.echo(f"software  {layer_us:.0f} us a layer, {fetch_us:.0f} us a demanded copy", err=True)
+    for text in found.assumed:
+        typer.echo(f"assumed   {text}", err=True)
+    write_text(out, profile_text(found.profile))
 
 
 def _source(

@@ -203,6 +203,7 @@ class HardwareProfile(Figures):
     title: str
     vendor: str
     calibrated: bool
+    anchored: str = Field(default="", description="the times it was fitted to, of which model")
     notes: str = ""
     memory_bytes: Figure
     memory_bytes_per_s: Figure
@@ -241,6 +242,11 @@ class HardwareProfile(Figures):
             return [f"profile '{self.name}' failed its calibration: {self.check.reason}"]
         if self.calibrated:
             return []
+        if self.anchored:
+            return [
+                f"profile {self.name} is anchored to {self.anchored}: other models and engines "
+                "have other costs of software"
+            ]
         return [
             f"profile {self.name} is not calibrated (`specmd calibrate`): compare policies by its "
             "times, promise nothing"

@@ -23,7 +23,7 @@ from specmd.trace.header import DECODE, PREFILL
 
 Counters = npt.NDArray[np.int64]
 
-_MISSES = core.COMPULSORY_MISSES, core.COLLISION_MISSES, core.CAPACITY_MISSES
+MISSES = core.COMPULSORY_MISSES, core.COLLISION_MISSES, core.CAPACITY_MISSES
 PHASES = {PREFILL: "prefill", DECODE: "decode"}
 
 
@@ -40,7 +40,7 @@ def tally(rows: Counters, layer_bytes: Sequence[int] | None, tokens: int | None 
     count = rows.sum(axis=0).tolist()
     hits = count[core.REUSE_HITS] + count[core.PREFETCH_HITS]
     late = count[core.LATE_HITS]
-    misses = sum(count[kind] for kind in _MISSES)
+    misses = sum(count[kind] for kind in MISSES)
     accesses = count[core.ACCESSES]
     issued = count[core.PREFETCH_ISSUED]
     useful = count[core.PREFETCH_HITS]
@@ -77,13 +77,13 @@ def tally(rows: Counters, layer_bytes: Sequence[int] | None, tokens: int | None 
         "prefetch_redundant": count[core.PREFETCH_REDUNDANT],
         "prefetch_dropped": count[core.PREFETCH_DROPPED],
         "prefetch_precision": share(useful + late, issued),
-        "bytes_demand": sized(*_MISSES),
+        "bytes_demand": sized(*MISSES),
         "bytes_prefetch_useful": sized(core.PREFETCH_HITS, core.LATE_HITS),
         "bytes_prefetch_wasted": sized(core.PREFETCH_WASTED),
     }
     if tokens is not None:
         ahead = core.PREFETCH_HITS, core.LATE_HITS, core.PREFETCH_WASTED
-        found["bytes_per_token"] = share(sized(*_MISSES, *ahead), tokens)
+        found["bytes_per_token"] = share(sized(*MISSES, *ahead), tokens)
         found["no_cache_bytes_per_token"] = share(sized(core.ACCESSES), tokens)
     return found
 
