@@ -53,7 +53,7 @@ def simulate(
     grid = grid_of(options)
     training = load(options.training) if options.training else None
     loaded = [(path, load(path)) for path in traces]
-    todo = [(path, trace, config) for path, trace in loaded for config in grid.expand(trace.header)]
+    todo = [(path, trace, config) for path, trace in loaded for config in grid.expand(trace)]
     most_slots = max(config.capacity_slots for *_, config in todo)
     runs: list[Run] = []
     interrupted = False

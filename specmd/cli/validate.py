@@ -71,7 +71,7 @@ def _config(file: Path) -> int:
         add_plugin(path)
     if experiment.training is not None:
         load(experiment.training)
-    runs = sum(len(experiment.grid.expand(load(path).header)) for path in experiment.traces)
+    runs = sum(len(experiment.grid.expand(load(path))) for path in experiment.traces)
     typer.echo(f"{file}: valid experiment, {len(experiment.traces)} traces, {runs} runs")
     return Exit.OK
 

@@ -2,15 +2,15 @@
 
 A process that outgrows its memory is not told: it is killed, or the machine swaps. So the amount is
 compared with what the system says is available, and with what the container (cgroup) still allows.
-Nobody kills a simulated run: what its device would have to hold is compared with the profile.
+Nobody kills a simulated run: what its device would have to hold is counted (`beside_slots`).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from specmd.errors import SpecmdError
-from specmd.hardware.profile import HardwareProfile
 from specmd.hardware.shape import ModelShape
 
 HEADROOM = 0.05  # of what is available, left to everybody else
@@ -50,36 +50,40 @@ def require_memory(layer_bytes: int, layers: int, other_bytes: int, what: str) -
     )
 
 
-def device_shortage(
-    profile: HardwareProfile,
-    shape: ModelShape | None,
-    expert_bytes: int,
-    slots: int,
-    staging: int,
-    context_tokens: int,
-) -> str | None:
-    """Say by how much a run outgrows its device, and how many slots would not; None if it fits.
+class Beside(NamedTuple):
+    """Bytes that a device holds beside the slots of the cache; None where the model is unknown."""
 
-    `context_tokens` are those whose keys and values are held at once. Without a shape only the
-    slots are known.
+    staging: int
+    weights: int | None  # all that is no expert
+    kv: int | None  # keys and values of `context_tokens`
+    context_tokens: int
+
+    @property
+    def total(self) -> int:
+        """All of it, as far as it is known."""
+        return self.staging + (self.weights or 0) + (self.kv or 0)
+
+
+def beside_slots(
+    shape: ModelShape | None, expert_bytes: int, staging: int, context_tokens: int
+) -> Beside:
+    """Count what a device holds beside the slots.
+
+    Args:
+        shape: of the model; without one only the staging slots are known.
+        expert_bytes: of the largest expert.
+        staging: slots for what passes through.
+        context_tokens: whose keys and values are held at once.
+
     """
-    needs = {"slots": slots * expert_bytes, "staging": staging * expert_bytes}
-    if shape is not None:
-        experts = shape.moe_layers * shape.experts * shape.expert_parameters
-        dense = shape.total_parameters - experts
-        needs["other weights"] = int(dense * shape.dense_weight_bits / 8)
-        needs[f"KV of {context_tokens:,} tokens"] = (
-            context_tokens * shape.kv_bytes_per_token * shape.layers
-        )
-    wanted, there = sum(needs.values()), profile.memory_bytes.value
-    if wanted <= there:
-        return None
-    parts = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in needs.items())
-    fits = max(0, int((there - wanted + needs["slots"]) // expert_bytes))
-    advice = f"at most {fits:,} slots fit" if fits else "not even one slot fits"
-    return (
-        f"does not fit: {wanted / 1e9:.1f} GB on a {profile.name} of {there / 1e9:.1f} GB "
-        f"({parts}): {advice}"
+    if shape is None:
+        return Beside(staging * expert_bytes, None, None, context_tokens)
+    experts = shape.moe_layers * shape.experts * shape.expert_parameters
+    return Beside(
+        staging * expert_bytes,
+        int((shape.total_parameters - experts) * shape.dense_weight_bits / 8),
+        context_tokens * shape.kv_bytes_per_token * shape.layers,
+        context_tokens,
     )
 
 

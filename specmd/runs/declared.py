@@ -64,7 +64,14 @@ class RunOptions:
         str, Option("eviction, as name or name:key=value,...", short="-e", axis=True, live=True)
     ] = "lru"
     capacity: Annotated[
-        str, Option("slots 51, 16/layer, a share 5%, or bytes 0.6GB", "SIZE", "-c", live=True)
+        str,
+        Option(
+            "slots 51, 16/layer, a share 5%, bytes 0.6GB, what '8GB total' leaves for slots, or "
+            "all that is free",
+            "SIZE",
+            "-c",
+            live=True,
+        ),
     ] = "5%"
     prefetch: Annotated[str, Option("what to fetch ahead", short="-p", axis=True, live=True)] = (
         "none"
@@ -94,6 +101,14 @@ class RunOptions:
     seed: Annotated[int, Option("seed of policies that draw", "N", live=True)] = 0
     profile: Annotated[
         str | None, Option("hardware profile, or a .toml file; without one, no clock", "NAME")
+    ] = None
+    context: Annotated[
+        int | None,
+        Option(
+            "tokens whose keys and values the device holds; None: most of the trace",
+            "TOKENS",
+            minimum=1,
+        ),
     ] = None
     engine: Annotated[
         str | None,

@@ -10,7 +10,7 @@ class is Belady's. A capacity is shared among the classes in proportion to their
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from specmd.errors import SpecmdError
@@ -107,6 +107,22 @@ def fit(
     return slots
 
 
+_NO_SIZE = (
+    "capacity '{}' is in bytes, but the trace does not say how large an expert is: import it with "
+    "--expert-bytes, or give slots"
+)
+
+
+def _left(spelled: str, room: Callable[[int | None], int] | None) -> int | None:
+    """Bytes for slots where a capacity says what is held altogether; None where it does not."""
+    total = re.fullmatch(r"(.*[0-9]\s*[KMG]?i?B)\s+total", spelled, re.IGNORECASE)
+    if total is None and spelled.lower() != "free":
+        return None
+    if room is None:
+        raise SpecmdError(f"capacity '{spelled}' is not known here: give slots, a share or bytes")
+    return room(parse_bytes(total[1]) if total else None)
+
+
 def parse_capacity(
     text: str | int,
     num_layers: int,
@@ -115,18 +131,42 @@ def parse_capacity(
     *,
     scope: Scope = "global",
     allocate: str = "uniform",
+    room: Callable[[int | None], int] | None = None,
 ) -> int:
     """Slots, over all layers, that a capacity stands for.
 
-    Raises SpecmdError for a spelling that means nothing, for bytes where the trace does not say
-    how large an expert is, and for less than one slot.
+    Args:
+        text: the capacity.
+        num_layers: MoE layers.
+        num_experts: E, experts of a layer.
+        layer_bytes: (layers,) bytes of an expert; None: not known.
+        scope: see `divide`.
+        allocate: see `divide`.
+        room: says how many bytes so many in total leave for slots; asked None, how many the device
+            does.
+
+    Raises:
+        SpecmdError: a spelling that means nothing, bytes where the trace does not say how large an
+            expert is, less than one slot.
+
     """
     spelled = str(text).strip()
+    left = _left(spelled, room)
+    if left is not None:
+        if layer_bytes is None:
+            raise SpecmdError(_NO_SIZE.format(spelled))
+        slots = fit(left, layer_bytes, num_experts, scope=scope, allocate=allocate)
+        if slots < 1:
+            raise SpecmdError(
+                f"capacity '{spelled}' leaves {max(left, 0) / 1e9:.2f} GB for slots, less than one "
+                "expert: the rest is other weights, keys and values, and staging"
+            )
+        return min(slots, num_layers * num_experts)
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(%|/layer|[KMG]?i?B)?", spelled, re.IGNORECASE)
     if match is None:
         raise SpecmdError(
             f"capacity '{spelled}' is not understood: write slots (51), slots a layer (16/layer), "
-            "a share of all experts (5%), or bytes (0.6GB)"
+            "a share of all experts (5%), bytes (0.6GB), '8GB total', or free"
         )
     number, unit = float(match[1]), (match[2] or "").upper()
     keys = num_layers * num_experts
@@ -136,10 +176,7 @@ def parse_capacity(
         slots = int(number * num_layers)
     elif unit:
         if layer_bytes is None:
-            raise SpecmdError(
-                f"capacity '{spelled}' is in bytes, but the trace does not say how large an expert "
-                "is: import it with --expert-bytes, or give slots"
-            )
+            raise SpecmdError(_NO_SIZE.format(spelled))
         wanted = parse_bytes(spelled)
         slots = fit(wanted, layer_bytes, num_experts, scope=scope, allocate=allocate)
     elif "." in match[1]:

@@ -14,13 +14,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model, field
 
 from specmd.errors import SpecmdError
 from specmd.hardware.engines import load_engine
+from specmd.hardware.memory import HEADROOM, beside_slots
 from specmd.hardware.profile import load_profile
 from specmd.hardware.shape import load_shape, shape_for_model
 from specmd.policy.registry import AXES, choose
 from specmd.runs.declared import OPTIONS, Option
-from specmd.runs.options import RunConfig
+from specmd.runs.options import STAGING_SLOTS, RunConfig
 from specmd.runs.pools import parse_capacity
 from specmd.trace import Trace, TraceHeader
+from specmd.trace.contexts import held_tokens
 
 
 class _Lists(BaseModel):
@@ -51,7 +53,7 @@ _OptionLists: Any = create_model("_OptionLists", __base__=_Lists, **_fields)
 class Grid(_OptionLists):  # type: ignore[misc] # its fields are the declared options
     """Lists of values for each option."""
 
-    def expand(self, header: TraceHeader) -> list[RunConfig]:
+    def expand(self, trace: Trace | TraceHeader) -> list[RunConfig]:
         """Return the configurations of the grid for one trace.
 
         Raises SpecmdError for an unknown policy or profile, a capacity that means nothing here, or
@@ -62,7 +64,7 @@ class Grid(_OptionLists):  # type: ignore[misc] # its fields are the declared op
             chosen[axis] = tuple(choose(axis, spelled).spelled for spelled in chosen[axis])
         found: dict[str, RunConfig] = {}
         for values in product(*chosen.values()):
-            config = _resolve(dict(zip(chosen, values, strict=True)), header)
+            config = _resolve(dict(zip(chosen, values, strict=True)), trace)
             found.setdefault(config.model_dump_json(exclude={"capacity"}), config)
         return list(found.values())
 
@@ -78,7 +80,7 @@ def grid(trace: Trace | TraceHeader, **options: Any) -> list[RunConfig]:
 
     The options are those of `specmd.simulate`: evict, capacity, scope, prefetch, ...
     """
-    return make_grid(options).expand(trace.header if isinstance(trace, Trace) else trace)
+    return make_grid(options).expand(trace)
 
 
 def make_grid(options: dict[str, Any]) -> Grid:
@@ -116,7 +118,32 @@ def _settle_engine(fields: dict[str, Any]) -> None:
         fields["engine"] = None  # without a clock there is nothing it changes
 
 
-def _resolve(fields: dict[str, Any], header: TraceHeader) -> RunConfig:
+def _room(fields: dict[str, Any], trace: Trace | TraceHeader, header: TraceHeader) -> Any:
+    """Return what says how many bytes are left for slots; see `parse_capacity`."""
+
+    def left(total: int | None) -> int:
+        spelled = fields["capacity"]
+        shape = load_shape(fields["shape"]) if fields["shape"] else None
+        if shape is None:
+            raise SpecmdError(f"capacity '{spelled}' asks for the model's sizes: name its --shape")
+        context = fields["context"]
+        if context is None:
+            if not isinstance(trace, Trace):
+                raise SpecmdError(f"capacity '{spelled}' asks for the tokens held: give --context")
+            context = held_tokens(trace)
+        beside = beside_slots(shape, max(header.layer_bytes or (0,)), STAGING_SLOTS, context)
+        if total is None:
+            if fields["profile"] is None:
+                raise SpecmdError("capacity 'free' is that of a device: name a --profile")
+            device = load_profile(fields["profile"]).memory_bytes.value
+            total = int(device * (1 - HEADROOM))
+        return total - beside.total
+
+    return left
+
+
+def _resolve(fields: dict[str, Any], trace: Trace | TraceHeader) -> RunConfig:
+    header = trace.header if isinstance(trace, Trace) else trace
     if fields["prefetch"] == "none":
         fields["schedule"] = "fifo"  # there is nothing to schedule
     evict = choose("evict", fields["evict"])
@@ -133,13 +160,15 @@ def _resolve(fields: dict[str, Any], header: TraceHeader) -> RunConfig:
     if fields["shape"] is None:
         known = shape_for_model(header.model)
         fields["shape"] = known.name if known else None
+    sized = with_sizes(header, fields["shape"])
     slots = parse_capacity(
         fields["capacity"],
         header.num_layers,
         header.num_experts,
-        with_sizes(header, fields["shape"]).layer_bytes,
+        sized.layer_bytes,
         scope=fields["scope"],
         allocate=fields["allocate"],
+        room=_room(fields, trace, sized),
     )
     try:
         return RunConfig(capacity_slots=slots, **fields)

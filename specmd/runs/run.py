@@ -90,6 +90,23 @@ class Regime(_Frozen):
         return sum(sizes) if sizes else None
 
 
+class Memory(_Frozen):
+    """Bytes that a run needs on its device; None: not known without the model's shape."""
+
+    slots_bytes: int
+    staging_bytes: int
+    weights_bytes: int | None = Field(description="of all that is no expert")
+    kv_bytes: int | None = Field(description="keys and values of `context_tokens`")
+    context_tokens: int
+    device_bytes: int | None = Field(description="that the device has; None without a profile")
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it, as far as it is known."""
+        known = self.slots_bytes + self.staging_bytes
+        return known + (self.weights_bytes or 0) + (self.kv_bytes or 0)
+
+
 class Bound(_Frozen):
     """One end to compare with, on the same trace, scope, capacity and hardware."""
 
@@ -204,6 +221,7 @@ class Run(_Frozen):
     per_phase: dict[str, Metrics] = {}
     per_layer: dict[str, list[Value]] = Field(default={}, description="metric: one value a layer")
     regime: Regime | None = None
+    memory: Memory | None = Field(default=None, description="of simulated runs")
     locality: dict[str, Any] = {}
     bounds: Bounds | None = None
     ttft_estimate_s: FiniteFloat | None = Field(

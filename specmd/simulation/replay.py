@@ -22,8 +22,8 @@ from specmd.runs.options import RunConfig
 from specmd.runs.pools import pools_of
 from specmd.simulation.events import EventStream
 from specmd.simulation.loads import popularity as count_popularity
-from specmd.simulation.loads import step_loads
 from specmd.simulation.timed_link import TimedLink
+from specmd.trace.contexts import step_loads
 
 if TYPE_CHECKING:
     from specmd.simulation.costs import CostCoefficients

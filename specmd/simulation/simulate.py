@@ -17,7 +17,6 @@ from weakref import WeakKeyDictionary
 
 from specmd.errors import SpecmdError
 from specmd.hardware.engines import load_engine
-from specmd.hardware.memory import device_shortage
 from specmd.hardware.profile import HardwareProfile, load_profile
 from specmd.hardware.shape import load_shape
 from specmd.policy.faults import told
@@ -33,15 +32,15 @@ from specmd.runs.counters import AccountingError, by_layer, by_phase, check, tal
 from specmd.runs.declared import takes_options
 from specmd.runs.identity import provenance, run_id
 from specmd.runs.latency import latency
+from specmd.runs.memory import device_shortage, memory
 from specmd.runs.metrics import METRICS
-from specmd.runs.options import STAGING_SLOTS, RunConfig
+from specmd.runs.options import RunConfig
 from specmd.runs.regime import cautions, regime
 from specmd.runs.resolve import make_grid, with_sizes
 from specmd.runs.run import Metrics, Run, Status
 from specmd.simulation.bounds import bounds as bounds_of
 from specmd.simulation.bounds import over_roofline
 from specmd.simulation.costs import CostCoefficients, coefficients, cost_warnings
-from specmd.simulation.loads import held_tokens
 from specmd.simulation.prefill import mean_ttft_estimate
 from specmd.simulation.replay import replay
 from specmd.trace import Locality, Trace, load, locality, slice_tokens
@@ -77,7 +76,7 @@ def simulate(
         raise SpecmdError(f"{several[0]}: give one value; a grid of runs is a sweep")
     loaded, name = (trace, "") if isinstance(trace, Trace) else (load(trace), Path(trace).stem)
     learned = training if isinstance(training, Trace | None) else load(training)
-    (config,) = make_grid(options).expand(loaded.header)
+    (config,) = make_grid(options).expand(loaded)
     return run_config(
         loaded, config, name=name, training=learned, bounds=bounds, interpreted=interpreted
     )
@@ -123,6 +122,10 @@ def run_config(
         warnings += timed.warnings
         estimate_s = mean_ttft_estimate(trace, costs)
     found = _locality(trace)
+    needs = memory(trace, config)
+    if profile is not None and needs is not None:
+        shortage = device_shortage(profile, config.capacity_slots, needs)
+        warnings += [shortage] if shortage else []
     phases = by_phase(outcome.counters, layer_bytes)
     ends = None
     if bounds:
@@ -146,6 +149,7 @@ def run_config(
         per_phase=phases,
         per_layer=by_layer(outcome.counters, layer_bytes),
         regime=regime(found, trace.header, config),
+        memory=needs,
         locality=found.model_dump(mode="json"),
         bounds=ends,
         ttft_estimate_s=estimate_s,
@@ -229,10 +233,7 @@ def _hardware(
     engine = load_engine(config.engine)
     costs = coefficients(profile, shape, expert_bytes, engine)
     warnings = cost_warnings(profile, shape, expert_bytes, engine)
-    shortage = device_shortage(
-        profile, shape, expert_bytes, config.capacity_slots, STAGING_SLOTS, held_tokens(trace)
-    )
-    return profile, costs, warnings + ([shortage] if shortage else [])
+    return profile, costs, warnings
 
 
 def _locality(trace: Trace) -> Locality:

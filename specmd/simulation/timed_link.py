@@ -96,7 +96,7 @@ class TimedLink(NamedTuple):
     ) -> TimedLink:
         """Build an idle link.
 
-        `size` are the bytes of each key; `loads` are those of `specmd.simulation.loads.step_loads`.
+        `size` are the bytes of each key; `loads` are those of `specmd.trace.contexts.step_loads`.
         """
         num_keys = len(size)
         keys, seconds, numbers = (

@@ -161,7 +161,7 @@ def plan(
     jobs: dict[str, Job] = {}
     for path in traces:
         trace = load(path)
-        configs = grid.expand(trace.header)
+        configs = grid.expand(trace)
         most_slots = max(config.capacity_slots for config in configs)
         for config in configs:
             name = run_id(trace, config, bounds=bounds, training=learned)

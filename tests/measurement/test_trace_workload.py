@@ -18,8 +18,8 @@ from specmd.live.stores.pinning import Pinned
 from specmd.live.stores.random import RandomStore
 from specmd.measurement.batches import batches, in_rows
 from specmd.measurement.trace_workload import PlayedStep, TraceWorkload
-from specmd.simulation.loads import step_loads
 from specmd.trace import DECODE, PREFILL, Trace, build_trace, slice_layers
+from specmd.trace.contexts import step_loads
 
 
 def of_steps(step: list[int], request: list[int], phase: list[int], **more: Any) -> Trace:

@@ -13,7 +13,7 @@ from specmd.runs.options import RunConfig
 from specmd.simulation.costs import CostCoefficients
 from specmd.simulation.events import EventStream
 from specmd.simulation.lanes import IDLE
-from specmd.simulation.replay import replay, step_loads
+from specmd.simulation.replay import replay
 from specmd.simulation.timed_link import (
     COMPUTE,
     DEMAND_STALL,
@@ -23,6 +23,7 @@ from specmd.simulation.timed_link import (
     TimedLink,
 )
 from specmd.trace import synthetic
+from specmd.trace.contexts import step_loads
 
 CANCEL = residency.LOG_CANCEL
 MB = 1e6
