@@ -31,6 +31,7 @@ def inspect_(
 ) -> None:
     """Print a trace's header, locality and regime."""
     from specmd.cli.output import show
+    from specmd.runs.answers import answers
     from specmd.trace import load, locality
 
     if figure:
@@ -45,6 +46,7 @@ def inspect_(
         "sizes": _sizes(loaded),
         "locality": measured.model_dump(mode="json"),
         "regime": _regime(loaded, measured),
+        "answers": answers(loaded, measured),
         "warnings": _warnings(loaded, measured),
     }
     rates: list[tuple[str, str]] = []
@@ -141,6 +143,7 @@ def _table(
         Section([cells(name, text) for name, text in facts if text], "Header"),
         _locality_section(measured),
         _regime_section(measured, record["regime"]),
+        _answers_section(record["answers"], measured.keys_total),
     ]
     if rates:
         title = "Hit rate by capacity (one pool, no prefetch, cold start)"
@@ -227,6 +230,48 @@ def _regime_section(measured: Locality, regime: dict[str, Any]) -> Section:
         how = "never hits" if steps.mean == steps.p50 == steps.p95 else "hardly hits"
         rows.append(("global LRU", f"{how} in decode up to {never:,} slots (T - K)"))
     return Section([cells(*row) for row in rows], "Regime")
+
+
+def _answers_section(found: dict[str, Any], keys: int) -> Section:
+    """Say what the trace can answer, and what it cannot."""
+    from specmd.report.text import Section, cells
+
+    ttft = {
+        "recorded": f"yes: {found['whole_prompts']:,} whole prompts",
+        "estimated": "an estimate: prompts are not recorded, but how long they are",
+        "none": "no: no whole prompt is recorded",
+    }[found["ttft"]]
+    low, high = found["in_flight"] or (0, 0)
+    flight = f"{high:,}" if low == high else f"{low:,} to {high:,}"
+    sizes, short = found["expert_bytes"], found["short_from_slots"]
+    skipped: dict[str, list[str]] = {}
+    for policy, need in found["skipped"].items():
+        skipped.setdefault(need, []).append(policy)
+    missing = "; ".join(f"{', '.join(names)} (need {need})" for need, names in skipped.items())
+    rows = [
+        ("TTFT", ttft + (f"; {found['cut_prompts']:,} are cut" if found["cut_prompts"] else "")),
+        ("TPOT", f"yes: {flight} in flight" if high else "no: no decode step"),
+        ("batches", f"up to {found['largest_batch']:,} in flight (--batch)"),
+        ("cold requests", f"{1 + found['reset_steps']:,} starts (--reset request)"),
+        (
+            "bytes, times",
+            "no: expert size unknown"
+            if sizes is None
+            else f"yes: experts of {' and '.join(f'{size:,}' for size in (sizes[0], sizes[-1]))} "
+            f"bytes ({len(sizes):,} sizes)"
+            if len(sizes) > 1
+            else "yes: experts of one size",
+        ),
+        ("policies", f"all but {missing}" if missing else "all"),
+        ("of routing", "yes: logits are recorded" if found["logits"] else "no: no logits"),
+        (
+            "policies apart",
+            "at every capacity"
+            if short is None
+            else f"below {short:,} slots ({short / keys:.0%}); above, misses are mostly first uses",
+        ),
+    ]
+    return Section([cells(*row) for row in rows], "What it can answer")
 
 
 def _spread(spread: Spread, what: str) -> str:

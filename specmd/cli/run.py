@@ -54,7 +54,14 @@ def run(
     max_new_tokens: Annotated[
         int, typer.Option(metavar="N", min=1, help="Tokens generated for a prompt.")
     ] = 64,
-    batch: Annotated[int, typer.Option(metavar="B", min=1, help="Prompts that run together.")] = 1,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            metavar="B",
+            min=1,
+            help="Prompts or requests of a trace that run together; default 1, or as recorded.",
+        ),
+    ] = None,
     temperature: Annotated[
         float, typer.Option(metavar="T", min=0, help="Of sampling; 0 decodes greedily.")
     ] = 0.8,
@@ -62,6 +69,10 @@ def run(
         int | None,
         typer.Option(metavar="N", min=1, help="Tokens of a prefill chunk; default all at once."),
     ] = None,
+    mixed: Annotated[
+        bool,
+        typer.Option("--mixed", help=f"{_TRACE}prefill chunks ride along with decodes."),
+    ] = False,
     dtype: Dtype = None,
     experts: Annotated[
         Literal["host", "disk"],
@@ -131,18 +142,27 @@ def run(
             raise SpecmdError("give a MODEL or --trace, not both")
         from specmd.measurement.sources import TraceSource
 
-        source = TraceSource(str(trace), shape, layers=layers, tokens=tokens, dtype=dtype)
+        source = TraceSource(
+            str(trace),
+            shape,
+            layers=layers,
+            tokens=tokens,
+            prefill_chunk=prefill_chunk,
+            batch=batch,
+            mixed=mixed,
+            dtype=dtype,
+        )
     else:
         from specmd.measurement.sources import PromptSource
 
-        given = {"shape": shape, "layers": layers, "tokens": tokens}
+        given = {"shape": shape, "layers": layers, "tokens": tokens, "mixed": mixed or None}
         unfit = next((name for name, value in given.items() if value is not None), None)
         if unfit:
             raise SpecmdError(f"--{unfit} goes with --trace")
         generation = Generation(
             tuple(read_prompts(prompts, domain)),
             max_new_tokens=max_new_tokens,
-            batch=batch,
+            batch=batch or 1,
             temperature=temperature,
             seed=options.run.get("seed", [0])[0],
             prefill_chunk=prefill_chunk,

@@ -27,7 +27,7 @@ from specmd.measurement.settings import LiveSettings
 from specmd.measurement.workload import Workload
 from specmd.runs.contract import contract, recorded_config, trace_facts, unmet_need
 from specmd.runs.counters import by_layer, by_phase, check, tally
-from specmd.runs.declared import OPTIONS
+from specmd.runs.declared import COMPOSED, OPTIONS
 from specmd.runs.identity import provenance
 from specmd.runs.latency import latency
 from specmd.runs.metrics import METRICS, PARTS
@@ -40,7 +40,7 @@ from specmd.trace import Trace, locality
 _UNEVEN = 0.10  # a spread above this share of the mean is worth a word
 _SLOW_FIRST = 1.25
 _STALLS = [list(PARTS).index(name) for name in ("demand_stall", "late_prefetch_stall")]
-_OF_THE_WORKLOAD = ("tokens", "profile", "shape")
+_OF_THE_WORKLOAD = (*COMPOSED, "profile", "shape")
 
 
 @dataclass(frozen=True)

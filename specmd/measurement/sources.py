@@ -16,7 +16,8 @@ from specmd.measurement.workload import PromptWorkload, Workload
 from specmd.models.files import folder_digest
 from specmd.models.generation import Generation
 from specmd.models.load import local_folder, model_name
-from specmd.trace import Trace, TraceHeader, load
+from specmd.runs.declared import COMPOSED, spelled
+from specmd.trace import Trace, TraceHeader, compose, load
 
 
 class Source(Protocol):
@@ -96,7 +97,7 @@ class TraceSource:
         trace: path of the trace.
         shape: name or file of the shape; by default that of the trace's model.
         layers: only the first so many MoE layers.
-        tokens: only the first so many tokens.
+        tokens, prefill_chunk, batch, mixed: how it is composed, as of a simulation.
         dtype: of the weights, a name torch knows; by default the shape's.
 
     """
@@ -105,6 +106,9 @@ class TraceSource:
     shape: str | None = None
     layers: int | None = None
     tokens: int | None = None
+    prefill_chunk: int | None = None
+    batch: int | None = None
+    mixed: bool = False
     dtype: str | None = None
 
     def header(self) -> TraceHeader:
@@ -131,15 +135,17 @@ class TraceSource:
         from specmd.measurement.workload import FollowedTrace
 
         trace, shape = self._inputs()
-        made = TraceWorkload(trace, shape, layers=self.layers, tokens=self.tokens, dtype=self.dtype)
+        asked = {name: getattr(self, name) for name in COMPOSED}
+        played = compose(trace, **asked)
+        made = TraceWorkload(played, shape, layers=self.layers, dtype=self.dtype)
         facts = {
             "trace": trace.digest,
             "shape": shape.name,
             "layers": self.layers,
-            "tokens": self.tokens,
             "dtype": self.dtype,
         }
-        return FollowedTrace(made, Path(self.trace).stem, facts)
+        name = ", ".join([Path(self.trace).stem, *spelled(asked | {"tokens": None})])
+        return FollowedTrace(made, name, facts | asked)
 
     def _inputs(self) -> tuple[Trace, ModelShape]:
         trace = load(self.trace)

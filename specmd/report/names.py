@@ -8,6 +8,12 @@ from functools import cache
 from specmd.runs.options import RunConfig
 from specmd.runs.run import Run
 
+CIRCUMSTANCES = (
+    *("scope", "admission", "reset", "tokens", "prefill_chunk", "batch", "mixed", "warmup"),
+    *("sequential", "shape"),
+)
+"""Options in which runs may differ beside their policies, as tables and figures name them."""
+
 
 def policy_name(run: Run, varied: Iterable[str] = ()) -> str:
     """Spell what was run: the eviction policy, and every other axis that is not the default."""

@@ -102,6 +102,8 @@ def _contract(runs: Sequence[Run]) -> str:
         ("", lambda run: run.config.admission),
         ("", lambda run: "cold" if run.config.warmup == 0 else f"warm-up {run.config.warmup}"),
         ("reset", lambda run: run.config.reset),
+        ("batch", _batch),
+        ("prefill chunk", lambda run: run.config.prefill_chunk or "as recorded"),
         ("seed", lambda run: run.config.seed),
         ("staging", lambda run: run.contract.get("staging_slots", STAGING_SLOTS)),
         ("trace", lambda run: run.trace.digest[:12]),
@@ -109,9 +111,14 @@ def _contract(runs: Sequence[Run]) -> str:
     parts = []
     for label, pick in spelled:
         values = "|".join(dict.fromkeys(str(pick(run)) for run in runs))
-        if (label, values) != ("reset", "none"):
+        if not label or values not in ("none", "as recorded"):
             parts.append(f"{label} {values}".strip())
     return f"contract: {', '.join(parts)}"
+
+
+def _batch(run: Run) -> str:
+    mixed = " mixed" if run.config.mixed else ""
+    return f"{run.config.batch}{mixed}" if run.config.batch else "as recorded"
 
 
 def _span(values: Iterable[float], form: str) -> str:

@@ -11,7 +11,7 @@ from math import log
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
-from specmd.report.names import policy_name, varied_axes
+from specmd.report.names import CIRCUMSTANCES, policy_name, varied_axes
 from specmd.runs.metrics import METRICS, PARTS
 from specmd.runs.run import Run
 
@@ -69,11 +69,7 @@ def three_digits(value: float) -> str:
 def named(runs: Sequence[Run]) -> list[tuple[str, Run]]:
     """Name each run: the policy, and what else differs but capacity and profile."""
     varied = varied_axes(runs)
-    more = [
-        name
-        for name in ("scope", "admission", "reset", "warmup", "tokens", "shape")
-        if len({getattr(run.config, name) for run in runs}) > 1
-    ]
+    more = [name for name in CIRCUMSTANCES if len({getattr(run.config, name) for run in runs}) > 1]
     return [
         (
             " ".join([policy_name(run, varied), *(f"{n}={getattr(run.config, n)}" for n in more)]),

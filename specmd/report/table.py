@@ -17,9 +17,10 @@ from typing import Any
 
 from specmd.hardware.shape import shape_for_model
 from specmd.policy.registry import AXES
-from specmd.report.names import caption, is_clairvoyant, policy_name, varied_axes
+from specmd.report.names import CIRCUMSTANCES, caption, is_clairvoyant, policy_name, varied_axes
 from specmd.report.notes import marks, notes
 from specmd.report.text import Cell, Column, Section, Style, Table, cells
+from specmd.runs.declared import spelled
 from specmd.runs.metrics import PARTS, Better, Metric, metric
 from specmd.runs.options import RunConfig
 from specmd.runs.run import Bounds, Run
@@ -182,14 +183,8 @@ def _words(group: Sequence[Line], without: Sequence[str] = ()) -> list[str]:
     if run.regime is not None:
         words.append(f"C/T {run.regime.capacity_over_working_set:.2f}")
     words.append(", ".join(dict.fromkeys(caption(each) for each in runs)))
-    defaults = RunConfig.model_fields
-    for name in ("scope", "admission", "reset", "tokens", "warmup", "shape"):
-        value = getattr(config, name)
-        own = name == "shape" and _is_its_own(run)
-        if value != defaults[name].default and not own:
-            words.append(f"{name} {value}")
-    if config.sequential:
-        words.append("sequential")
+    own = {"shape"} if _is_its_own(run) else set()
+    words += spelled({name: getattr(config, name) for name in CIRCUMSTANCES if name not in own})
     return [word for word in words if word not in without]
 
 

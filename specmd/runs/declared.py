@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Annotated, Any, Literal, TypeVar
@@ -19,6 +19,9 @@ Scope = Literal["global", "layer"]
 Admission = Literal["forced", "bypass"]
 Reset = Literal["none", "request"]
 R = TypeVar("R")
+
+COMPOSED = ("tokens", "prefill_chunk", "batch", "mixed")
+"""Options that say what is made of a trace before it is run (`specmd.trace.compose`)."""
 
 _PLACE = "**options: spelled out here."
 
@@ -98,6 +101,16 @@ class RunOptions:
     tokens: Annotated[
         int | None, Option("only the first N tokens of the trace", "N", minimum=1)
     ] = None
+    prefill_chunk: Annotated[
+        int | None, Option("most tokens of a prefill step; None: as recorded", "N", minimum=1)
+    ] = None
+    batch: Annotated[
+        int | None,
+        Option("recorded requests in flight together; None: as recorded", "B", minimum=1),
+    ] = None
+    mixed: Annotated[
+        bool, Option("with batch: prefill chunks ride along with the decodes of others")
+    ] = False
     seed: Annotated[int, Option("seed of policies that draw", "N", live=True)] = 0
     profile: Annotated[
         str | None, Option("hardware profile, or a .toml file; without one, no clock", "NAME")
@@ -121,6 +134,15 @@ class RunOptions:
     shape: Annotated[
         str | None, Option("model shape, or a .toml file; None: of the trace's model", "NAME")
     ] = None
+
+
+def spelled(given: Mapping[str, Any]) -> list[str]:
+    """Say of some options what is not their default: `batch 8`, `mixed`."""
+    return [
+        " ".join([name.replace("_", " "), *([] if value is True else [str(value)])])
+        for name, value in given.items()
+        if value != OPTIONS[name].default
+    ]
 
 
 def _read() -> dict[str, Option]:

@@ -18,13 +18,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from specmd.runs.metrics import PART_COLUMN, PARTS, PERCENTILES
 from specmd.runs.run import Metrics
 from specmd.trace import DECODE, PREFILL, Trace
 
-Seconds = npt.NDArray[np.float64]
+Seconds = NDArray[np.float64]
 
 _STALLS = [PART_COLUMN[name] for name, part in PARTS.items() if part.is_stall]
 
@@ -43,7 +43,7 @@ def latency(
     first_step: int,
     link_busy_s: float | None,
     *,
-    cut: bool = False,
+    unfinished: int | None = None,
 ) -> Latency:
     """Measure TTFT, TPOT and totals.
 
@@ -52,12 +52,12 @@ def latency(
         step_seconds: (steps - first_step, PARTS), seconds of each counted step by part.
         first_step: the first counted step; the steps before it were warm-up.
         link_busy_s: seconds the link carried bytes.
-        cut: the trace may end within a prefill, whose last step then is not the last.
+        unfinished: the request whose prefill may not be whole, because the trace ends in it.
 
     """
     found: Metrics = {}
     warnings: list[str] = []
-    firsts = _ttft_parts(trace, step_seconds, first_step, cut)
+    firsts = _ttft_parts(trace, step_seconds, first_step, unfinished)
     found.update(_spread("ttft", firsts))
     missing = trace.num_requests - len(firsts)
     if not len(firsts):
@@ -89,21 +89,38 @@ def latency(
     return Latency(found, warnings)
 
 
-def _ttft_parts(trace: Trace, step_seconds: Seconds, first_step: int, cut: bool) -> Seconds:
+def whole_prompts(trace: Trace, unfinished: int | None = None) -> NDArray[np.bool_]:
+    """Return (R,) of which requests the whole prompt is recorded, as far as that is known."""
+    count = np.bincount(trace.request[trace.phase == PREFILL], minlength=trace.num_requests)
+    whole = count > 0
+    if trace.prompt_lengths is not None:
+        whole &= (trace.prompt_lengths < 0) | (count >= trace.prompt_lengths)
+    if unfinished is not None:
+        whole[unfinished] = False
+    return whole
+
+
+def unfinished_prompt(whole: Trace, tokens: int | None = None) -> int | None:
+    """Return the request whose prompt may go on behind the first `tokens`, as these number it."""
+    tokens = whole.num_tokens if tokens is None else tokens
+    cut = tokens < whole.num_tokens or not whole.header.complete
+    if not cut or whole.phase[tokens - 1] != PREFILL:
+        return None
+    return int(np.searchsorted(np.unique(whole.request[:tokens]), whole.request[tokens - 1]))
+
+
+def _ttft_parts(
+    trace: Trace, step_seconds: Seconds, first_step: int, unfinished: int | None
+) -> Seconds:
     """Return (requests with a whole counted prefill, PARTS) seconds."""
     requests = trace.num_requests
     rows = trace.phase == PREFILL
     owner, steps = trace.request[rows], trace.step[rows].astype(np.int64)
-    count = np.bincount(owner, minlength=requests)
     begin = np.full(requests, trace.num_steps, np.int64)
     end = np.full(requests, -1, np.int64)
     np.minimum.at(begin, owner, steps)
     np.maximum.at(end, owner, steps)
-    whole = (count > 0) & (begin >= first_step)
-    if trace.prompt_lengths is not None:
-        whole &= (trace.prompt_lengths < 0) | (count >= trace.prompt_lengths)
-    if cut and rows[-1]:
-        whole[trace.request[-1]] = False
+    whole = whole_prompts(trace, unfinished) & (begin >= first_step)
     begin, end = begin[whole] - first_step, end[whole] - first_step
     until = np.zeros((len(step_seconds) + 1, step_seconds.shape[1]))
     np.cumsum(step_seconds, axis=0, out=until[1:])

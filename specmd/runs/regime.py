@@ -19,6 +19,8 @@ from specmd.runs.pools import pools_of
 from specmd.runs.run import Metrics, Regime, SizeClass, TraceFacts
 from specmd.trace import DECODE, Locality, Trace, TraceHeader
 
+MOSTLY_FULL = 0.75
+"""Below this share of its requests in flight, a batch is not what it is called."""
 LOOPING_SHARE = 0.1
 """Above this share of looping requests a trace is called repetitive."""
 
@@ -129,6 +131,14 @@ def cautions(
             f"{compulsory} of {misses} misses are compulsory: the trace is too short for this "
             "capacity to tell policies apart"
         )
+    decoded = int((trace.phase == DECODE).sum())
+    if config.batch and decoded:
+        in_flight = decoded / len(np.unique(trace.step[trace.phase == DECODE]))
+        if in_flight < MOSTLY_FULL * config.batch:
+            warnings.append(
+                f"on average {in_flight:.1f} of {config.batch} requests are in flight: the others "
+                "have ended; a smaller batch, or more requests"
+            )
     looping = found.looping_requests
     if looping is not None and looping > LOOPING_SHARE:
         warnings.append(

@@ -149,6 +149,10 @@ def _resolve(fields: dict[str, Any], trace: Trace | TraceHeader) -> RunConfig:
     evict = choose("evict", fields["evict"])
     if evict.frozen or evict.bypasses:
         fields["admission"] = "bypass"  # a policy that refuses has to be asked
+    if fields["mixed"] and fields["batch"] is None:
+        raise SpecmdError("mixed is about requests in flight together: give batch, too")
+    if fields["batch"] == 1:
+        fields["mixed"] = False  # there is nobody to mix with
     if fields["sequential"]:
         for option in ("prefetch", "profile"):
             if fields[option] not in (None, "none"):

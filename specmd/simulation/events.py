@@ -98,16 +98,8 @@ class EventStream:
             self._walk_back()
 
     def resets(self) -> set[int]:
-        """List the steps that share no request with the one before, where `reset=request` acts."""
-        starts, request = self.step_start, self.trace.request
-        found = set()
-        before: set[int] = set()
-        for step in range(self.num_steps):
-            now = set(request[starts[step] : starts[step + 1]].tolist())
-            if step > 0 and not now & before:
-                found.add(step)
-            before = now
-        return found
+        """List the steps before which no request is in flight, where `reset=request` acts."""
+        return set(self.trace.idle_steps.tolist())
 
     def upcoming(self, step: int) -> IntArray:
         """Return the clock of each key's next use, (keys,), as of a step that begins a stretch."""

@@ -29,9 +29,9 @@ from specmd.runs.contract import (
     without_numbers,
 )
 from specmd.runs.counters import AccountingError, by_layer, by_phase, check, tally
-from specmd.runs.declared import takes_options
+from specmd.runs.declared import COMPOSED, takes_options
 from specmd.runs.identity import provenance, run_id
-from specmd.runs.latency import latency
+from specmd.runs.latency import latency, unfinished_prompt
 from specmd.runs.memory import device_shortage, memory
 from specmd.runs.metrics import METRICS
 from specmd.runs.options import RunConfig
@@ -43,9 +43,9 @@ from specmd.simulation.bounds import over_roofline
 from specmd.simulation.costs import CostCoefficients, coefficients, cost_warnings
 from specmd.simulation.prefill import mean_ttft_estimate
 from specmd.simulation.replay import replay
-from specmd.trace import Locality, Trace, load, locality, slice_tokens
+from specmd.trace import Locality, Trace, compose, load, locality
 
-_cut: WeakKeyDictionary[Trace, dict[tuple[int | None, int | None], Trace]] = WeakKeyDictionary()
+_prepared: WeakKeyDictionary[Trace, dict[tuple[Any, ...], Trace]] = WeakKeyDictionary()
 _localities: WeakKeyDictionary[Trace, Locality] = WeakKeyDictionary()
 
 
@@ -114,9 +114,12 @@ def run_config(
     metrics |= tally(outcome.counters.sum(axis=0), layer_bytes, facts.counted_tokens)
     estimate_s = None
     if outcome.step_seconds is not None and costs is not None:
-        cut = trace.num_tokens < whole.num_tokens or not whole.header.complete
         timed = latency(
-            trace, outcome.step_seconds, outcome.first_step, outcome.link_busy_s, cut=cut
+            trace,
+            outcome.step_seconds,
+            outcome.first_step,
+            outcome.link_busy_s,
+            unfinished=unfinished_prompt(whole, trace.num_tokens),
         )
         metrics |= timed.metrics
         warnings += timed.warnings
@@ -204,17 +207,22 @@ def try_config(
 
 
 def prepared(trace: Trace, config: RunConfig) -> Trace:
-    """Return the trace as it is run: its first `tokens`, knowing how large an expert is."""
-    tokens = config.tokens if (config.tokens or trace.num_tokens) < trace.num_tokens else None
+    """Return the trace as it is run: cut, chunked and batched, knowing how large an expert is.
+
+    See `specmd.trace.compose` for the order; raises SpecmdError where it cannot be batched so.
+    """
     sized = with_sizes(trace.header, config.shape)
-    if tokens is None and sized is trace.header:
-        return trace
-    made = _cut.setdefault(trace, {})
-    if (tokens, sized.expert_bytes) not in made:
-        part = trace if tokens is None else slice_tokens(trace, 0, tokens)
-        header = with_sizes(part.header, config.shape)
-        made[tokens, sized.expert_bytes] = dataclasses.replace(part, header=header)
-    return made[tokens, sized.expert_bytes]
+    asked = {name: getattr(config, name) for name in COMPOSED}
+    key = (sized.expert_bytes, *asked.values())
+    made = _prepared.setdefault(trace, {})
+    if key not in made:
+        part = compose(trace, **asked)
+        if sized is not trace.header:
+            part = dataclasses.replace(part, header=with_sizes(part.header, config.shape))
+        if part is trace:
+            return trace  # kept for as long as itself, it would be kept for ever
+        made[key] = part
+    return made[key]
 
 
 def _hardware(

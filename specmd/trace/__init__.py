@@ -1,11 +1,10 @@
-"""Routing traces: the file format, slicing, importers, synthetic traces, locality."""
+"""Routing traces: the file format, slicing, composition, importers, synthetic traces, locality."""
 
+from specmd.trace.composition import chunk_prefills, compose, concatenate, interleave
 from specmd.trace.file import load, save
 from specmd.trace.header import DECODE, PREFILL, TraceHeader
 from specmd.trace.importers import import_trace
 from specmd.trace.slicing import (
-    concatenate,
-    interleave,
     select_requests,
     slice_layers,
     slice_steps,
@@ -22,6 +21,8 @@ __all__ = [
     "Trace",
     "TraceHeader",
     "build_trace",
+    "chunk_prefills",
+    "compose",
     "concatenate",
     "import_trace",
     "interleave",

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specmd.errors import SpecmdError
+from specmd.trace.composition import interleave
 from specmd.trace.header import DECODE, MAX_EXPERTS, PREFILL
-from specmd.trace.slicing import interleave
 from specmd.trace.trace import Trace, build_trace, id_dtype
 
 Floats = NDArray[np.float64]

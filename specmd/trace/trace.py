@@ -104,6 +104,23 @@ class Trace:
         edges = np.flatnonzero(np.diff(self.step)) + 1
         return np.concatenate(([0], edges, [self.num_tokens])).astype(np.int64)
 
+    @property
+    def idle_steps(self) -> NDArray[np.int64]:
+        """Steps but the first, before which no request is in flight: all have ended or not begun.
+
+        A request is in flight from its first step to its last, also while another's prompt runs.
+        """
+        lengths = np.diff(self.step_starts)
+        step = np.repeat(np.arange(len(lengths)), lengths)
+        first = np.full(self.num_requests, len(lengths), np.int64)
+        last = np.full(self.num_requests, -1, np.int64)
+        np.minimum.at(first, self.request, step)
+        np.maximum.at(last, self.request, step)
+        begun = np.cumsum(np.bincount(first, minlength=len(lengths))[: len(lengths)])
+        ended = np.cumsum(np.bincount(last + 1, minlength=len(lengths))[: len(lengths)])
+        in_flight = np.concatenate(([0], begun[:-1])) - ended
+        return np.flatnonzero(in_flight == 0)[1:]
+
     @cached_property
     def digest(self) -> str:
         """Hash of what the arrays say (not of the header's texts), as 32 hexadecimal digits.

@@ -3,12 +3,13 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from specmd.policy.registry import AXES
-from specmd.trace import load
+from specmd.trace import load, save, slice_tokens, synthetic
 from specmd.trace.importers import FORMS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,6 +117,42 @@ def test_inspect_says_header_locality_and_regime(specmd, trace_file):
     for word in ("Header", "Locality", "Regime", "warning: synthetic"):
         assert word in text
     assert "**Locality**" in specmd("inspect", trace_file, "--format", "md").out
+
+
+def test_inspect_says_what_a_trace_can_answer(specmd, trace_file, tmp_path):
+    record = json.loads(specmd("inspect", trace_file, "--format", "json").out)["answers"]
+    assert (record["ttft"], record["whole_prompts"], record["largest_batch"]) == ("recorded", 3, 3)
+    assert record["skipped"]["evict static"] == "a training trace"
+    text = specmd("inspect", trace_file).out
+    assert "yes: 3 whole prompts" in text
+    bare = replace(load(trace_file), weights=None, lookahead=None)
+    lacking = save(slice_tokens(bare, 8, 20), tmp_path / "t.npz")
+    record = json.loads(specmd("inspect", lacking, "--format", "json").out)["answers"]
+    assert record["skipped"]["prefetch prev_token"] == "router weights"
+    text = specmd("inspect", lacking).out
+    assert "an estimate: prompts are not recorded, but how long they are" in text
+    assert "prefetch prev_token (need router weights)" in text
+
+
+def test_batches_and_chunks_are_axes_of_a_grid(specmd, tmp_path):
+    trace = synthetic(prompt_length=6, num_requests=4, decode_length=5, expert_bytes=1000)
+    file = save(trace, tmp_path / "t.npz")
+    grid = ("--batch", 1, "--batch", 4, "--prefill-chunk", 3, "--mixed", "-c", "25%")
+    runs = json.loads(specmd("simulate", file, *grid, "--format", "json").out)
+    assert [(run["config"]["batch"], run["config"]["mixed"]) for run in runs] == [
+        (1, False),
+        (4, True),
+    ]
+    assert runs[0]["trace"]["steps"] == 4 * (2 + 5)
+    table = specmd("simulate", file, *grid).out
+    assert "prefill chunk 3" in table
+    assert "batch 4 · mixed" in table
+    assert "batch 1|4 mixed" in table
+    wide = specmd("simulate", file, "--batch", 64)
+    assert wide.code == 1
+    assert "batch 64: the trace has 4 requests" in wide.err
+    alone = specmd("simulate", file, "--mixed")
+    assert (alone.code, "give batch, too" in alone.err) == (2, True)
 
 
 def test_inspect_draws_the_curves_that_runs_at_each_capacity_give(specmd, trace_file, tmp_path):

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from specmd import simulate
 from specmd.hardware.profile import read_profile
 from specmd.runs.run import read_run
-from specmd.trace import load
+from specmd.trace import load, slice_layers
 
 
 @pytest.fixture
@@ -105,10 +106,28 @@ def test_following_a_trace(run, specmd, tmp_path):
     assert "the same decisions" in checked.out
 
 
+def test_following_a_trace_in_batches_of_chunks(run, specmd, tmp_path):
+    done = run(
+        "--trace", "traces/tiny-prose-b1.npz", "--layers", 2, "--batch", 3, "--prefill-chunk", 40,
+        "--mixed", "--deterministic", "--dtype", "float32", "--out", tmp_path, "--format", "json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    (record,) = json.loads(done.out)
+    assert record["trace"]["name"] == "tiny-prose-b1, prefill chunk 40, batch 3, mixed"
+    whole = slice_layers(load("traces/tiny-prose-b1.npz"), 2)
+    asked = {"capacity": record["config"]["capacity_slots"], "bounds": False}
+    predicted = simulate(whole, prefill_chunk=40, batch=3, mixed=True, **asked)
+    assert record["decision_digest"] == predicted.decision_digest
+    assert record["trace"]["steps"] == predicted.trace.steps
+    checked = specmd("simulate", "--validate", tmp_path, "--profile", "t4")
+    assert "the same decisions" in checked.out
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
         (("tiny", "--trace", "x.npz"), "not both"),
+        (("--mixed",), "--mixed goes with --trace"),
         (("--shape", "olmoe-1b-7b"), "--shape goes with --trace"),
         (("./no-such-model",), "no such folder"),
         (("-e", "lru", "-e", "lfu", "--timeline", "t.json"), "--timeline is of one run"),

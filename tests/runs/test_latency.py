@@ -123,8 +123,8 @@ def test_a_prefill_shorter_than_its_prompt_is_not_a_whole_one():
 
 def test_a_cut_trace_that_ends_in_a_prefill_does_not_count_it():
     tokens = [(0, 0, PREFILL), (1, 1, PREFILL)]
-    assert latency(made(tokens), seconds(1, 3), 0, None, cut=True).metrics["ttft_s"] == 1
-    assert latency(made(tokens), seconds(1, 3), 0, None, cut=False).metrics["ttft_s"] == 2
+    assert latency(made(tokens), seconds(1, 3), 0, None, unfinished=1).metrics["ttft_s"] == 1
+    assert latency(made(tokens), seconds(1, 3), 0, None).metrics["ttft_s"] == 2
 
 
 def test_percentiles_interpolate():
