@@ -131,6 +131,18 @@ def test_alone_there_is_nobody_to_mix_with(trace):
     assert interleave(trace, 1, mixed=True).digest == trace.digest
 
 
+@small
+@given(recordings(), st.integers(1, 5), st.booleans())
+def test_idle_steps_are_those_between_which_no_request_goes_on(trace, batch, mixed):
+    made = interleave(trace, batch, mixed=mixed)
+    expected = [
+        step
+        for step in range(1, made.num_steps)
+        if not set(made.request[made.step < step]) & set(made.request[made.step >= step])
+    ]
+    assert made.idle_steps.tolist() == expected
+
+
 def test_mixed_by_hand():
     # Prompts of 4 tokens in chunks of 2, then 2 decoded; three requests, two in flight.
     trace = build_trace(
