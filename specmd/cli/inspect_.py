@@ -266,9 +266,7 @@ def _answers_section(found: dict[str, Any], keys: int) -> Section:
         ("of routing", "yes: logits are recorded" if found["logits"] else "no: no logits"),
         (
             "policies apart",
-            "at every capacity"
-            if short is None
-            else f"below {short:,} slots ({short / keys:.0%}); above, misses are mostly first uses",
+            f"below {short:,} slots ({short / keys:.0%}); above, misses are mostly first uses",
         ),
     ]
     return Section([cells(*row) for row in rows], "What it can answer")

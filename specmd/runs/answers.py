@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from specmd.policy.needs import NEEDS, offered
+from specmd.policy.needs import NEEDS, Offer, offered
 from specmd.policy.registry import Choice, entries
 from specmd.runs.latency import unfinished_prompt, whole_prompts
+from specmd.runs.resolve import with_sizes
 from specmd.trace import DECODE, Locality, Trace
 
 
@@ -31,32 +32,30 @@ def answers(trace: Trace, found: Locality) -> dict[str, Any]:
     known = trace.prompt_lengths is not None and bool((trace.prompt_lengths > 0).any())
     decode = trace.step[trace.phase == DECODE]
     in_flight = np.unique(decode, return_counts=True)[1]
-    sizes = trace.header.expert_bytes_by_layer
-    depths = [scores.shape[2] for scores in (trace.lookahead,) if scores is not None]
+    header, offer = with_sizes(trace.header, None), offered(trace, None)
     return {
         "ttft": "recorded" if prompts.any() else "estimated" if known else "none",
         "whole_prompts": int(prompts.sum()),
         "cut_prompts": int((begun & ~prompts).sum()),
         "tpot": bool(len(decode)),
-        "weights": trace.weights is not None,
+        "weights": offer.weights,
         "logits": trace.logits is not None,
-        "lookahead_depth": max(depths, default=0),
-        "skipped": _skipped(trace),
+        "lookahead_depth": offer.lookahead,
+        "skipped": _skipped(offer),
         "in_flight": [int(in_flight.min()), int(in_flight.max())] if len(decode) else None,
         "largest_batch": trace.num_requests,
         "reset_steps": len(trace.idle_steps),
-        "expert_bytes": None
-        if trace.header.expert_bytes is None
-        else sorted(set(sizes or (trace.header.expert_bytes,))),
+        "expert_bytes": sorted(set(header.expert_bytes_by_layer or ()) or {header.expert_bytes})
+        if header.expert_bytes
+        else None,
         "ragged": trace.header.ragged,
         "short_from_slots": _short_from(found),
         "looping_requests": found.looping_requests,
     }
 
 
-def _skipped(trace: Trace) -> dict[str, str]:
+def _skipped(offer: Offer) -> dict[str, str]:
     """Return the policies that would be skipped, each with what it needs."""
-    offer = offered(trace, None)
     return {
         f"{entry.axis} {entry.name}": need.text
         for entry in entries()
@@ -65,11 +64,9 @@ def _skipped(trace: Trace) -> dict[str, str]:
     }
 
 
-def _short_from(found: Locality) -> int | None:
-    """Return the capacity from which first uses are most of LRU's misses, or None."""
+def _short_from(found: Locality) -> int:
+    """Return the capacity from which first uses are most of LRU's misses; at most all keys used."""
     hits = np.concatenate(([0], np.cumsum(found.reuse_distance_counts)))
     short = 2 * found.reuse_first_uses > found.reuse_accesses - hits
-    if not short.any():
-        return None
-    place = int(np.argmax(short))
-    return 1 << (place - 1) if place else 0
+    place = int(np.argmax(short))  # with all keys resident nothing but first uses is missed
+    return min(1 << (place - 1), found.keys_used) if place else 0
