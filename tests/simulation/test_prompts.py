@@ -30,6 +30,7 @@ SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "traces"
 # An expert computes for 1 s and crosses the link in 2 s; nothing else takes time.
 CLOCK = CostCoefficients(
     **dict.fromkeys(CostCoefficients._fields, 0.0)
+    | CostCoefficients._field_defaults
     | {"read_s_per_byte": 1.0, "bytes_per_s": 0.5, "chunk_bytes": 1.0}
 )
 
