@@ -18,10 +18,10 @@ from specmd.hardware.memory import HEADROOM, beside_slots
 from specmd.hardware.profile import load_profile
 from specmd.hardware.shape import load_shape, shape_for_model
 from specmd.policy.registry import AXES, choose
-from specmd.runs.declared import OPTIONS, Option
+from specmd.runs.declared import COMPOSED, OPTIONS, Option
 from specmd.runs.options import STAGING_SLOTS, RunConfig
 from specmd.runs.pools import parse_capacity
-from specmd.trace import Trace, TraceHeader
+from specmd.trace import Trace, TraceHeader, compose
 from specmd.trace.contexts import held_tokens
 
 
@@ -130,7 +130,7 @@ def _room(fields: dict[str, Any], trace: Trace | TraceHeader, header: TraceHeade
         if context is None:
             if not isinstance(trace, Trace):
                 raise SpecmdError(f"capacity '{spelled}' asks for the tokens held: give --context")
-            context = held_tokens(trace)
+            context = held_tokens(compose(trace, **{name: fields[name] for name in COMPOSED}))
         beside = beside_slots(shape, max(header.layer_bytes or (0,)), STAGING_SLOTS, context)
         if total is None:
             if fields["profile"] is None:

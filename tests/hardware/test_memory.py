@@ -138,6 +138,20 @@ def test_what_leaves_nothing_or_means_nothing_is_refused(trace, options, message
         grid(trace, **options)
 
 
+def test_more_requests_in_flight_hold_more_and_leave_less():
+    decoding = synthetic(
+        num_layers=16, num_experts=64, top_k=8, decode_length=60, num_requests=4,
+        model="olmoe-1b-7b",
+    )  # fmt: skip
+    runs = [
+        specmd.simulate(decoding, capacity="4GB total", batch=batch, bounds=False, interpreted=True)
+        for batch in (1, 4)
+    ]
+    assert [run.memory.context_tokens for run in runs] == [60, 240]
+    assert runs[1].config.capacity_slots < runs[0].config.capacity_slots
+    assert all(run.memory.total_bytes <= 4 * GB for run in runs)
+
+
 def test_an_unknown_model_has_no_total():
     unknown = synthetic(expert_bytes=100)
     with pytest.raises(SpecmdError, match="--shape"):
