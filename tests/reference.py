@@ -650,4 +650,4 @@ def core_log(
     LOG.clear()
     kernel.run(chunk)
     total = kernel.final_counters.sum(axis=(0, 1)).tolist()
-    return list(LOG), dict(zip(COUNTS, total, strict=True)), kernel.core
+    return list(LOG), dict(zip(COUNTS, total[: len(COUNTS)], strict=True)), kernel.core

@@ -26,6 +26,7 @@ LINK_HOOKS: tuple[Function, ...] = (
     hooks.reclaim,
     hooks.await_landing,
     hooks.fetch,
+    hooks.compute_on_host,
     hooks.prefetch,
     hooks.execute,
 )

@@ -75,6 +75,10 @@ def fetch(link: Any, core: Any, key: int, event: Event) -> None:
     """Start a demand copy into `core.slot[key]`; -1 when the key only streams through."""
 
 
+def compute_on_host(link: Any, core: Any, key: int, tokens: int, event: Event) -> None:
+    """Start computing a missed key where it is, for so many tokens of the event."""
+
+
 def prefetch(link: Any, core: Any, key: int, score: float, event: Event) -> None:
     """Queue a copy ahead of its use."""
 

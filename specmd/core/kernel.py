@@ -48,6 +48,7 @@ class Kernel:
         link: what brings the keys; a NamedTuple of arrays where the kernel may be compiled.
         admission: FORCED, BYPASS or NEVER_ADMIT.
         guarded: whether prefetches are kept from evicting nearer ones.
+        host_tokens: missed keys of so many tokens or fewer are computed on the host.
         resident: start with every key there.
         sequential: serve access by access.
         interpreted: run as Python even what could be compiled.
@@ -65,6 +66,7 @@ class Kernel:
         *,
         admission: int = FORCED,
         guarded: bool = False,
+        host_tokens: int = 0,
         resident: bool = False,
         sequential: bool = False,
         interpreted: bool = False,
@@ -84,7 +86,7 @@ class Kernel:
         run = specialise(entry, self._bindings, self.compiled, self._checked)
         self._run = named(run, evict.cls)
         self._frozen = evict.frozen and admission != NEVER_ADMIT and not resident
-        self._settings = FROZEN if self._frozen else admission, guarded
+        self._settings = FROZEN if self._frozen else admission, guarded, host_tokens
         self.link = self._form(link)
         self.future = self._form(np.zeros(0, np.int64) if future is None else future.copy())
         self.core, self.policy = self._fresh()

@@ -13,6 +13,7 @@ from typing import Any
 from specmd.core.event import NOBODY, Event, IntArray, access_at, event_at
 from specmd.core.hooks import (
     await_landing,
+    compute_on_host,
     execute,
     fetch,
     on_event,
@@ -39,6 +40,7 @@ from specmd.core.state import (
     FETCHED_EVER,
     FORCED,
     FROZEN,
+    HOST_EXPERTS,
     LATE_HITS,
     LOADING,
     LOG_BYPASS,
@@ -46,6 +48,7 @@ from specmd.core.state import (
     LOG_EVICT,
     LOG_FETCH,
     LOG_HIT,
+    LOG_HOST,
     LOG_LATE,
     LOG_PREFETCH,
     NEVER_ADMIT,
@@ -247,8 +250,13 @@ def demand(core: Core, policy: Any, link: Any, event: Event) -> None:
             on_use(policy, key, core.pool[key], event)
         else:
             count_miss(core, key, row, event)
-            core.missing[missing] = key
-            missing += 1
+            if load <= core.host_tokens:
+                core.counters[row + HOST_EXPERTS] += 1
+                log(core, LOG_HOST, key)
+                compute_on_host(link, core, key, load, event)
+            else:
+                core.missing[missing] = key
+                missing += 1
     core.counters[row + ACCESSES] += event.stop - event.start
     core.counters[row + REUSE_HITS] += reuse
     core.counters[row + TOKEN_ACCESSES] += tokens

@@ -39,10 +39,14 @@ PREFETCH_WASTED = 13
 PREFETCH_CANCELLED = 14
 PREFETCH_REDUNDANT = 15
 PREFETCH_DROPPED = 16
-NUM_COUNTERS = 17
+HOST_EXPERTS = 17
+NUM_COUNTERS = 18
 
-# Entries of the decision log; every miss is one fetch. From LOG_EVICT on, a key leaves.
-LOG_HIT, LOG_LATE, LOG_FETCH, LOG_PREFETCH, LOG_EVICT, LOG_BYPASS, LOG_CANCEL = range(1, 8)
+# Entries of the decision log; a miss is fetched, or computed on the host. From LOG_EVICT on, a key
+# leaves, or does not come.
+LOG_HIT, LOG_LATE, LOG_FETCH, LOG_PREFETCH, LOG_EVICT, LOG_BYPASS, LOG_CANCEL, LOG_HOST = range(
+    1, 9
+)
 
 
 class Core(NamedTuple):
@@ -66,6 +70,7 @@ class Core(NamedTuple):
     digest: IntArray  # running hash of the decision log, two lanes of 32 bits
     admission: IntArray  # (1,) FORCED, BYPASS, NEVER_ADMIT or FROZEN
     guarded: int
+    host_tokens: int  # a missed key of so many tokens or fewer is computed on the host
 
 
 class Chunk(NamedTuple):
@@ -88,7 +93,9 @@ class Chunk(NamedTuple):
     num_experts: int
 
 
-def create_core(world: World, admission: int = FORCED, guarded: bool = False) -> Core:
+def create_core(
+    world: World, admission: int = FORCED, guarded: bool = False, host_tokens: int = 0
+) -> Core:
     """Build an empty cache."""
     keys, slots = world.num_keys, int(world.capacity.sum())
     first = np.zeros(world.pools + 1, np.int64)
@@ -114,6 +121,7 @@ def create_core(world: World, admission: int = FORCED, guarded: bool = False) ->
         digest=np.array([0x2545F491, 0x1B873593], np.int64),
         admission=np.array([admission], np.int64),
         guarded=int(guarded),
+        host_tokens=host_tokens,
     )
 
 

@@ -195,7 +195,8 @@ class HardwareProfile(Figures):
     """One device with its link and host; every rate a `Figure` in SI units.
 
     `flops_per_s` is the dense tensor rate in `flops_dtype` with fp32 accumulation, without
-    structured sparsity. `launch_s` is the cost of putting one kernel on the device.
+    structured sparsity. `launch_s` is the cost of putting one kernel on the device. The host
+    computes experts at `host_flops_per_s`, where it is known, out of `host_memory_bytes_per_s`.
     """
 
     schema_version: Literal[1] = Field(alias="schema")
@@ -211,6 +212,7 @@ class HardwareProfile(Figures):
     flops_per_s: Figure
     launch_s: Figure
     host_memory_bytes_per_s: Figure
+    host_flops_per_s: Figure | None = None
     host_link: HostLinkFigures
     attainable: Attainable | None = None
     stack: Stack | None = None

@@ -59,6 +59,8 @@ class Offload:
         self._world = plan_world(self._moe, self._layout, self._facts, options)
         self.capacity_slots = int(self._world.capacity.sum())
         self._miss = choose("miss", options["miss"]).create()
+        if self._miss.host_tokens:
+            raise SpecmdError(f"a live cache has no miss={options['miss']} yet: simulate it")
         self._schedule = choose("schedule", options["schedule"]).create()
         self._decisions = Decisions(
             self._world,

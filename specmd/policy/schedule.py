@@ -17,3 +17,4 @@ class MissHandling(NamedTuple):
     """What a layer does while a demanded expert is not there."""
 
     blocks: bool  # compute nothing before all experts have arrived
+    host_tokens: int = 0  # a missing expert of so many tokens or fewer is computed on the host

@@ -77,13 +77,15 @@ def tally(rows: Counters, layer_bytes: Sequence[int] | None, tokens: int | None 
         "prefetch_redundant": count[core.PREFETCH_REDUNDANT],
         "prefetch_dropped": count[core.PREFETCH_DROPPED],
         "prefetch_precision": share(useful + late, issued),
-        "bytes_demand": sized(*MISSES),
+        "host_experts": count[core.HOST_EXPERTS],
+        "bytes_demand": less(sized(*MISSES), sized(core.HOST_EXPERTS)),
         "bytes_prefetch_useful": sized(core.PREFETCH_HITS, core.LATE_HITS),
         "bytes_prefetch_wasted": sized(core.PREFETCH_WASTED),
     }
     if tokens is not None:
         ahead = core.PREFETCH_HITS, core.LATE_HITS, core.PREFETCH_WASTED
-        found["bytes_per_token"] = share(sized(*MISSES, *ahead), tokens)
+        moved = less(sized(*MISSES, *ahead), sized(core.HOST_EXPERTS))
+        found["bytes_per_token"] = share(moved, tokens)
         found["no_cache_bytes_per_token"] = share(sized(core.ACCESSES), tokens)
     return found
 
@@ -138,6 +140,11 @@ def check(counters: Counters) -> None:
             f"{issued} prefetches were issued, but {issued + excess} ended: as useful, late, "
             "wasted or cancelled"
         )
+
+
+def less(whole: int | None, part: int | None) -> int | None:
+    """Return whole - part; None where they are not known."""
+    return None if whole is None or part is None else whole - part
 
 
 def share(part: Any, whole: int) -> float | None:

@@ -133,6 +133,8 @@ def _declare() -> dict[str, Metric]:
         "misses that are neither compulsory nor collisions")
     add("bypassed", "bypassed", "count", "neither", "count",
         "misses that were fetched but not admitted to the cache")
+    add("host_experts", "host experts", "count", "neither", "count",
+        "misses that were computed on the host: not fetched, no slot taken")
     add("evictions", "evictions", "count", "lower", "count", "experts that left the cache")
     add("unused_evictions", "unused evictions", "count", "lower", "count",
         "evictions of an expert that was fetched and never used")
@@ -158,7 +160,8 @@ def _declare() -> dict[str, Metric]:
         "asked for while no slot could be taken: never issued")
     add("prefetch_precision", "prefetch precision", "share", "higher", "prefetch",
         "(prefetch_useful + prefetch_late) / prefetch_issued")
-    add("bytes_demand", "demand traffic", "bytes", "lower", "bytes", "bytes of the experts missed")
+    add("bytes_demand", "demand traffic", "bytes", "lower", "bytes",
+        "bytes of the experts missed and fetched")
     add("bytes_prefetch_useful", "useful prefetch traffic", "bytes", "neither", "bytes",
         "bytes of the experts counted in prefetch_useful and prefetch_late")
     add("bytes_prefetch_wasted", "wasted prefetch traffic", "bytes", "lower", "bytes",

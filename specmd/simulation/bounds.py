@@ -48,6 +48,7 @@ from specmd.simulation.replay import Outcome, Residency, replay
 from specmd.trace import Trace, slice_steps
 
 _FREE_AXES = ("evict", "prefetch", "schedule", "route")  # a bound does not depend on these
+_MOVING = "overlap"  # bounds move every missing expert, whatever else a run does with them
 
 
 class Ends(BaseModel):
@@ -111,8 +112,13 @@ def bounds(
 
 
 def over_roofline(metrics: Metrics, found: Bounds) -> float | None:
-    """How many times the roofline a run took; None without a clock."""
+    """How many times the roofline a run took.
+
+    None without a clock, and where the host computed experts: that bounds what moves them all.
+    """
     total_s = metrics.get("total_s")
+    if metrics.get("host_experts"):
+        return None
     return total_s / found.roofline_s if total_s is not None and found.roofline_s else None
 
 
@@ -236,6 +242,8 @@ def _time(
         evict: str, residency: Residency = "cache", part: Trace = trace, **changes: Any
     ) -> Outcome:
         changed = {**config.model_dump(), **_plain(), "admission": "forced", "evict": evict}
+        if choose("miss", config.miss).create().host_tokens:
+            changed["miss"] = _MOVING
         return replay(
             part,
             RunConfig.model_validate(changed | changes),

@@ -25,6 +25,8 @@ from specmd.hardware.shape import ModelShape
 
 FLOPS_PER_WEIGHT = 2.0  # one multiply and one add per weight and token
 BF16_BYTES = 2.0
+# Of the theoretical bandwidth of host memory: assumed, kernels on processors reach 60 to 80 %.
+HOST_MEMORY_SHARE = 0.7
 
 
 class CostCoefficients(NamedTuple):
@@ -50,6 +52,9 @@ class CostCoefficients(NamedTuple):
     fetch_s: float = 0.0  # lost by computing for each demanded copy
     predict_s: float = 0.0  # a layer in which a prefetcher looks ahead
     decide_s: float = 0.0  # a layer whose experts are cached: its routing comes to the host
+    host_flop_s: float = 0.0  # per token through one expert, on the host
+    host_read_s_per_byte: float = 0.0  # an expert's weights out of host memory
+    host_token_s: float = 0.0  # activations of a token, to the host and back
     prefill_flop_scale: float = 1.0  # seconds of arithmetic in a prefill, over those in decode
     prefill_read_scale: float = 1.0  # the same, of reading
 
@@ -59,6 +64,12 @@ def expert_s(c: CostCoefficients, tokens: float, n_bytes: float) -> float:
     if tokens <= 0:
         return 0.0
     return max(tokens * c.expert_flop_s, n_bytes * c.read_s_per_byte) + c.launch_s
+
+
+def host_expert_s(c: CostCoefficients, tokens: float, n_bytes: float) -> float:
+    """Seconds the host computes an expert of `n_bytes` for `tokens` tokens, activations moved."""
+    computing_s = max(tokens * c.host_flop_s, n_bytes * c.host_read_s_per_byte)
+    return computing_s + tokens * c.host_token_s
 
 
 def layer_s(
@@ -114,7 +125,14 @@ def coefficients(
     rates = _rates(profile, engine or load_engine(None))
     software = _software(profile, engine or load_engine(None), shape is not None)
     link = profile.host_link
+    host_memory = profile.host_memory_bytes_per_s.value * HOST_MEMORY_SHARE
+    weights = shape.expert_matrix_parameters if shape else expert_bytes / BF16_BYTES
+    host_flops = profile.host_flops_per_s
     moving = {
+        "host_read_s_per_byte": 1 / host_memory,
+        "host_flop_s": FLOPS_PER_WEIGHT * weights / host_flops.value if host_flops else 0.0,
+        "host_token_s": 2 * link.latency_s.value
+        + 2 * (shape.hidden if shape else 0) * BF16_BYTES / link.bytes_per_s.value,
         "latency_s": link.latency_s.value,
         "bytes_per_s": link.bytes_per_s.value,
         "chunk_bytes": link.chunk_bytes.value,

@@ -105,6 +105,7 @@ class _Replay:
             self._link(),
             admission=self._admission(),
             guarded=self.schedule.guard,
+            host_tokens=0 if resident == "none" else self.miss.host_tokens,
             resident=resident == "all",
             sequential=config.sequential,
             interpreted=interpreted,

@@ -26,6 +26,7 @@ from specmd.runs.options import STAGING_SLOTS
 from specmd.simulation.costs import (
     CostCoefficients,
     expert_s,
+    host_expert_s,
     in_prefill,
     layer_s,
     step_s,
@@ -51,9 +52,10 @@ DEVICE = 0  # whose timeline computes: one today
 # Entries of `TimedLink.count`.
 DEMANDED, LAST_STEP = range(2)
 # How a key of this event is wanted.
-READY_KEY, LATE_KEY, MISSED_KEY = 0, 1, 2
+READY_KEY, LATE_KEY, MISSED_KEY, HOST_KEY = range(4)
 # Columns of `TimedLink.parts`.
 COMPUTE, OVERHEAD = PART_COLUMN["compute"], PART_COLUMN["overhead"]
+CPU_EXPERT = PART_COLUMN["cpu_expert"]
 DEMAND_STALL, LATE_STALL = PART_COLUMN["demand_stall"], PART_COLUMN["late_prefetch_stall"]
 NUM_PARTS = len(PART_COLUMN)
 
@@ -69,7 +71,8 @@ class TimedLink(NamedTuple):
     routed_s: FloatArray  # (devices,) when the event's routing was known
     count: IntArray  # type: ignore[assignment]  # demanded, last step seen
     demand: KeyArray  # (keys,) this event's late and missed keys, in order of transfer
-    wanted: IntArray  # (keys,) READY_KEY, LATE_KEY or MISSED_KEY, in this event
+    host_s: FloatArray  # (devices,) until when the host computes
+    wanted: IntArray  # (keys,) READY_KEY, LATE_KEY, MISSED_KEY or HOST_KEY, in this event
     tokens: IntArray  # (keys,) tokens of the key, in this event
     arrival: FloatArray  # (keys,) of the demanded keys
     done: FloatArray  # (keys,) when the i-th expert of the event was computed
@@ -109,6 +112,7 @@ class TimedLink(NamedTuple):
             lanes=make_lanes(num_keys, costs, by_score=by_score),
             now_s=np.zeros(1),
             routed_s=np.zeros(1),
+            host_s=np.zeros(1),
             count=np.array([0, -1]),
             demand=keys.copy(),
             wanted=numbers.copy(),
@@ -201,6 +205,12 @@ class TimedLink(NamedTuple):
         self.demand[self.count[DEMANDED]] = key
         self.count[DEMANDED] += 1
 
+    def compute_on_host(self, core: Core, key: int, tokens: int, event: Event) -> None:
+        """Let the host compute an expert, behind those it was asked for before."""
+        begin = max(self.host_s[DEVICE], self.now_s[DEVICE])
+        self.host_s[DEVICE] = begin + host_expert_s(self.costs, tokens, self.size[key])
+        self.wanted[key] = HOST_KEY
+
     def prefetch(self, core: Core, key: int, score: float, event: Event) -> None:
         """Queue a transfer at the moment the routing was known."""
         seconds = transfer_s(self.costs, self.size[key])
@@ -264,7 +274,20 @@ class TimedLink(NamedTuple):
                 compute(self, event, event.keys[i], i - event.start)
         for i in range(demanded):
             self.wanted[self.demand[i]] = READY_KEY
+        if self.host_s[DEVICE] > self.routed_s[DEVICE]:
+            await_host(self, event)
         self.count[DEMANDED] = 0
+
+
+def await_host(clock: TimedLink, event: Event) -> None:
+    """Wait until the host has computed what it was asked for in this event."""
+    for i in range(event.start, event.stop):
+        if clock.wanted[event.keys[i]] == HOST_KEY:
+            clock.wanted[event.keys[i]] = READY_KEY
+    waits_s = clock.host_s[DEVICE] - clock.now_s[DEVICE]
+    if waits_s > 0.0:
+        clock.parts[event.step * NUM_PARTS + CPU_EXPERT] += waits_s
+        clock.now_s[DEVICE] = clock.host_s[DEVICE]
 
 
 def costs_of(clock: TimedLink, event: Event) -> CostCoefficients:

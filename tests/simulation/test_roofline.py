@@ -79,7 +79,7 @@ def random_configs(rng, trace):
             scope=scope,
             prefetch=str(rng.choice(names("prefetch", trace))),
             schedule=str(rng.choice(names("schedule"))),
-            miss=str(rng.choice(names("miss"))),
+            miss=str(rng.choice([name for name in names("miss") if name != "host"])),
             admission="forced" if evict == "static" else str(rng.choice(["forced", "bypass"])),
             reset=str(rng.choice(["none", "request"])),
             warmup=int(rng.choice([0, 0, 2])),
