@@ -13,6 +13,7 @@ def test_every_package_is_listed():
         "specmd": ROOT / "specmd",
         "specmd.policies": ROOT / "policies",
         "specmd.hardware_profiles": ROOT / "hardware_profiles",
+        "specmd.published": ROOT / "experiments" / "published",
     }
     found = {
         ".".join([name, *path.parent.relative_to(folder).parts])

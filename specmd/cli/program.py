@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from specmd import __version__
+from specmd.cli.board import board
 from specmd.cli.calibrate import calibrate
 from specmd.cli.env import env
 from specmd.cli.export import export
@@ -59,6 +60,7 @@ app.command("simulate")(simulate)
 app.command("sweep")(sweep)
 app.command("run")(run)
 app.command("calibrate")(calibrate)
+app.command("board")(board)
 app.command("show")(show)
 app.command("selftest")(selftest)
 app.command("list")(list_)

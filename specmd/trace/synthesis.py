@@ -100,7 +100,9 @@ def synthetic(
     chosen = ids[kept]
     extra: dict[str, Any] = {}
     if lookahead_depth:
-        extra["lookahead"] = _lookahead(rng, chosen, num_experts, lookahead_depth, lookahead_recall)
+        extra["lookahead"] = lookahead_scores(
+            rng, chosen, num_experts, lookahead_depth, lookahead_recall
+        )
     if prompt_length:
         extra["prompt_lengths"] = np.full(num_requests, prompt_length)
     header = {
@@ -145,9 +147,10 @@ def _route(
     return ids, gate / gate.sum(axis=-1, keepdims=True), used
 
 
-def _lookahead(
+def lookahead_scores(
     rng: np.random.Generator, ids: NDArray[Any], num_experts: int, depth: int, recall: float
 ) -> NDArray[np.float16]:
+    """Scores of each later layer's experts: (tokens, layers, depth, experts), see `synthetic`."""
     tokens, layers, top_k = ids.shape
     scores = np.full((tokens, layers, depth, num_experts), np.nan, dtype=np.float16)
     for ahead in range(1, depth + 1):

@@ -57,6 +57,11 @@ def test_expert_bytes_are_exact(name: str, expert_bytes: int):
         ("qwen3-30b-a3b", 30.5e9, 3.3e9),
         ("deepseek-v2-lite", 15.7e9, None),
         ("gpt-oss-20b", 20.9e9, None),
+        ("gpt-oss-120b", 116.8e9, None),
+        ("kimi-linear-48b-a3b", 49.1e9, None),
+        ("qwen3.6-35b-a3b", 35e9, None),
+        ("qwen3-235b-a22b", 235e9, 22e9),
+        ("deepseek-v4-flash", 284e9, None),
     ],
 )
 def test_parameters_are_near_the_published(name: str, total: float, active: float | None):

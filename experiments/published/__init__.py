@@ -1,0 +1,1 @@
+"""Published measurements of expert caches, one TOML a source; facts only."""
