@@ -10,6 +10,7 @@ from specmd.board.anchors import anchored_profile
 from specmd.board.routing import Label, Routing, routing_for
 from specmd.board.rows import Row, by_group
 from specmd.errors import SpecmdError
+from specmd.hardware.engines import load_engine
 from specmd.hardware.profile import HardwareProfile
 from specmd.hardware.shape import ModelShape, load_shape
 from specmd.policy.registry import entries
@@ -20,6 +21,9 @@ from specmd.runs.resolve import grid
 from specmd.simulation.costs import coefficients
 from specmd.simulation.replay import Residency, replay
 from specmd.trace.header import DECODE
+
+ENGINES = {"eager": "eager", "grouped": "grouped", "graph": "graph", "cpu": "grouped"}
+"""Kinds of engines by how they run experts; one on a CPU launches what a grouped one does."""
 
 RESIDENCY: dict[str, Residency] = {"all": "all", "none": "none"}
 
@@ -99,7 +103,9 @@ def predict(
     """
     trace, config = routing.trace, config_of(row, routing)
     assert trace.header.expert_bytes is not None
-    costs = coefficients(profile, shape_of(row), trace.header.expert_bytes)
+    costs = coefficients(
+        profile, shape_of(row), trace.header.expert_bytes, load_engine(ENGINES[row.kernels])
+    )
     outcome = replay(
         trace, config, costs=costs, residency=RESIDENCY.get(row.capacity or "", "cache")
     )
