@@ -5,8 +5,10 @@ costs, and nobody publishes that. Two times of the same engine do say it. How lo
 with all experts resident fixes what a layer costs beside the roofline (`stack.layer_s`); how long
 it takes without a cache, or with a small one, what every demanded copy costs the side that computes
 (`stack.fetch_s`). Both enter the time of a decode step linearly, so two anchors are two equations,
-and everything else (bandwidths, sizes, routing) stays as it was said. An anchor on the time to
-first token fixes what share of its peaks a prefill attains.
+and everything else (bandwidths, sizes, routing) stays as it was said. One anchor fixes the layer
+and leaves the copy to the kind of engine: where two tell, copies cost tenths of a millisecond at
+most, layers several. An anchor on the time to first token fixes what share of its peaks a prefill
+attains.
 
 Where the equations ask for less than nothing, the figure that must be wrong is raised and said: the
 share of memory bandwidth that kernels attain, up to the peak, or the rate of the link, up to what
@@ -196,12 +198,14 @@ class _Fit:
                 )
             system = np.array([[layers, count] for count in copies])
             layer_s, fetch_s = np.linalg.solve(system, wanted).tolist()
-        elif copies[0] < 0.5:
-            layer_s = wanted[0] / layers
-            self.assumed.append(f"A demanded copy costs {fetch_s * 1e6:.0f} us, as of its kind.")
         else:
-            fetch_s = (wanted[0] - layers * layer_s) / copies[0]
-            self.assumed.append(f"A layer costs {layer_s * 1e6:.0f} us, as of its kind.")
+            layer_s = (wanted[0] - copies[0] * fetch_s) / layers
+            if layer_s < 0 and copies[0] >= 0.5:
+                layer_s, fetch_s = 0.0, wanted[0] / copies[0]
+                self.assumed.append("A layer costs nothing beside its kernels.")
+            else:
+                said = f"A demanded copy costs {fetch_s * 1e6:.0f} us, as of its kind."
+                self.assumed.append(said)
         if layer_s < 0:
             layer_s = 0.0
             self._raise_memory_share(anchors[few])

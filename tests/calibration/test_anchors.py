@@ -72,11 +72,17 @@ def test_one_anchor_leaves_the_other_cost_to_the_kind_and_says_so(trace):
     )
     assert found.profile.stack.layer_s.value == pytest.approx(3e-4)
     assert found.assumed == ["A demanded copy costs 18 us, as of its kind."]
-    counted = 17 * DEVICE.launch_s.value + ENGINE.decide_s.value
-    slow = Anchor("no_cache", measured(machine(counted, 9e-5), trace, "no_cache"))
+    # Without a resident anchor too: copies of an engine differ less than its layers do.
+    slow = Anchor("no_cache", measured(machine(4e-4, ENGINE.fetch_s.value), trace, "no_cache"))
     found = fit(DEVICE, SHAPE, trace, ENGINE, [slow])
-    assert found.profile.stack.fetch_s.value == pytest.approx(9e-5)
-    assert found.assumed == ["A layer costs 115 us, as of its kind."]
+    assert found.profile.stack.layer_s.value == pytest.approx(4e-4)
+    assert found.assumed == ["A demanded copy costs 18 us, as of its kind."]
+    # Less than the kind's copies cost: no layer costs less than nothing.
+    quick = Anchor("no_cache", measured(machine(0.0, 2e-6), trace, "no_cache"))
+    found = fit(DEVICE, SHAPE, trace, ENGINE, [quick])
+    assert found.profile.stack.layer_s.value == 0.0
+    assert found.profile.stack.fetch_s.value == pytest.approx(2e-6)
+    assert found.assumed == ["A layer costs nothing beside its kernels."]
 
 
 def test_faster_than_the_attained_bandwidth_raises_it_up_to_the_peak(trace):
