@@ -1,55 +1,73 @@
-"""The hardware profile of a group of rows: the shipped one of its device, and what its rows say.
+"""The profile of a row, fitted to the anchors of its group where it has any.
 
-A row's own link rate replaces the profile's, because machines with the same card differ in what is
-behind it. Where missed experts come from an SSD into the memory that computes, the SSD is the link.
+The fit is that of `specmd calibrate --anchor`, on the routing of the first anchor. What it finds
+for the software and for attained shares holds for every row of the group; a row that states a link
+of its own keeps it. No row is fitted alone: all of a group share what its anchors say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
+from specmd.board.machine import engine_of, shape_of, stated_profile
+from specmd.board.routing import routing_for
 from specmd.board.rows import Row
+from specmd.calibration.anchors import Anchor, Anchored, fit
 from specmd.errors import SpecmdError
-from specmd.hardware.profile import Figure, HardwareProfile, Kind, load_profile
+from specmd.hardware.profile import HardwareProfile
+
+NAMED = {"all": "resident", "none": "no_cache"}
 
 
-def anchored_profile(rows: Sequence[Row], row: Row) -> HardwareProfile:
-    """Return the profile to simulate a row with; `rows` are its group's, of which some are anchors.
+def fitted_to_anchors(
+    anchors: Sequence[Row], related: Sequence[Row], traces: Path | None
+) -> tuple[Anchored | None, str]:
+    """Fit the profile of a group to its anchors, and say what was done.
 
-    Raises SpecmdError where the row's device has no profile.
+    Anchors that contradict each other or the device are dropped, the second first. None where no
+    row is an anchor, or none can be met; what is said then is why.
     """
-    return stated_profile(row)
+    refused = ""
+    for count in range(len(anchors), 0, -1):
+        used = anchors[:count]
+        try:
+            found = _fit(used, related, traces)
+        except SpecmdError as error:
+            refused = refused or f"; with all of them: {error}"
+            continue
+        names = " and ".join(row.id for row in used)
+        return found, " ".join([f"fitted to {names}{refused}.", *found.assumed])
+    return None, refused.removeprefix("; with all of them: ")
 
 
-def stated_profile(row: Row) -> HardwareProfile:
-    """Return the shipped profile of a row's device, with the link that the row states."""
-    if row.device is None:
-        raise SpecmdError(f"no hardware profile of this machine is shipped ({row.machine})")
-    profile = load_profile(row.device)
-    link = profile.host_link
-    changed: dict[str, Any] = {}
-    if row.tier == "ssd":
-        if profile.ssd is None:
-            raise SpecmdError(f"experts come from an SSD, and profile {profile.name} has none")
-        changed |= {"bytes_per_s": profile.ssd.bytes_per_s, "latency_s": profile.ssd.latency_s}
-    if row.link_bytes_per_s is not None:
-        changed["bytes_per_s"] = _figure(row)
-    if changed:
-        rate = changed.get("bytes_per_s", link.bytes_per_s)
-        wires = link.theoretical_bytes_per_s
-        changed["theoretical_bytes_per_s"] = wires if wires.value >= rate.value else rate
-        link = link.model_copy(update={**changed, "type": "simulated"})
-    flops = profile.flops_per_s
-    if row.devices > 1:  # each device holds its part of every matrix
-        flops = flops.model_copy(update={"value": flops.value * row.devices})
-    return profile.model_copy(update={"host_link": link, "flops_per_s": flops})
+def profile_of(row: Row, found: Anchored | None, anchors: Sequence[Row]) -> HardwareProfile:
+    """Return a row's profile: what it states, with what its group's anchors say, if they do."""
+    stated = stated_profile(row)
+    if found is None:
+        return stated
+    fitted = found.profile
+    changed: dict[str, object] = {"stack": fitted.stack, "attainable": fitted.attainable}
+    first = stated_profile(anchors[0]).host_link
+    if stated.host_link.bytes_per_s.value == first.bytes_per_s.value:
+        changed["host_link"] = fitted.host_link
+    return stated.model_copy(update=changed)
 
 
-def _figure(row: Row) -> Figure:
-    assert row.link_bytes_per_s is not None
-    value, source = row.link_bytes_per_s, f"{row.id}: {row.link_from}"
-    if row.link_kind == "assumed":
-        return Figure(value=value, unit="B/s", kind="assumption", source=f"assumption: {source}")
-    kind: Kind = "measured" if row.link_kind == "measured" else "datasheet"
-    return Figure(value=value, unit="B/s", kind=kind, source=source, url=row.source)
+def _fit(anchors: Sequence[Row], related: Sequence[Row], traces: Path | None) -> Anchored:
+    first, last = anchors[0], anchors[-1]
+    wanted = [
+        Anchor(NAMED.get(row.capacity or "", row.capacity or ""), row.measured_tpot_s)
+        for row in anchors
+    ]
+    return fit(
+        stated_profile(first),
+        shape_of(first),
+        routing_for(first, related, traces).trace,
+        engine_of(first),
+        wanted,
+        evict=last.policy,
+        scope=last.scope,
+        miss=last.miss,
+        prefetch=last.prefetch,
+    )

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from specmd.board.anchors import anchored_profile
+from specmd.board.anchors import fitted_to_anchors, profile_of
+from specmd.board.machine import engine_of, shape_of
 from specmd.board.routing import Label, Routing, routing_for
 from specmd.board.rows import Row, by_group
+from specmd.calibration.anchors import Anchored
 from specmd.errors import SpecmdError
-from specmd.hardware.engines import load_engine
 from specmd.hardware.profile import HardwareProfile
-from specmd.hardware.shape import ModelShape, load_shape
 from specmd.policy.registry import entries
 from specmd.runs.counters import check, tally
 from specmd.runs.latency import latency
@@ -21,9 +21,6 @@ from specmd.runs.resolve import grid
 from specmd.simulation.costs import coefficients
 from specmd.simulation.replay import Residency, replay
 from specmd.trace.header import DECODE
-
-ENGINES = {"eager": "eager", "grouped": "grouped", "graph": "graph", "cpu": "grouped"}
-"""Kinds of engines by how they run experts; one on a CPU launches what a grouped one does."""
 
 RESIDENCY: dict[str, Residency] = {"all": "all", "none": "none"}
 
@@ -35,6 +32,7 @@ class Verdict:
     row: Row
     anchors: int  # of its group
     reason: str = ""
+    anchored: str = ""  # what its profile was fitted to, and what was assumed
     label: Label | None = None
     routing: str = ""
     tpot_s: float | None = None
@@ -67,31 +65,27 @@ def judge(
 ) -> list[Verdict]:
     """Simulate rows; `everything` is all that groups may be looked up in."""
     groups = by_group(everything)
+    fits: dict[str, tuple[Anchored | None, str]] = {}
     found = []
     for done, row in enumerate(rows):
         note(done, len(rows), row.id)
         members = groups[row.group]
-        anchors = sum(each.anchor != "none" for each in members)
+        anchors = [each for each in members if each.anchor != "none"]
         try:
-            found.append(_verdict(row, members, groups, anchors, traces))
+            _require_simulable(row)
+            related = [*members, *(groups.get(row.like, []) if row.like else [])]
+            if row.group not in fits:
+                fits[row.group] = fitted_to_anchors(anchors, related, traces)
+            fit, anchored = fits[row.group]
+            profile = profile_of(row, fit, anchors)
+            routing = routing_for(row, related, traces)
+            times = predict(row, routing, profile)
         except SpecmdError as error:
-            found.append(Verdict(row, anchors, reason=str(error)))
+            found.append(Verdict(row, len(anchors), reason=str(error)))
+        else:
+            said = (anchored, routing.label, routing.says)
+            found.append(Verdict(row, len(anchors), "", *said, *times))
     return found
-
-
-def _verdict(
-    row: Row,
-    members: list[Row],
-    groups: dict[str, list[Row]],
-    anchors: int,
-    traces: Path | None,
-) -> Verdict:
-    _require_simulable(row)
-    profile = anchored_profile(members, row)
-    related = [*members, *(groups.get(row.like, []) if row.like else [])]
-    routing = routing_for(row, related, traces)
-    tpot_s, ttft_s, hit_rate = predict(row, routing, profile)
-    return Verdict(row, anchors, "", routing.label, routing.says, tpot_s, ttft_s, hit_rate)
 
 
 def predict(
@@ -103,9 +97,7 @@ def predict(
     """
     trace, config = routing.trace, config_of(row, routing)
     assert trace.header.expert_bytes is not None
-    costs = coefficients(
-        profile, shape_of(row), trace.header.expert_bytes, load_engine(ENGINES[row.kernels])
-    )
+    costs = coefficients(profile, shape_of(row), trace.header.expert_bytes, engine_of(row))
     outcome = replay(
         trace, config, costs=costs, residency=RESIDENCY.get(row.capacity or "", "cache")
     )
@@ -132,14 +124,6 @@ def config_of(row: Row, routing: Routing) -> RunConfig:
         prefetch=row.prefetch,
     )
     return config
-
-
-def shape_of(row: Row) -> ModelShape:
-    """Return the shape of a row's model, its dense weights in the precision of the row."""
-    assert row.shape is not None
-    shape = load_shape(row.shape)
-    bits = (row.dense_bits or shape.dense_weight_bits) / row.devices
-    return shape.model_copy(update={"dense_weight_bits": bits})
 
 
 def _require_simulable(row: Row) -> None:

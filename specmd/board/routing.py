@@ -110,7 +110,8 @@ def routing_for(row: Row, rows: Sequence[Row], traces: Path | None) -> Routing:
         if targets := targets_of(members):
             fit = fitted(sizes_of(members[0]), targets)
             off = f"at most {100 * abs(fit.worst):.1f} points off"
-            says = f"{len(targets)} hit rates of {group}{workload and f', {workload}'}, {off}"
+            rates = "a hit rate" if len(targets) == 1 else f"{len(targets)} hit rates"
+            says = f"{rates} of {group}{workload and f', {workload}'}, {off}"
             return Routing(_stack_routed(sizes, fit.weights, *_lengths(row)), label, says)
     says = f"no hit rate of the model is published: zipf {ZIPF:g}, {100 * REUSE:g} % kept"
     return Routing(_popular(sizes, *_lengths(row)), "assumed", says)

@@ -1,7 +1,7 @@
 """What the board says as a whole: medians by how much was fitted, and the rows furthest off.
 
-Rows are judged apart by the anchors of their group, two or fewer. Anchors themselves are in no
-median: what a profile was fitted to is no prediction.
+Rows are judged apart by the anchors of their group, two or fewer, and of these once more those
+without any. Anchors themselves are in no median: what a profile was fitted to is no prediction.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from statistics import median
 from specmd.board.predict import Verdict
 from specmd.board.rows import MOST_ANCHORS
 
-TWO, FEWER = "two anchors", "fewer anchors"
+TWO, FEWER, NONE = "two anchors", "fewer anchors", "those of them without an anchor"
 WORST = 8
 
 
 @dataclass(frozen=True)
 class Median:
-    """The error of a class of rows: of the time per token, without sign."""
+    """The errors of a class of rows: of the time per token, without sign."""
 
     title: str
     rows: int
@@ -37,11 +37,11 @@ def kind_of(verdict: Verdict) -> str:
 def medians(verdicts: Sequence[Verdict]) -> list[Median]:
     """Median errors of the rows that are predictions, class by class."""
     found = []
-    for title in (TWO, FEWER):
+    for title, counts in ((TWO, (MOST_ANCHORS,)), (FEWER, (0, 1)), (NONE, (0,))):
         errors = [
             abs(each.error)
             for each in predictions(verdicts)
-            if kind_of(each) == title and each.error is not None
+            if each.anchors in counts and each.error is not None
         ]
         if errors:
             near = sum(error <= 0.25 for error in errors) / len(errors)

@@ -35,7 +35,8 @@ def board(
     """Simulate what others measured, and print simulated over measured, row by row.
 
     A row runs on its very trace where --traces has it, else on routing fitted to the hit rates
-    that its group publishes. Rows that cannot be simulated say why.
+    that its group publishes; on the profile of its device, fitted to the anchors of its group.
+    Rows that cannot be simulated say why.
     """
     from specmd.board.predict import judge
     from specmd.board.rows import load_rows
@@ -64,6 +65,7 @@ def _record(each: Verdict) -> dict[str, Any]:
         "simulated_hit_rate": each.hit_rate,
         "routing": each.label,
         "routing_from": each.routing,
+        "anchored": each.anchored,
         "not_simulated": each.reason,
     }
 
@@ -115,7 +117,7 @@ def _cells(each: Verdict) -> list[Cell]:
 
 
 def _notes(verdicts: Sequence[Verdict]) -> list[str]:
-    from specmd.board.summary import WORST, hit_rate_gap, medians, worst
+    from specmd.board.summary import TWO, WORST, hit_rate_gap, medians, worst
 
     left = sum(bool(each.reason) for each in verdicts)
     notes = [
@@ -132,19 +134,22 @@ def _notes(verdicts: Sequence[Verdict]) -> list[str]:
             notes.append(f"hit rate, {what}: at most {100 * gap[1]:.2f} points off, {gap[0]} rows")
     for each in worst(verdicts, WORST):
         if each.error is not None and abs(each.error) > 0.25:
-            notes.append(f"far off: {each.row.id}, {_ratio(each.ratio)}: {each.row.note or '-'}")
-    notes += _routings(verdicts)
-    return notes
+            known = f"routing {each.label}, {('no anchor', 'one anchor', TWO)[each.anchors]}"
+            notes.append(
+                f"far off: {each.row.id}, {_ratio(each.ratio)} ({known}): {each.row.note or '-'}"
+            )
+    return notes + _assumptions(verdicts)
 
 
-def _routings(verdicts: Sequence[Verdict]) -> list[str]:
-    """Say once for each group and kind where routing is from, unless it is the very trace."""
-    said = {
-        (each.row.group, each.label, each.routing): None
+def _assumptions(verdicts: Sequence[Verdict]) -> list[str]:
+    """Say once for each group what its profile was fitted to and where its routing is from."""
+    said = [f"profile of {each.row.group}: {each.anchored}" for each in verdicts if each.anchored]
+    said += [
+        f"routing of {each.row.group}, {each.label}: {each.routing}"
         for each in verdicts
         if each.label in ("fitted", "assumed", "recorded")
-    }
-    return [f"routing of {group}, {label}: {says}" for group, label, says in said]
+    ]
+    return list(dict.fromkeys(said))
 
 
 def _ratio(value: float | None) -> str:

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from made_up_rows import row
 
-from specmd.board.anchors import stated_profile
-from specmd.board.predict import Verdict, judge, shape_of
+from specmd.board.machine import shape_of, stated_profile
+from specmd.board.predict import Verdict, judge
 from specmd.board.summary import FEWER, TWO, hit_rate_gap, kind_of, medians, worst
 from specmd.hardware.profile import load_profile
 
