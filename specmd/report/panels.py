@@ -201,6 +201,6 @@ def _parts(run: Run, resident: float | None) -> dict[str, float]:
     if resident is not None:
         total = 1e3 * float(metrics["tpot_s"] or 0)
         found = {part: found[part] for part in PARTS if part not in ("compute", "overhead")}
-        found["slower computing"] = total - resident - sum(found.values())
+        found["computing and software"] = total - resident - sum(found.values())
     least = 1e-3 * sum(found.values())
     return {part: value for part, value in found.items() if value > least}

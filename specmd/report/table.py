@@ -176,10 +176,11 @@ def _words(group: Sequence[Line], without: Sequence[str] = ()) -> list[str]:
     size = [f"{config.capacity_slots / keys:.1%}"]
     if run.regime is not None and run.regime.slots_bytes is not None:
         size.append(_bytes(run.regime.slots_bytes))
-    words = [trace.name, f"{config.capacity_slots:,} of {keys:,} slots ({', '.join(size)})"]
+    slots = f"{config.capacity_slots:,} of {keys:,} slots ({', '.join(size)})"
     if run.memory is not None and run.memory.device_bytes is not None:
         needs, there = _bytes(run.memory.total_bytes), _bytes(run.memory.device_bytes)
-        words.append(f"{needs} of {there} on the device")
+        slots += f", {needs} of {there} on the device"
+    words = [trace.name, slots]
     if run.regime is not None:
         words.append(f"C/T {run.regime.capacity_over_working_set:.2f}")
     words.append(", ".join(dict.fromkeys(caption(each) for each in runs)))
