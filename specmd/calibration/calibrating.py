@@ -132,7 +132,8 @@ def calibrate(
         losses=Losses(),
         link=measure_link(device, expert_bytes, settings.chunk_bytes),
     )
-    alone_s = max(0.0, expert_s[least] - expert_bytes / read_rate)
+    assert header.layer_bytes is not None
+    alone_s = max(0.0, expert_s[least] - header.layer_bytes[0] / read_rate)
     fitted, held_out = _ways(header, on_host=on_host)
     rounds: list[Round] = []
     disturbed: list[float] = []

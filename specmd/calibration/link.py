@@ -22,7 +22,7 @@ from specmd.live.links.link import Link
 from specmd.live.slots import Slots
 from specmd.live.transfer import Transfer
 from specmd.live.transfers import Mover
-from specmd.models.layout import Layout, Piece
+from specmd.models.layout import Layout, Layouts, Piece
 
 Floats = npt.NDArray[np.float64]
 
@@ -83,10 +83,10 @@ def fit_link(times: list[tuple[int, int, float]]) -> LinkFigures:
 def _time_size(device: torch.device, size: int, chunk_bytes: int) -> dict[int, float]:
     """Median seconds for each number of transfers of one size."""
     piece = Piece("bytes", (size,), torch.uint8, 0, size)
-    layout = Layout((piece,), size, size)
-    slots = Slots(layout, max(COUNTS), 1, device, canary=False)
+    layouts = Layouts((Layout((piece,), size, size),), 2 * max(COUNTS))
+    slots = Slots(layouts, [max(COUNTS)], 1, device, canary=False)
     link = _make_link(slots, chunk_bytes)
-    store = _Blobs(layout, 2 * max(COUNTS), pinned=link.needs_pinned)
+    store = _Blobs(layouts, pinned=link.needs_pinned)
     mover = Mover(link, store, slots, chunk_bytes=chunk_bytes)
     mover.start()
     try:
@@ -133,9 +133,9 @@ def _make_link(slots: Slots, chunk_bytes: int) -> Link:
 class _Blobs:
     """An expert store of plain bytes."""
 
-    def __init__(self, layout: Layout, keys: int, *, pinned: bool) -> None:
-        self.layout, self.num_keys = layout, keys
-        blobs = torch.ones((keys, layout.blob_bytes), dtype=torch.uint8)
+    def __init__(self, layouts: Layouts, *, pinned: bool) -> None:
+        self.layouts, self.num_keys = layouts, layouts.num_keys
+        blobs = torch.ones((layouts.num_keys, layouts.largest_bytes), dtype=torch.uint8)
         self._blobs = blobs.pin_memory() if pinned else blobs
         self.pinned_bytes = self.locked_bytes = blobs.numel() if pinned else 0
 

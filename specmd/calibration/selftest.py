@@ -188,16 +188,17 @@ def link(name: str) -> Answer:
     from specmd.calibration.link import measure_link
     from specmd.live.stores.store import HostStore
     from specmd.measurement.overlap import predictable_model
-    from specmd.models.layout import read_layout
+    from specmd.models.layout import read_layouts
     from specmd.models.moe import find_moe
 
     place, kind = find_device("auto", name)
     needs_pinned = kind == "accelerator"
     model = predictable_model()
     moe = find_moe(model)
-    layout, count = read_layout(moe), len(moe.layers) * moe.num_experts
+    layouts = read_layouts(moe)
+    count, blob_bytes = layouts.num_keys, layouts.largest_bytes
     budget = None if needs_pinned else 0
-    store = HostStore(layout, moe.num_experts, len(moe.layers), pinned_budget_bytes=budget)
+    store = HostStore(layouts, pinned_budget_bytes=budget)
     inputs = {"input_ids": torch.arange(3, 35).reshape(1, -1)}
     options: dict[str, Any] = {"evict": "lru", "capacity": "50%", "interpreted": True}
     with offload(model, device=name, store=store, **options) as cache:
@@ -205,7 +206,7 @@ def link(name: str) -> Answer:
         asked = [needs_pinned and store.blob(key).is_pinned() for key in range(count)]
         _generate(model, inputs)
         report = cache.report()
-    pinned_bytes, expected = sum(asked) * layout.blob_bytes, report.misses * layout.blob_bytes
+    pinned_bytes, expected = sum(asked) * blob_bytes, report.misses * blob_bytes
     rows: list[tuple[str, object]] = [
         ("experts in host memory (bytes)", report.store_bytes),
         ("of them pinned, by is_pinned of every blob (bytes)", pinned_bytes),

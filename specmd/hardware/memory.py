@@ -7,6 +7,8 @@ Nobody kills a simulated run: what its device would have to hold is counted (`be
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,12 +25,11 @@ def available_bytes() -> int | None:
     return min(found, default=None)
 
 
-def require_memory(layer_bytes: int, layers: int, other_bytes: int, what: str) -> None:
-    """Raise SpecmdError unless `layers` layers and something else fit, saying how many would.
+def require_memory(layer_bytes: Sequence[int], other_bytes: int, what: str) -> None:
+    """Raise SpecmdError unless all layers and something else fit, saying how many would.
 
     Args:
-        layer_bytes: of one layer.
-        layers: how many are wanted.
+        layer_bytes: (layers,) of each layer.
         other_bytes: wanted besides, however many layers.
         what: is to be allocated, for the message.
 
@@ -37,16 +38,16 @@ def require_memory(layer_bytes: int, layers: int, other_bytes: int, what: str) -
     if free is None:
         return
     usable = int(free * (1 - HEADROOM))
-    wanted = layer_bytes * layers + other_bytes
+    wanted = sum(layer_bytes) + other_bytes
     if wanted <= usable:
         return
-    fits = max(0, (usable - other_bytes) // layer_bytes)
+    fits = sum(size <= usable - other_bytes for size in accumulate(layer_bytes))
     advice = f"take fewer layers: {fits} would fit (--layers {fits})"
     if not fits:
         advice = "not even one layer would fit: take a machine with more memory"
     raise SpecmdError(
-        f"{what} takes {wanted / 1e9:.1f} GB in {layers} layers, and {usable / 1e9:.1f} GB of host "
-        f"memory are free: {advice}"
+        f"{what} takes {wanted / 1e9:.1f} GB in {len(layer_bytes)} layers, and {usable / 1e9:.1f} "
+        f"GB of host memory are free: {advice}"
     )
 
 

@@ -37,8 +37,8 @@ from specmd.live.stores.checkpoint import CheckpointStore
 from specmd.live.stores.store import ExpertStore, HostStore
 from specmd.live.timing import StepTimes
 from specmd.live.transfers import Mover
-from specmd.models.facts import model_facts
-from specmd.models.layout import read_layout
+from specmd.models.facts import model_facts, size_facts
+from specmd.models.layout import read_layouts
 from specmd.models.moe import find_moe
 from specmd.policy.registry import choose
 from specmd.runs.metrics import PARTS
@@ -53,10 +53,10 @@ class Offload:
     def __init__(self, model: nn.Module, options: dict[str, Any]) -> None:
         self._model, self._options = model, options
         self._moe = find_moe(model)
-        self._layout = read_layout(self._moe)
+        self._layouts = read_layouts(self._moe)
         self._facts = model_facts(model, self._moe)
         self.device, self.link_name = find_device(options["link"], options["device"])
-        self._world = plan_world(self._moe, self._layout, self._facts, options)
+        self._world = plan_world(self._moe, self._facts, options)
         self.capacity_slots = int(self._world.capacity.sum())
         self._miss = choose("miss", options["miss"]).create()
         if self._miss.host_tokens:
@@ -114,7 +114,7 @@ class Offload:
         name = getattr(getattr(self._model, "config", None), "_name_or_path", "")
         header = {
             "model": Path(name or type(self._model).__name__).name,
-            "expert_bytes": self._facts.get("expert_bytes"),
+            **size_facts(self._moe),
             "shape": self._facts,
             "kind": "recorded",
         }
@@ -156,11 +156,12 @@ class Offload:
 
     @property
     def views(self) -> list[dict[str, Tensor]]:
-        """Tensors of the experts in the slots, by the names of the `experts` module's parameters.
+        """Tensors of the first layer's experts in the slots, by the names of its parameters.
 
         For measurements: what lies in a slot changes as the model runs.
         """
-        return [] if self._slots is None else self._slots.views[: self.capacity_slots]
+        views = [] if self._slots is None else self._slots.views[0][: self.capacity_slots]
+        return [tensors for tensors in views if tensors]
 
     # The block.
 
@@ -194,11 +195,12 @@ class Offload:
             spare = max(1, min(self._threads, (os.cpu_count() or 2) - 1))
             torch.set_num_threads(max(1, int(options["compute_threads"] or spare)))
         self._slots = slots = Slots(
-            self._layout,
-            self.capacity_slots,
+            self._layouts,
+            self._world.capacity.tolist(),
             self._staging_slots(),
             self.device,
             canary=options["canary"],
+            of_layer=self._world.pool[:: moe.num_experts].tolist(),
         )
         link = self._make_link(slots)
         self._store = store = self._make_store(link)
@@ -233,7 +235,7 @@ class Offload:
             options["timeline"].experts = moe.num_experts
         self._passes.times = StepTimes(self._spent, options["timeline"], self._settle())
         moved_to = None if self.link_name == "cpu" else self.device
-        self._patch = Patch(self._model, moe, self._layout, moved_to)
+        self._patch = Patch(self._model, moe, self._layouts, moved_to)
         self._patch.empty_experts(store)
         self._patch.move_dense()
         self._passes.install()
@@ -306,9 +308,9 @@ class Offload:
             store: ExpertStore = options["store"]
             return store
         if options["checkpoint"] is not None:
-            return CheckpointStore(options["checkpoint"], moe, self._layout)
+            return CheckpointStore(options["checkpoint"], moe, self._layouts)
         budget = options["pinned_budget"] if link.needs_pinned else 0
-        return HostStore(self._layout, moe.num_experts, len(moe.layers), pinned_budget_bytes=budget)
+        return HostStore(self._layouts, pinned_budget_bytes=budget)
 
     def _make_link(self, slots: Slots) -> Link:
         if self.link_name == "cpu":

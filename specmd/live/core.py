@@ -101,6 +101,7 @@ class Decisions:
         self.world, self.evict, self.prefetch, self.schedule = world, evict, prefetch, schedule
         self.admission = admission
         self.bypass_wide = bypass_wide
+        self._room = world.capacity[world.pool[:: world.num_experts]].tolist()  # slots of a layer
         self.passes_by = False  # the present event does not enter the cache
         self.interpreted = interpreted
         self.predicts = hasattr(prefetch.cls, "predict")
@@ -195,8 +196,7 @@ class Decisions:
 
         """
         count = len(keys)
-        pool = layer if self.world.pools > 1 else 0
-        self.passes_by = self.bypass_wide and count > int(self.world.capacity[pool])
+        self.passes_by = self.bypass_wide and count > self._room[layer]
         chunk = self._chunk
         chunk.clock[0] = 1 + step * self.world.num_layers + layer
         chunk.step[0], chunk.layer[0], chunk.phase[0] = step, layer, phase

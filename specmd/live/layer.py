@@ -122,7 +122,8 @@ class Engine:
             own = weights.to(own.dtype)
         chosen = ids.cpu().numpy()
         live = chosen if passes.all_live else chosen[passes.live]
-        uses = _count(live.reshape(-1), count, self._moe.layers[number].name)
+        spare = self._routing is not None  # an id more, which is no expert
+        uses = _count(live.reshape(-1), count + spare, self._moe.layers[number].name)[:count]
         self.routing_s += time.perf_counter() - began_s
         if not len(live):
             return torch.zeros_like(hidden)
@@ -136,7 +137,7 @@ class Engine:
         group = Grouping(ids, own, uses.tolist(), mask)
         products: dict[int, Tensor] = {}
         timeline = self._timeline
-        views = self._residence.slots.views
+        views = self._residence.slots.views[number]
         ahead = partial(self._look_ahead, number, hidden, live, weights)
         for key, slot in self._residence.serve(keys.tolist(), ahead):
             expert = key - number * count

@@ -21,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 
 from specmd.errors import SpecmdError
 from specmd.live.stores.store import ExpertStore, HostStore
-from specmd.models.layout import Layout, expert_tensors
+from specmd.models.layout import Layouts, expert_tensors
 from specmd.models.moe import MoeModel
 
 ExpertsForward = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
@@ -34,15 +34,15 @@ class Patch:
     Args:
         model: the model.
         moe: its MoE layers.
-        layout: of an expert.
+        layouts: of the experts.
         device: where the dense weights go; None leaves them where they are.
 
     """
 
     def __init__(
-        self, model: nn.Module, moe: MoeModel, layout: Layout, device: torch.device | None
+        self, model: nn.Module, moe: MoeModel, layouts: Layouts, device: torch.device | None
     ) -> None:
-        self._model, self._moe, self._layout, self._device = model, moe, layout, device
+        self._model, self._moe, self._layouts, self._device = model, moe, layouts, device
         self._name = f"specmd-{next(_numbers)}"
         self._emptied: list[tuple[int, str, nn.Parameter, torch.device]] = []
         self._configs: list[tuple[Any, Any]] = []
@@ -138,9 +138,9 @@ class Patch:
         parameter: nn.Parameter,
         device: torch.device,
     ) -> None:
-        layer = self._moe.layers[number]
-        piece = next(p for p in self._layout.pieces if p.name == name)
-        experts, size = self._moe.num_experts, self._layout.blob_bytes
+        layer, layout = self._moe.layers[number], self._layouts.of_layer[number]
+        piece = next(p for p in layout.pieces if p.name == name)
+        experts, size = self._moe.num_experts, layout.blob_bytes
         if device.type != "meta":
             full = torch.empty((experts, *piece.shape), dtype=piece.dtype)
             for expert in range(experts):

@@ -8,20 +8,17 @@ import torch
 
 from specmd.core.event import World
 from specmd.errors import SpecmdError
-from specmd.models.layout import Layout
+from specmd.models.facts import layer_bytes
 from specmd.models.moe import MoeModel
 from specmd.runs.pools import divide, parse_capacity
 from specmd.trace.header import TraceHeader
 
 
-def plan_world(
-    moe: MoeModel, layout: Layout, facts: dict[str, Any], options: dict[str, Any]
-) -> World:
+def plan_world(moe: MoeModel, facts: dict[str, Any], options: dict[str, Any]) -> World:
     """Return what is fixed for a run: sizes, pools, slots, seed, popularity.
 
     Args:
         moe: the model's MoE layers.
-        layout: of an expert.
         facts: the model's shape, `specmd.models.facts.model_facts`.
         options: the arguments of `offload`.
 
@@ -31,7 +28,7 @@ def plan_world(
 
     """
     layers, experts = len(moe.layers), moe.num_experts
-    sizes = (layout.blob_bytes,) * layers
+    sizes = layer_bytes(moe)
     how = {name: options[name] for name in ("scope", "allocate")}
     slots = parse_capacity(options["capacity"], layers, experts, sizes, **how)
     pools = divide(min(slots, layers * experts), layers, sizes, **how)

@@ -101,7 +101,7 @@ def make_report(
         + totals[residency.COLLISION_MISSES]
         + totals[residency.CAPACITY_MISSES]
     )
-    store_bytes = store.num_keys * store.layout.blob_bytes
+    store_bytes = store.layouts.num_bytes
     return Report(
         link=link_name,
         device=str(mover.link.device),

@@ -44,8 +44,9 @@ class Routing(Protocol):
             weights: (T, K) its weights.
 
         Returns:
-            ids of the same shape, type and device; weights of the same shape and device, float32:
-            decisions take them as they are, kernels in the type of the gate's.
+            ids of the same shape, type and device, E where a token chose no more experts; weights
+            of the same shape and device, float32: decisions take them as they are, kernels in the
+            type of the gate's.
 
         """
         ...

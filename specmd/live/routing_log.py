@@ -89,6 +89,7 @@ class RoutingLog:
             step=step,
             request=request,
             prompt_lengths=prompts,
+            ragged=True,
             header=header,
             **whole,
         )
@@ -100,7 +101,8 @@ class RoutingLog:
         live = slice(None) if step.live is None else step.live
         kept = [host_weights(weights, half=step.half)[live] for weights in step.weights]
         weights = np.stack(kept, axis=1)
-        order = np.argsort(-weights.astype(np.float32), axis=-1, kind="stable")
+        ids = np.where(ids < self._experts, ids, -1)  # what stands for no expert comes last
+        order = np.argsort(-np.where(ids < 0, -1, weights), axis=-1, kind="stable")
         found: dict[str, Array] = {
             "expert_ids": np.take_along_axis(ids, order, -1),
             "weights": np.take_along_axis(weights, order, -1),

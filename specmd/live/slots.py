@@ -5,19 +5,23 @@ another stream still reads. A slot has a *generation*, one higher every time it 
 key. Whoever is told "key 7 lies in slot 3" is told the generation too, and shows it when using the
 slot: an outdated map is an error and not a wrong token.
 
-Beyond the slots of the cache there are a few *staging slots*, counted in its memory, for experts
-that only pass through: those of an event wider than the cache, and those a policy refused.
+A slot of the cache belongs to a pool (`specmd.runs.pools`) and is as large as the largest expert of
+the layers that the pool serves: where layers differ in the bytes of an expert, slots come in size
+classes. Beyond them there are a few *staging slots*, counted in the memory, for experts that only
+pass through: those of an event wider than the cache, and those a policy refused. Any expert fits
+into one of these.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from specmd.errors import SpecmdError
-from specmd.models.layout import Layout
+from specmd.models.layout import Layouts
 
 CANARY = 0xFF  # every float made of such bytes is a NaN
 
@@ -30,31 +34,54 @@ class Home(NamedTuple):
 
 
 class Slots:
-    """Preallocated slots on one device; `views[slot]` are the tensors of the expert in it.
+    """Preallocated slots on one device.
 
     Args:
-        layout: of an expert.
-        cached: slots of the cache.
+        layouts: of the experts.
+        capacity: (pools,) slots of the cache, numbered pool after pool.
         staging: slots for what passes through; their numbers follow those of the cache.
         device: where the memory is.
         canary: overwrite a slot with NaN before another expert is copied in; for tests.
+        of_layer: (layers,) the pool that serves a layer; without it, one serves all.
+
+    Attributes:
+        views: by layer and slot, the tensors of an expert of the layer in the slot, by name; none
+            where it never lies.
 
     """
 
     def __init__(
-        self, layout: Layout, cached: int, staging: int, device: torch.device, *, canary: bool
+        self,
+        layouts: Layouts,
+        capacity: Sequence[int],
+        staging: int,
+        device: torch.device,
+        *,
+        canary: bool,
+        of_layer: Sequence[int] | None = None,
     ) -> None:
-        self.layout = layout
-        self.cached, self.staging = cached, staging
+        self.layouts = layouts
+        self.cached, self.staging = sum(capacity), staging
         self.canary = canary
-        self.num_bytes = (cached + staging) * layout.blob_bytes
-        self.buffer = torch.zeros(
-            (cached + staging, layout.blob_bytes), dtype=torch.uint8, device=device
-        )
-        self.blobs: list[Tensor] = list(self.buffer.unbind(0))
-        self.views = [layout.views(blob) for blob in self.blobs]
-        self.key_in = [-1] * (cached + staging)
-        self.generation = [0] * (cached + staging)
+        served = list(zip(layouts.of_layer, of_layer or [0] * len(layouts.of_layer), strict=True))
+        slot_bytes = [0] * len(capacity)
+        for layout, pool in served:
+            slot_bytes[pool] = max(slot_bytes[pool], layout.blob_bytes)
+        pools = [pool for pool, slots in enumerate(capacity) for _ in range(slots)]
+        sizes = [slot_bytes[pool] for pool in pools] + [layouts.largest_bytes] * staging
+        self.num_bytes = sum(sizes)
+        self.buffer = torch.zeros(self.num_bytes, dtype=torch.uint8, device=device)
+        self.blobs: list[Tensor] = list(torch.split(self.buffer, sizes))
+        made = {
+            (layout, pool): [
+                layout.views(blob) if own in (pool, None) else {}
+                for blob, own in zip(self.blobs, [*pools, *[None] * staging], strict=True)
+            ]
+            for layout, pool in set(served)
+        }
+        self.views = [made[each] for each in served]
+        self.key_in = [-1] * len(sizes)
+        self.generation = [0] * len(sizes)
 
     def assign(self, slot: int, key: int) -> Home:
         """Give a slot to a key; whatever it held is no longer there."""

@@ -223,7 +223,7 @@ class Mover:
     def _move(self, transfer: Transfer, start: int) -> int:
         """Issue one chunk; return the byte it ends before."""
         link, slot, key = self.link, transfer.home.slot, transfer.key
-        stop = min(start + self.chunk_bytes, self.slots.layout.blob_bytes)
+        stop = min(start + self.chunk_bytes, self.slots.layouts.of(key).blob_bytes)
         began_s = time.perf_counter()
         begin_s = self.throttle.begin(start == 0, busy=self._busy) if self.throttle else 0.0
         if start == 0:
@@ -255,7 +255,7 @@ class Mover:
         """Count a chunk that has been issued; the lock is held."""
         self.moved_bytes += stop - transfer.moved_bytes
         transfer.moved_bytes = stop
-        if stop < self.slots.layout.blob_bytes:
+        if stop < self.slots.layouts.of(transfer.key).blob_bytes:
             return
         slot = transfer.home.slot
         self._ready[slot] = transfer.ready

@@ -55,7 +55,7 @@ class PromptSource:
 
     def header(self) -> TraceHeader:
         """Build the model on the meta device and count."""
-        from specmd.models.facts import model_facts
+        from specmd.models.facts import model_facts, size_facts
         from specmd.models.load import outline_model
         from specmd.models.moe import find_moe
 
@@ -67,7 +67,7 @@ class PromptSource:
             num_layers=len(moe.layers),
             num_experts=moe.num_experts,
             top_k=facts.get("top_k") or 1,
-            expert_bytes=facts.get("expert_bytes"),
+            **size_facts(moe),
         )
 
     def workload(self) -> Workload:
@@ -115,19 +115,23 @@ class TraceSource:
         """Return the trace's header as it will be run: layers cut, experts as large as here."""
         import torch
 
+        from specmd.measurement.trace_workload import require_match, with_expert_sizes
         from specmd.models.dummy.model import build_model
-        from specmd.models.layout import read_layout
         from specmd.models.moe import find_moe
 
         trace, shape = self._inputs()
-        count = self.layers or trace.header.num_layers
+        count = require_match(trace, shape, self.layers)
+        sizes = trace.header.expert_bytes_by_layer
         with torch.device("meta"):
             outline = build_model(
-                shape, layers=count, dtype=self.dtype or "bfloat16", device="meta"
+                shape,
+                layers=count,
+                dtype=self.dtype,
+                device="meta",
+                expert_bytes=sizes and sizes[:count],
             )
-        layout = read_layout(find_moe(outline))
-        sizes = {"num_layers": count, "expert_bytes": layout.expert_bytes}
-        return trace.header.model_copy(update=sizes)
+        header = trace.header.model_copy(update={"num_layers": count})
+        return with_expert_sizes(header, find_moe(outline))
 
     def workload(self) -> Workload:
         """Load the trace and build the model."""

@@ -18,7 +18,8 @@ class ForcedRouting:
     """Implements `specmd.live.routing.Routing` for the steps of one trace.
 
     The gates run, for what they cost; what they choose is replaced. Padding gets expert 0 and no
-    weight: its choice is dead. Between steps (`hide`) the model is left to its own gates.
+    weight: its choice is dead; where a ragged row ends, the id is E. Between steps (`hide`) the
+    model is left to its own gates.
 
     Args:
         trace: its tokens in the order of the batches' rows, see `specmd.measurement.batches`.
@@ -44,9 +45,10 @@ class ForcedRouting:
             whole[place] = values
             return whole
 
-        ids = trace.expert_ids[mine].astype(np.int64)
+        experts = trace.header.num_experts
+        ids = np.minimum(trace.expert_ids[mine].astype(np.int64), experts)
         if trace.weights is None:
-            weights = np.full(ids.shape, 1 / ids.shape[-1], np.float32)
+            weights = np.where(ids < experts, np.float32(1 / ids.shape[-1]), np.float32(0))
         else:
             weights = trace.weights[mine].astype(np.float32)
         self._ids = torch.from_numpy(spread(ids, 0).swapaxes(0, 1).copy()).to(device)

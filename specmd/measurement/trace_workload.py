@@ -6,7 +6,8 @@
 
 Every step of the trace is one forward pass. What it decides is what a simulation of
 `workload.trace` decides; what it takes is what moving these bytes and multiplying these matrices
-takes on this machine.
+takes on this machine. Where the trace says that layers' experts differ in bytes, they do so here: a
+layer's experts are as wide as their bytes allow in the type that is computed in.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from specmd.measurement.batches import StepBatch, batches, in_rows
 from specmd.measurement.trace_routing import ForcedRouting
 from specmd.models.dummy.context import Context
 from specmd.models.dummy.model import build_model, default_dtype, dense_parameters
-from specmd.models.layout import Layout, read_layout
-from specmd.models.moe import find_moe
-from specmd.trace import Trace, slice_layers, slice_tokens
+from specmd.models.facts import size_facts
+from specmd.models.layout import Layouts, read_layouts
+from specmd.models.moe import MoeModel, find_moe
+from specmd.trace import Trace, TraceHeader, slice_layers, slice_tokens
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class TraceWorkload:
         trace: what is played: the first tokens and layers, rows put together by request, an expert
             as large as it is here. A simulation of it decides as the live run does.
         model: on the host, its experts empty.
-        layout: of an expert; `layout.expert_bytes` is its size in this run.
+        layouts: of the experts.
         routing: to be given to `offload`.
         steps: the batches that are played.
 
@@ -89,27 +91,30 @@ class TraceWorkload:
         dtype: str | None = None,
         seed: int = 0,
     ) -> None:
-        count = _require_match(trace, shape, layers)
+        count = require_match(trace, shape, layers)
         dtype = dtype or default_dtype(shape)
-        hollow = build_model(shape, layers=count, dtype=dtype, device="meta")
-        self.layout: Layout = read_layout(find_moe(hollow))
+        sizes = trace.header.expert_bytes_by_layer
+        sizes = sizes and sizes[:count]
+        hollow = build_model(shape, layers=count, dtype=dtype, device="meta", expert_bytes=sizes)
+        moe = find_moe(hollow)
+        self.layouts: Layouts = read_layouts(moe)
         kind = next(iter(hollow.parameters())).dtype
         require_memory(
-            shape.experts * self.layout.blob_bytes,
-            count,
+            [shape.experts * layout.blob_bytes for layout in self.layouts.of_layer],
             dense_parameters(hollow) * kind.itemsize,
             f"{shape.name} in {dtype}",
         )
         if tokens is not None and tokens < trace.num_tokens:
             trace = slice_tokens(trace, 0, tokens)
         played = in_rows(slice_layers(trace, count))
-        header = played.header.model_copy(update={"expert_bytes": self.layout.expert_bytes})
-        self.trace = replace(played, header=header)
+        self.trace = replace(played, header=with_expert_sizes(played.header, moe))
         self.steps: tuple[StepBatch, ...] = tuple(batches(self.trace))
         self.routing = ForcedRouting(self.trace)
-        self.model: Any = build_model(shape, layers=count, dtype=dtype, seed=seed)
+        self.model: Any = build_model(
+            shape, layers=count, dtype=dtype, seed=seed, expert_bytes=sizes
+        )
         self._context = Context(self.model, find_moe(self.model), seed)
-        self._shape, self._layers, self._seed = shape, count, seed
+        self._shape, self._seed = shape, seed
         self._token_ids = self._fed()
 
     @property
@@ -132,9 +137,7 @@ class TraceWorkload:
         if pinned_budget_bytes is None and not torch.accelerator.is_available():
             pinned_budget_bytes = 0
         return RandomStore(
-            self.layout,
-            self._shape.experts,
-            self._layers,
+            self.layouts,
             pinned_budget_bytes=pinned_budget_bytes,
             other_bytes=other_bytes,
             seed=self._seed,
@@ -197,14 +200,17 @@ class TraceWorkload:
         return np.where((known >= 0) & (known < self._shape.vocab), known, made)
 
 
-def _require_match(trace: Trace, shape: ModelShape, layers: int | None) -> int:
+def with_expert_sizes(header: TraceHeader, moe: MoeModel) -> TraceHeader:
+    """Let a header say how large the experts of a model are."""
+    sizes = size_facts(moe)
+    by_layer = sizes["expert_bytes_by_layer"]
+    sizes["expert_bytes_by_layer"] = by_layer and tuple(by_layer)
+    return header.model_copy(update=sizes)
+
+
+def require_match(trace: Trace, shape: ModelShape, layers: int | None) -> int:
     """Return how many layers are played; raise SpecmdError if trace and shape do not match."""
     header = trace.header
-    if header.ragged:
-        raise SpecmdError(
-            "the trace is ragged (rows with fewer experts, or layers that not all tokens reach), "
-            "which a model of this shape cannot be made to follow: simulate it instead"
-        )
     for name, mine, its in (
         ("experts a layer", header.num_experts, shape.experts),
         ("experts a token", header.top_k, shape.top_k),

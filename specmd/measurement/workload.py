@@ -112,7 +112,8 @@ class FollowedTrace:
         if find_device(settings.link, settings.device)[1] == "cpu":
             header = self._played.trace.header
             count = header.num_layers * header.num_experts if slots is None else slots
-            budget, other_bytes = 0, count * self._played.layout.blob_bytes
+            layouts = self._played.layouts
+            budget, other_bytes = 0, count * layouts.num_bytes // layouts.num_keys
         store = self._played.store(budget, other_bytes)
         return {"store": store, "routing": self._played.routing}
 

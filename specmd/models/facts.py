@@ -19,7 +19,8 @@ def model_facts(model: nn.Module, moe: MoeModel) -> dict[str, Any]:
     """Return the shape of `model` as plain numbers and lists.
 
     Parameter counts are those of one layer (the first MoE layer, the first dense one).
-    `expert_bytes` is one routed expert as it is in memory now, biases and scales included.
+    `expert_bytes` is one routed expert as it is in memory now, biases and scales included; where
+    the layers' experts differ, it is the mean, and `expert_bytes_by_layer` has them all.
     """
     first = moe.layers[0]
     hidden, intermediate = _matrix_sizes(first.experts)
@@ -42,7 +43,7 @@ def model_facts(model: nn.Module, moe: MoeModel) -> dict[str, Any]:
         "expert_intermediate": intermediate,
         "expert_matrices": 3 if hasattr(first.experts, "gate_up_proj") else 2,
         "expert_bias_parameters": expert_parameters(first.experts, dims=2),
-        "expert_bytes": expert_bytes(first.experts) or None,
+        **size_facts(moe),
         "expert_dtype": str(next(first.experts.parameters()).dtype).removeprefix("torch."),
         "shared_experts": int(bool(shared)),
         "shared_intermediate": _rows(shared),
@@ -57,6 +58,20 @@ def model_facts(model: nn.Module, moe: MoeModel) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
     }
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def layer_bytes(moe: MoeModel) -> tuple[int, ...]:
+    """Bytes of one routed expert of each layer, (layers,)."""
+    return tuple(expert_bytes(layer.experts) for layer in moe.layers)
+
+
+def size_facts(moe: MoeModel) -> dict[str, Any]:
+    """Return `expert_bytes` and `expert_bytes_by_layer` as the header of a trace has them."""
+    sizes = layer_bytes(moe)
+    return {
+        "expert_bytes": round(sum(sizes) / len(sizes)) or None,
+        "expert_bytes_by_layer": list(sizes) if len(set(sizes)) > 1 else None,
+    }
 
 
 def expert_bytes(experts: nn.Module) -> int:

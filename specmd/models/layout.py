@@ -5,11 +5,16 @@ whole only with all that belongs to it (biases, scales), so whatever the `expert
 a first axis over experts is in the blob. Tensors start at multiples of 64 bytes and blobs take
 multiples of 256: the same kernel then meets the same alignment in every slot, which keeps results
 bitwise independent of where an expert happens to lie.
+
+Layers may differ: those of a pruned model in the experts' width, those of a mixed quantisation in
+their type. Within a layer all experts are alike.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,17 +63,48 @@ class Layout:
         return {piece.name: piece.view(blob) for piece in self.pieces}
 
 
-def read_layout(moe: MoeModel) -> Layout:
+@dataclass(frozen=True)
+class Layouts:
+    """The blobs of all experts of a model.
+
+    Attributes:
+        of_layer: (layers,) of an expert of each layer.
+        experts: E, experts of a layer.
+
+    """
+
+    of_layer: tuple[Layout, ...]
+    experts: int
+
+    def of(self, key: int) -> Layout:
+        """Layout of a key."""
+        return self.of_layer[key // self.experts]
+
+    @property
+    def num_keys(self) -> int:
+        """Experts of all layers."""
+        return len(self.of_layer) * self.experts
+
+    @cached_property
+    def largest_bytes(self) -> int:
+        """Bytes of the largest blob."""
+        return max(layout.blob_bytes for layout in self.of_layer)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all blobs together."""
+        return self.experts * sum(layout.blob_bytes for layout in self.of_layer)
+
+
+def read_layouts(moe: MoeModel) -> Layouts:
     """Lay out the experts of a model.
 
     Raises:
-        SpecmdError: the experts are not plain fused tensors, or differ from layer to layer.
+        SpecmdError: the experts are not plain fused tensors.
 
     """
-    layouts = {_layout_of(layer.experts, layer.name) for layer in moe.layers}
-    if len(layouts) > 1:
-        raise SpecmdError("the model's layers have experts of different shapes: not supported")
-    return layouts.pop()
+    found = tuple(_layout_of(layer.experts, layer.name) for layer in moe.layers)
+    return Layouts(found, moe.num_experts)
 
 
 def expert_tensors(experts: nn.Module) -> dict[str, nn.Parameter]:
@@ -79,6 +115,23 @@ def expert_tensors(experts: nn.Module) -> dict[str, nn.Parameter]:
         for name, parameter in experts.named_parameters(recurse=False)
         if parameter.dim() >= 2 and parameter.shape[0] == count
     }
+
+
+def set_width(experts: nn.Module, width: int) -> None:
+    """Make all experts of a layer as wide (intermediate size) as that, their values on `meta`."""
+    flags: Any = experts
+    tensors = expert_tensors(experts)
+    down = tensors["down_proj"]
+    old = int(down.shape[-2 if flags.is_transposed else -1])
+    for name, tensor in tensors.items():
+        shape = list(tensor.shape)
+        if not name.startswith("down_proj"):
+            axis = -2 if tensor.dim() == 3 and not flags.is_transposed else -1
+            shape[axis] = shape[axis] // old * width
+        elif tensor is down:
+            shape[-2 if flags.is_transposed else -1] = width
+        made = torch.empty(shape, dtype=tensor.dtype, device="meta")
+        experts._parameters[name] = nn.Parameter(made, requires_grad=False)
 
 
 def _layout_of(experts: nn.Module, name: str) -> Layout:

@@ -75,6 +75,9 @@ class Lookahead:
     def _ask(self, layer: int, gate_input: Tensor, experts: int) -> Tensor:
         gate = self._gates[layer]
         device = next(gate.parameters()).device
+        weight = getattr(gate, "weight", None)
+        if isinstance(weight, Tensor):  # experts of another type than the model's get its input
+            gate_input = gate_input.to(weight.dtype)
         # `forward` and not a call: the gate's own hooks, ours included, must not see this.
         logits = router_logits(gate.forward(gate_input.to(device)), experts)
         return logits.to(device=gate_input.device, dtype=torch.float32)

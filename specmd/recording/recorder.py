@@ -22,7 +22,7 @@ import numpy as np
 from torch import nn
 
 from specmd.errors import SpecmdError
-from specmd.models.facts import expert_bytes, model_facts
+from specmd.models.facts import model_facts, size_facts
 from specmd.models.lookahead import Lookahead
 from specmd.models.moe import find_moe
 from specmd.recording.capture import Capture, Step
@@ -152,7 +152,7 @@ class Recorder:
         name = getattr(config, "_name_or_path", "") or type(self._model).__name__
         return {
             "model": Path(name).name,
-            "expert_bytes": expert_bytes(self._moe.layers[0].experts) or None,
+            **size_facts(self._moe),
             "shape": model_facts(self._model, self._moe),
             "recorder": f"specmd {__version__}, transformers {library}",
             "kind": "recorded",

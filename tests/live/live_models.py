@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from specmd import live as engine
+from specmd.models.layout import expert_tensors, set_width
+from specmd.models.moe import find_moe
 
 torch.set_num_threads(1)
 
@@ -57,13 +59,13 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def build(family: str, seed: int = 0) -> Any:
+def build(family: str, seed: int = 0, **sizes: Any) -> Any:
     """A random model of a family in fp32; also biases and norms are random."""
     import transformers
 
     prefix, extra = FAMILIES[family]
     torch.manual_seed(seed)
-    config = getattr(transformers, f"{prefix}Config")(**(SIZES | extra))
+    config = getattr(transformers, f"{prefix}Config")(**(SIZES | extra | sizes))
     model = getattr(transformers, f"{prefix}ForCausalLM")(config).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -72,6 +74,25 @@ def build(family: str, seed: int = 0) -> Any:
                 tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
             elif "bias" in name:
                 tensor.copy_(torch.rand(tensor.shape, generator=generator) - 0.5)
+    return model
+
+
+def build_mixed(family: str = "olmoe", width: int = 5, dtype: torch.dtype = torch.float32) -> Any:
+    """Four layers, of which 1 and 3 have experts of another width and type.
+
+    A layer of another type is given and gives back hidden states of the model's.
+    """
+    model = build(family, num_hidden_layers=4)
+    model.set_experts_implementation("eager")  # grouped products want widths of whole 16 bytes
+    generator = torch.Generator().manual_seed(1)
+    for layer in find_moe(model).layers[1::2]:
+        set_width(layer.experts, width)
+        for name, tensor in expert_tensors(layer.experts).items():
+            values = (torch.rand(tensor.shape, generator=generator) - 0.5).to(dtype)
+            setattr(layer.experts, name, torch.nn.Parameter(values))
+        if dtype != torch.float32:
+            layer.experts.register_forward_pre_hook(lambda _m, args: (args[0].to(dtype), *args[1:]))
+            layer.experts.register_forward_hook(lambda _m, _a, output: output.float())
     return model
 
 

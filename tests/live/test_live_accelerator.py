@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from accelerator import here, live, marks, on_device
-from live_models import FAMILIES, build, generate, prompt, tiny, weights_of
+from live_models import FAMILIES, build, build_mixed, generate, prompt, tiny, weights_of
 
 from specmd import simulate
 from specmd.live import offload
@@ -34,6 +34,21 @@ def test_families(family: str) -> None:
         assert torch.equal(again, ids)
         assert torch.equal(same_logits, logits)
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+
+
+def test_layers_of_experts_of_several_sizes() -> None:
+    model = build_mixed()
+    own = generate(model, **prompt(1, 16))
+    ids, logits, _ = live(model, capacity="100%")
+    assert torch.equal(ids, own[0])
+    for options in WAYS:
+        again, same_logits, cache = live(model, **options, deterministic=True, log_routing=True)
+        assert torch.equal(again, ids)
+        assert torch.equal(same_logits, logits)
+        if "prefill" not in options:
+            asked = {name: options[name] for name in ("capacity", "prefetch") if name in options}
+            run = simulate(cache.trace, **asked, bounds=False)
+            assert cache.decision_digest == run.decision_digest
 
 
 def test_the_model_itself_on_the_device() -> None:

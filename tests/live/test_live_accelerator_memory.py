@@ -16,7 +16,7 @@ from specmd.live.links.link import COMPUTE, COPY
 from specmd.live.slots import CANARY, Slots
 from specmd.live.stores import pinning
 from specmd.live.transfers import Mover
-from specmd.models.layout import Layout
+from specmd.models.layout import Layout, Layouts
 
 pytestmark = marks
 MARGIN = 1 << 20
@@ -123,8 +123,8 @@ def test_a_failed_pin_makes_the_rest_pageable(monkeypatch: pytest.MonkeyPatch) -
 
 
 def make_link(blob_bytes: int, **options: Any) -> tuple[AcceleratorLink, Slots]:
-    layout = Layout((), blob_bytes, blob_bytes)
-    slots = Slots(layout, 2, 1, here(), canary=False)
+    layouts = Layouts((Layout((), blob_bytes, blob_bytes),), 2)
+    slots = Slots(layouts, [2], 1, here(), canary=False)
     return AcceleratorLink(slots, 100, **options), slots
 
 

@@ -19,7 +19,7 @@ from specmd.live.stores.checkpoint import CheckpointStore
 from specmd.live.transfer import Transfer
 from specmd.live.transfers import Mover
 from specmd.models.files import CheckpointFiles
-from specmd.models.layout import read_layout
+from specmd.models.layout import read_layouts
 from specmd.models.moe import find_moe
 
 
@@ -63,9 +63,9 @@ def test_a_checkpoint_is_read_a_chunk_at_a_time(
     model = build("mixtral")
     model.save_pretrained(tmp_path)
     moe = find_moe(model)
-    layout = read_layout(moe)
-    store = CheckpointStore(tmp_path, moe, layout)
-    slots, chunk = Slots(layout, 2, 1, torch.device("cpu"), canary=True), 1000
+    layouts = read_layouts(moe)
+    store = CheckpointStore(tmp_path, moe, layouts)
+    slots, chunk = Slots(layouts, [2], 1, torch.device("cpu"), canary=True), 1000
     read: list[int] = []
     raw = CheckpointFiles.raw
 
@@ -94,6 +94,6 @@ def test_a_checkpoint_is_read_a_chunk_at_a_time(
         pass
     monkeypatch.undo()
     for key, slot in ((3, 0), (9, 1)):
-        for name, tensor in slots.views[slot].items():
+        for name, tensor in slots.views[key // 8][slot].items():
             own = dict(moe.layers[key // 8].experts.named_parameters())[name][key % 8]
             assert tensor.equal(own), name

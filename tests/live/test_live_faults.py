@@ -21,7 +21,7 @@ from specmd.live.stores.pinning import Pinned
 from specmd.live.stores.store import HostStore
 from specmd.live.transfer import Transfer
 from specmd.live.transfers import Mover
-from specmd.models.layout import read_layout
+from specmd.models.layout import read_layouts
 from specmd.models.moe import find_moe
 from specmd.models.passes import cache_argument
 
@@ -74,7 +74,8 @@ def raising(error: BaseException) -> Any:
 
 def test_a_failed_pin_makes_the_rest_pageable(model: Any) -> None:
     moe = find_moe(model)
-    layout = read_layout(moe)
+    layouts = read_layouts(moe)
+    layout = layouts.of_layer[0]
     pinned: list[int] = []
 
     def pin(tensor: torch.Tensor) -> Pinned:
@@ -83,7 +84,7 @@ def test_a_failed_pin_makes_the_rest_pageable(model: Any) -> None:
         pinned.append(tensor.numel())
         return Pinned(tensor, tensor.numel(), lambda: None)
 
-    store = HostStore(layout, moe.num_experts, len(moe.layers), pin=pin)
+    store = HostStore(layouts, pin=pin)
     for layer in moe.layers:
         store.take_layer(layer.experts)
     assert [store.is_pinned(key) for key in (0, 7, 8, 23)] == [True, True, False, False]
@@ -95,11 +96,12 @@ def test_a_failed_pin_makes_the_rest_pageable(model: Any) -> None:
 
 def test_the_pinned_budget_is_kept(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     moe = find_moe(model)
-    layout = read_layout(moe)
+    layouts = read_layouts(moe)
+    layout = layouts.of_layer[0]
     budget = 2 * 8 * layout.blob_bytes + 1
     monkeypatch.setattr(stores, "locked_size", lambda size: size)
     lock = partial(Pinned, locked_bytes=8 * layout.blob_bytes, release=lambda: None)
-    store = HostStore(layout, 8, 3, pinned_budget_bytes=budget, pin=lock)
+    store = HostStore(layouts, pinned_budget_bytes=budget, pin=lock)
     for layer in moe.layers:
         store.take_layer(layer.experts)
     assert store.pinned_bytes == store.locked_bytes == 2 * 8 * layout.blob_bytes
@@ -258,8 +260,8 @@ def test_memory_is_slots_plus_dense(model: Any) -> None:
         held = sum(p.numel() * p.element_size() for p in model.parameters() if not p.is_meta)
         assert held == dense
         report = cache.report()
-        assert report.slot_bytes == 6 * cache._layout.blob_bytes
-        assert report.store_bytes == 24 * cache._layout.blob_bytes
+        assert report.slot_bytes == 6 * cache._layouts.largest_bytes
+        assert report.store_bytes == 24 * cache._layouts.largest_bytes
     assert all(not p.is_meta for p in model.parameters())
 
 

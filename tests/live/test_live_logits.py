@@ -101,7 +101,7 @@ def test_capacities_and_batches(capacity: int, rows: int) -> None:
         ) as cache:
             assert same(generate(model, 6, **inputs), resident)
     report = cache.report()
-    assert report.slot_bytes == (capacity + 3) * cache._layout.blob_bytes
+    assert report.slot_bytes == (capacity + 3) * cache._layouts.largest_bytes
 
 
 def test_a_wide_event_copies_each_missing_expert_once() -> None:
@@ -109,7 +109,7 @@ def test_a_wide_event_copies_each_missing_expert_once() -> None:
     with offload(model, capacity=2, interpreted=True, deterministic=True) as cache, torch.no_grad():
         model(**inputs)
     report = cache.report()
-    assert report.moved_bytes == report.misses * cache._layout.blob_bytes
+    assert report.moved_bytes == report.misses * cache._layouts.largest_bytes
     assert report.misses == report.accesses > 3 * 2
 
 
@@ -184,7 +184,7 @@ def test_a_throttled_link_is_as_slow_as_asked() -> None:
     with offload(model, capacity=3, throttle=(2e6, 1e-3), interpreted=True) as cache:
         generate(model, 6)
     report = cache.report()
-    blob = cache._layout.blob_bytes
+    blob = cache._layouts.largest_bytes
     asked = blob / (1e-3 + blob / 2e6)
     assert report.link_bytes_per_s is not None
     assert 0.5 * asked < report.link_bytes_per_s < 1.1 * asked

@@ -49,4 +49,4 @@ def test_a_key_that_passes_by_may_be_proposed_by_its_own_event(
     assert torch.equal(found[1], expected[1])
     report = cache.report()
     copies = report.misses + report.prefetches_issued - report.prefetches_cancelled
-    assert report.moved_bytes <= copies * cache._layout.blob_bytes
+    assert report.moved_bytes <= copies * cache._layouts.largest_bytes

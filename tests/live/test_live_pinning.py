@@ -10,7 +10,7 @@ import torch
 
 from specmd.live.stores import pinning
 from specmd.live.stores.store import ArenaStore
-from specmd.models.layout import Layout
+from specmd.models.layout import Layout, Layouts
 
 BLOB, EXPERTS, LAYERS = 768, 3, 4
 LAYER = BLOB * EXPERTS
@@ -54,7 +54,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
 
 
 def fill(**options: Any) -> ArenaStore:
-    store = ArenaStore(Layout((), BLOB, BLOB), EXPERTS, LAYERS, **options)
+    store = ArenaStore(Layouts((Layout((), BLOB, BLOB),) * LAYERS, EXPERTS), **options)
     for layer in range(LAYERS):
         store.add_layer().fill_(layer)
     return store

@@ -18,7 +18,7 @@ from specmd.live.service import Residence
 from specmd.live.slots import Slots
 from specmd.live.stalls import DEMAND_STALL, LATE_STALL, Stalls
 from specmd.live.transfers import Mover
-from specmd.models.layout import Layout
+from specmd.models.layout import Layout, Layouts
 from specmd.policy.registry import choose
 from specmd.trace import TraceHeader
 
@@ -81,9 +81,9 @@ def make(link: Any, capacity: int = 5, *, prefetch: str = "none", miss: str = "o
     world = World.of(sizes, [capacity], seed=7)
     schedule = choose("schedule", "fifo").create()
     decisions = Decisions(world, choose("evict", "lru"), choose("prefetch", prefetch), schedule)
-    layout = Layout((), CHUNKS, CHUNKS)
-    slots = Slots(layout, capacity, 1, torch.device("cpu"), canary=False)
-    mover = Mover(link, SymbolicStore(layout, EXPERTS), slots, chunk_bytes=1)
+    layouts = Layouts((Layout((), CHUNKS, CHUNKS),), EXPERTS)
+    slots = Slots(layouts, [capacity], 1, torch.device("cpu"), canary=False)
+    mover = Mover(link, SymbolicStore(layouts), slots, chunk_bytes=1)
     residence = Residence(decisions, slots, mover, blocks=miss == "block")
 
     def serve(step: int, *keys: int) -> None:

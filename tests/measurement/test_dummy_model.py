@@ -10,7 +10,7 @@ from specmd.errors import SpecmdError
 from specmd.hardware.shape import list_shapes, load_shape
 from specmd.models.dummy import build_model, can_build
 from specmd.models.dummy.model import default_dtype
-from specmd.models.layout import expert_tensors, read_layout
+from specmd.models.layout import expert_tensors, read_layouts
 from specmd.models.moe import find_moe
 
 BUILT = [name for name in list_shapes() if can_build(load_shape(name))]
@@ -29,7 +29,7 @@ def test_a_built_model_is_as_large_as_its_shape_says(name: str) -> None:
     assert moe.num_decoder_layers == shape.layers
     final_norm = shape.hidden
     assert sum(p.numel() for p in model.parameters()) == shape.total_parameters + final_norm
-    expert_bytes = read_layout(moe).expert_bytes
+    expert_bytes = read_layouts(moe).of_layer[0].expert_bytes
     assert expert_bytes == shape.expert_parameters * 2  # bf16, whatever the checkpoint ships
     if shape.expert_weight_bits == 16:
         assert expert_bytes == shape.expert_bytes

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
-from small_shapes import LAYERS, TABLES, mixed, offload, shipped, small_shape
+from small_shapes import EXPERTS, LAYERS, TABLES, mixed, offload, shipped, small_shape
 
 from specmd import simulate
 from specmd.core import state as residency
 from specmd.live.cache import Offload
 from specmd.measurement.trace_workload import TraceWorkload
 from specmd.policy.registry import entries
-from specmd.trace import Trace, interleave
+from specmd.trace import Trace, build_trace, interleave
 
 EVICT = [e.name for e in entries("evict") if e.origin == "built-in" and "future" not in e.needs]
 PREFETCH = [e.name for e in entries("prefetch") if "future" not in e.needs]
@@ -93,6 +94,29 @@ def test_tokens_of_a_step_in_any_order_and_weights_in_single_precision(seed: int
     trace = mixed(seed, interleaved=True, single=True)
     options = {"prefetch": "next_gate", "schedule": "guard", "interpreted": True}
     agree(trace, evict="lrfu", capacity=24, **options)
+
+
+@pytest.mark.parametrize("prefetch", ["none", "next_gate", "prev_token"])
+@pytest.mark.parametrize("evict", ["lru", "lrfu"])
+def test_ragged_rows_and_layers_that_nobody_reaches(evict: str, prefetch: str) -> None:
+    whole, rng = mixed(7), np.random.default_rng(7)
+    ids, weights = whole.expert_ids.astype(int), whole.weights.copy()
+    missing = np.arange(ids.shape[2]) >= rng.integers(1, ids.shape[2] + 1, ids.shape[:2])[..., None]
+    missing[rng.random(ids.shape[:2]) < 0.2] = True
+    missing[whole.step == 4, 2] = True  # the first layers of a step, and the last one
+    missing[whole.step == 5, -1] = True
+    missing[whole.step == 6, 0] = True
+    ids[missing], weights[missing] = -1, 0
+    arrays = {name: getattr(whole, name) for name in ("step", "request", "phase", "lookahead")}
+    trace = build_trace(
+        ids, num_experts=EXPERTS, weights=weights, ragged=True,
+        prompt_lengths=whole.prompt_lengths, **arrays,
+    )  # fmt: skip
+    options = {"evict": evict, "prefetch": prefetch, "schedule": "guard", "capacity": 24}
+    agree(trace, **options, interpreted=True)
+    _, cache = play(trace, **options, prefill="double_buffer")
+    for name in ("expert_ids", "weights", "step", "request", "phase"):
+        assert (getattr(cache.trace, name) == getattr(trace, name)).all(), name
 
 
 def test_batches_made_of_recordings() -> None:

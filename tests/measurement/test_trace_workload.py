@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from small_shapes import EXPERTS, LAYERS, TABLES, mixed, offload, shipped, small_shape
 
+from specmd import simulate
 from specmd.errors import SpecmdError
 from specmd.hardware import memory
 from specmd.hardware.shape import load_shape
@@ -20,6 +22,8 @@ from specmd.measurement.batches import batches, in_rows
 from specmd.measurement.trace_workload import PlayedStep, TraceWorkload
 from specmd.trace import DECODE, PREFILL, Trace, build_trace, slice_layers
 from specmd.trace.contexts import step_loads
+
+MOVES = ("demand", "prefetch_useful", "prefetch_wasted")
 
 
 def of_steps(step: list[int], request: list[int], phase: list[int], **more: Any) -> Trace:
@@ -153,8 +157,8 @@ def test_memory_does_not_grow_over_steps() -> None:
 
     with block(workload) as cache:
         workload.play(measure)
-        assert cache.report().slot_bytes == (24 + 2) * workload.layout.blob_bytes
-        assert cache.report().store_bytes == LAYERS * EXPERTS * workload.layout.blob_bytes
+        assert cache.report().slot_bytes == (24 + 2) * workload.layouts.largest_bytes
+        assert cache.report().store_bytes == LAYERS * EXPERTS * workload.layouts.largest_bytes
     assert len(held) > 3
     assert max(held) - min(held) < 2000
 
@@ -190,11 +194,39 @@ def test_sizes_are_those_of_the_run() -> None:
     shape = small_shape()
     for dtype, size in (("bfloat16", 2), ("float32", 4)):
         workload = TraceWorkload(mixed(), shape, dtype=dtype)
-        assert workload.layout.expert_bytes == 3 * 32 * 16 * size
-        assert workload.trace.header.expert_bytes == workload.layout.expert_bytes
+        assert workload.layouts.of_layer[0].expert_bytes == 3 * 32 * 16 * size
+        assert workload.trace.header.expert_bytes == workload.layouts.of_layer[0].expert_bytes
         assert workload.kv_bytes == 2 * 32 * size * LAYERS * max(
             b.rows * b.cached for b in workload.steps
         )
+
+
+@pytest.mark.parametrize("family", TABLES)
+def test_sizes_by_layer_are_those_of_the_trace(family: str) -> None:
+    """What moves is what the trace says, to the nearest row, and decisions are the simulator's."""
+    own = TraceWorkload(mixed(), small_shape(family)).layouts.of_layer[0].expert_bytes
+    asked = tuple(own * share // 4 for share in (4, 2, 4, 3, 4, 2, 4, 1))
+    header = mixed().header.model_copy(update={"expert_bytes_by_layer": asked})
+    workload = TraceWorkload(replace(mixed(), header=header), small_shape(family), layers=6)
+    sizes = workload.trace.header.layer_bytes
+    assert sizes is not None
+    row = own / small_shape(family).expert_intermediate
+    assert all(abs(size - want) <= row for size, want in zip(sizes, asked[:6], strict=True))
+    options = {"capacity": 24, "prefetch": "next_gate", "schedule": "guard"}
+    with block(workload, **options, canary=True) as cache:
+        before = cache.report().moved_bytes
+        workload.play()
+    run = simulate(workload.trace, **options, bounds=False)
+    assert run.decision_digest == cache.decision_digest
+    assert [each.slots for each in run.regime.size_classes] == [8, 4, 12]
+    moved = sum(run.metrics[f"bytes_{kind}"] for kind in MOVES)
+    blobs = [layout.blob_bytes for layout in workload.layouts.of_layer]
+    assert (
+        moved
+        <= cache.report().moved_bytes - before
+        <= moved * max(blob / size for blob, size in zip(blobs, sizes, strict=True))
+    )
+    assert cache.report().store_bytes == EXPERTS * sum(blobs)
 
 
 def test_a_prefetcher_needs_scores_that_are_deep_enough() -> None:
@@ -213,22 +245,20 @@ def test_bytes_are_all_different_and_the_same_again() -> None:
     blobs = [store.blob(key) for key in range(store.num_keys)]
     assert len({blob.numpy().tobytes() for blob in blobs}) == LAYERS * EXPERTS
     for key in (0, 17, 127):
-        for name, tensor in workload.layout.views(store.blob(key)).items():
+        for name, tensor in workload.layouts.of(key).views(store.blob(key)).items():
             assert tensor.isfinite().all()
             assert 0.01 < tensor.float().std() < 0.03
-            assert torch.equal(tensor, workload.layout.views(again.blob(key))[name])
+            assert torch.equal(tensor, workload.layouts.of(key).views(again.blob(key))[name])
     assert store.pinned_bytes == 0 or torch.accelerator.is_available()
 
 
 def test_pinning_within_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "locked_size", lambda size: size)
     workload = TraceWorkload(mixed(), small_shape(), layers=3)
-    layer_bytes = EXPERTS * workload.layout.blob_bytes
+    layer_bytes = EXPERTS * workload.layouts.largest_bytes
     pinned = []
     store = RandomStore(
-        workload.layout,
-        EXPERTS,
-        3,
+        workload.layouts,
         pinned_budget_bytes=2 * layer_bytes,
         pin=lambda t: pinned.append(t) or Pinned(t, t.numel(), lambda: None),
     )

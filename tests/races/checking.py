@@ -27,7 +27,7 @@ from specmd.live.links import accelerator
 from specmd.live.service import Residence
 from specmd.live.slots import CANARY, Slots
 from specmd.live.transfers import Mover
-from specmd.models.layout import Layout
+from specmd.models.layout import Layout, Layouts
 from specmd.policy.registry import choose as choose_policy
 from specmd.trace import TraceHeader
 
@@ -39,12 +39,13 @@ class SymbolicStore:
 
     pinned_bytes = locked_bytes = 0
 
-    def __init__(self, layout: Layout, num_keys: int, device: Device | None = None) -> None:
-        self.layout, self.num_keys, self._device = layout, num_keys, device
+    def __init__(self, layouts: Layouts, device: Device | None = None) -> None:
+        self.layouts, self.num_keys, self._device = layouts, layouts.num_keys, device
 
     def bytes_of(self, key: int) -> list[int]:
         """Return what an expert consists of."""
-        return [1000 + key * self.layout.blob_bytes + i for i in range(self.layout.blob_bytes)]
+        size = self.layouts.largest_bytes
+        return [1000 + key * size + i for i in range(self.layouts.of(key).blob_bytes)]
 
     def read(self, key: int, start: int, stop: int) -> Any:
         """Return part of an expert."""
@@ -137,7 +138,8 @@ class Bench:
             choose_policy("schedule", "guard").create(),
             interpreted=True,
         )
-        self._layout = Layout((), case.chunks, case.chunks)
+        layout = Layout((), case.chunks, case.chunks)
+        self._layouts = Layouts((layout,) * case.layers, case.experts)
 
     def run(self, choose: Chooser) -> list[str]:
         """Run one schedule; return what it showed."""
@@ -160,16 +162,16 @@ class Bench:
         return device.findings
 
     def _run(self, device: Device) -> None:
-        case, layout = self.case, self._layout
+        case, layouts = self.case, self._layouts
         slots = Slots(
-            layout, case.capacity, case.staging_slots, torch.device("cpu"), canary=case.canary
+            layouts, [case.capacity], case.staging_slots, torch.device("cpu"), canary=case.canary
         )
         memories = [
             Memory(f"slot {number}", [CANARY] * case.chunks, on_device=True)
             for number in range(case.capacity + case.staging_slots)
         ]
         slots.blobs = [Part(device, memory, 0, case.chunks) for memory in memories]  # type: ignore[misc]
-        store = SymbolicStore(layout, case.layers * case.experts, device)
+        store = SymbolicStore(layouts, device)
         link = accelerator.AcceleratorLink(slots, 1)
         mover = self._mover(link, store, slots, chunk_bytes=1)
         self._decisions.reset()

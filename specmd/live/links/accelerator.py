@@ -56,7 +56,7 @@ class AcceleratorLink:
         self._blobs, self._timeout_s = slots.blobs, timeout_s
         self._copies = torch.Stream(self.device)
         self._pools: tuple[list[torch.Event], list[torch.Event]] = ([], [])  # untimed, timed
-        self._buffer_bytes = min(chunk_bytes, slots.layout.blob_bytes)
+        self._buffer_bytes = min(chunk_bytes, slots.layouts.largest_bytes)
         self._buffers: list[Tensor] = []
         self._staged: list[EventMark | None] = [None] * STAGING_BUFFERS
         self._next = 0

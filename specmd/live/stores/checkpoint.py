@@ -17,7 +17,7 @@ from torch import Tensor
 
 from specmd.errors import SpecmdError
 from specmd.models.files import CheckpointFiles
-from specmd.models.layout import Layout, Piece
+from specmd.models.layout import Layouts, Piece
 from specmd.models.moe import MoeModel
 
 # The halves of a fused projection, and the names they go by.
@@ -36,7 +36,7 @@ class CheckpointStore:
     Args:
         folder: of the checkpoint.
         moe: the model's MoE layers; their parameters may be on `meta`.
-        layout: of an expert.
+        layouts: of the experts.
 
     Raises:
         SpecmdError: an expert is not in the checkpoint, or is of another type or size.
@@ -46,9 +46,9 @@ class CheckpointStore:
     pinned_bytes = locked_bytes = 0
     pin_failure = "experts are read from their checkpoint"
 
-    def __init__(self, folder: str | PathLike[str], moe: MoeModel, layout: Layout) -> None:
-        self.layout = layout
-        self.num_keys = len(moe.layers) * moe.num_experts
+    def __init__(self, folder: str | PathLike[str], moe: MoeModel, layouts: Layouts) -> None:
+        self.layouts = layouts
+        self.num_keys = layouts.num_keys
         self._files = CheckpointFiles(folder)
         self._chunk = torch.empty(0, dtype=torch.uint8)  # the last that was read
         single: dict[tuple[int, int, str], str] = {}
@@ -60,7 +60,7 @@ class CheckpointStore:
                 fused[int(found[1]), found[2]] = name
         # Per key: (first byte in the blob, tensor name, first byte in the tensor, bytes).
         self._ranges: list[list[tuple[int, str, int, int]]] = []
-        for layer in moe.layers:
+        for layer, layout in zip(moe.layers, layouts.of_layer, strict=True):
             for expert in range(moe.num_experts):
                 ranges: list[tuple[int, str, int, int]] = []
                 for piece in layout.pieces:
@@ -78,6 +78,7 @@ class CheckpointStore:
         whole = fused.get((layer, piece.name))
         if whole is not None:
             self._check_type(whole, piece)
+            self._check_size(whole, self.layouts.experts * piece.num_bytes)
             return [(piece.start, whole, expert * piece.num_bytes, piece.num_bytes)]
         parts = _PARTS.get(piece.name, ())
         found: list[tuple[int, str, int, int]] = []
@@ -88,8 +89,7 @@ class CheckpointStore:
             )
             if name:
                 self._check_type(name, piece)
-                if len(self._files.raw(name)) != size:
-                    raise SpecmdError(f"{self._files.folder}: {name} is of another size")
+                self._check_size(name, size)
                 found.append((piece.start + number * size, name, 0, size))
         if not found or len(found) != len(parts):
             raise SpecmdError(
@@ -105,6 +105,10 @@ class CheckpointStore:
                 f"{self._files.folder}: {name} is {stored}, the model {wanted}: load the model "
                 f"with dtype='{stored}'"
             )
+
+    def _check_size(self, name: str, num_bytes: int) -> None:
+        if len(self._files.raw(name)) != num_bytes:
+            raise SpecmdError(f"{self._files.folder}: {name} is of another size")
 
     def read(self, key: int, start: int, stop: int) -> Tensor:
         """Read bytes start..stop of a key's blob; valid until the next call."""

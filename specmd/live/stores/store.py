@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from specmd.errors import SpecmdError
 from specmd.live.stores.pinning import Pinned, locked_size, new_arena, pin
-from specmd.models.layout import Layout, expert_tensors
+from specmd.models.layout import Layouts, expert_tensors
 
 
 class ExpertStore(Protocol):
     """What the engine asks of a store."""
 
-    layout: Layout
+    layouts: Layouts
     pinned_bytes: int
     locked_bytes: int
     num_keys: int
@@ -51,9 +51,7 @@ class ArenaStore:
     """All blobs in host memory, an arena a layer: pinned up to a budget, pageable beyond it.
 
     Args:
-        layout: of an expert.
-        experts: E, experts of a layer.
-        num_layers: MoE layers there will be.
+        layouts: of the experts.
         pinned_budget_bytes: how much may be locked; None is no limit, 0 nothing.
         pin: pins an arena.
 
@@ -66,18 +64,16 @@ class ArenaStore:
 
     def __init__(
         self,
-        layout: Layout,
-        experts: int,
-        num_layers: int,
+        layouts: Layouts,
         *,
         pinned_budget_bytes: int | None = None,
         pin: Callable[[Tensor], Pinned] = pin,
     ) -> None:
-        self.layout = layout
-        self.num_keys = num_layers * experts
+        self.layouts = layouts
+        self.num_keys = layouts.num_keys
         self.pinned_bytes = self.locked_bytes = 0
         self.pin_failure = ""
-        self._experts = experts
+        self._experts = layouts.experts
         self._arenas: list[Tensor] = []  # per layer (experts, blob_bytes)
         self._locks: list[Pinned | None] = []
         self._pin = pin
@@ -85,9 +81,10 @@ class ArenaStore:
 
     def add_layer(self) -> Tensor:
         """Make the arena of the next layer, (experts, blob_bytes) of anything, and return it."""
-        arena = new_arena(self._experts * self.layout.blob_bytes)
+        size = self.layouts.of_layer[len(self._arenas)].blob_bytes
+        arena = new_arena(self._experts * size)
         lock = self._lock(arena)
-        arena = (lock.tensor if lock else arena).view(self._experts, self.layout.blob_bytes)
+        arena = (lock.tensor if lock else arena).view(self._experts, size)
         self._arenas.append(arena)
         self._locks.append(lock)
         return arena
@@ -149,9 +146,10 @@ class HostStore(ArenaStore):
                 "the model's experts hold no values (they are on meta): give the folder they are "
                 "in, offload(..., checkpoint=folder)"
             )
+        layout = self.layouts.of_layer[len(self._arenas)]
         blobs = self.add_layer()
         with torch.no_grad():
-            for piece in self.layout.pieces:
+            for piece in layout.pieces:
                 # (experts, bytes) of this tensor, viewed as its elements.
                 part = blobs[:, piece.start : piece.start + piece.num_bytes]
                 flat = tensors[piece.name].detach().reshape(self._experts, -1).contiguous()
@@ -159,7 +157,7 @@ class HostStore(ArenaStore):
 
     def fused(self, layer: int, name: str, out: Tensor) -> None:
         """Write a parameter of a layer back as the model had it, (experts, ...)."""
-        piece = next(p for p in self.layout.pieces if p.name == name)
+        piece = next(p for p in self.layouts.of_layer[layer].pieces if p.name == name)
         part = self._arenas[layer][:, piece.start : piece.start + piece.num_bytes]
         flat = part.contiguous().view(piece.dtype)
         out.copy_(flat.view(self._experts, *piece.shape))

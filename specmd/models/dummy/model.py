@@ -8,6 +8,7 @@ small. Sizes come from the shape, the names that a family gives them from the sh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,8 +17,8 @@ from torch import nn
 from specmd.errors import SpecmdError, unknown
 from specmd.hardware.shape import ModelShape, list_shapes, load_shape
 from specmd.models.dummy.noise import Noise
-from specmd.models.facts import expert_parameters, model_facts
-from specmd.models.layout import expert_tensors
+from specmd.models.facts import expert_parameters, layer_bytes, model_facts
+from specmd.models.layout import expert_tensors, set_width
 from specmd.models.meta import ExpertsOnMeta
 from specmd.models.moe import MoeModel, find_moe
 
@@ -31,6 +32,7 @@ def build_model(
     dtype: str | None = None,
     device: Literal["cpu", "meta"] = "cpu",
     seed: int = 0,
+    expert_bytes: Sequence[int] | None = None,
 ) -> Any:
     """Build a transformers model of a shape, its experts on `meta`.
 
@@ -40,6 +42,8 @@ def build_model(
         dtype: of all weights: bfloat16, float16 or float32; None is `default_dtype`.
         device: of the dense weights; on "meta" they hold nothing either.
         seed: of the dense weights.
+        expert_bytes: (layers,) what an expert of each layer takes, to the nearest row of its
+            matrices; None: what the shape says, in `dtype`.
 
     Raises:
         SpecmdError: no model of this shape can be built, an impossible number of layers, an
@@ -55,6 +59,11 @@ def build_model(
     model = _empty_model(shape, wanted, DTYPES[dtype], device)
     moe = find_moe(model)
     _check(model, moe, shape, wanted)
+    if expert_bytes is not None:
+        own_bytes = layer_bytes(moe)[0]
+        for layer, size in zip(moe.layers, expert_bytes, strict=True):
+            width = round(shape.expert_intermediate * size / own_bytes)
+            set_width(layer.experts, max(1, width))
     if device == "cpu":
         _fill_dense(model, moe, Noise(seed, DTYPES[dtype]))
     return model.requires_grad_(False).eval()
