@@ -127,6 +127,8 @@ def run(
     """
     from specmd.cli.progress import progress
     from specmd.cli.requests import deliver, grid_of, prepare
+    from specmd.live.placement import find_device
+    from specmd.live.room import free_bytes
     from specmd.measurement.jobs import LiveJob, run_jobs
     from specmd.measurement.settings import LiveSettings, parse_throttle
     from specmd.models.generation import Generation
@@ -194,7 +196,9 @@ def run(
             argv=tuple(sys.argv),
         )
         for pace in throttle or ["none"]
-        for config in grid_of(options, {"shape": shape} if shape else None).expand(source.header())
+        for config in grid_of(options, {"shape": shape} if shape else None).expand(
+            source.header(), free_bytes=lambda: free_bytes(find_device(link, device)[0])
+        )
     ]
     _refuse(jobs, timeline)
     runs = []

@@ -30,6 +30,7 @@ from specmd.live.passes import Passes
 from specmd.live.patch import Patch
 from specmd.live.placement import find_device, plan_world
 from specmd.live.report import Report, make_report
+from specmd.live.room import room_on
 from specmd.live.routing_log import RoutingLog
 from specmd.live.service import Residence
 from specmd.live.slots import Slots
@@ -56,7 +57,8 @@ class Offload:
         self._layouts = read_layouts(self._moe)
         self._facts = model_facts(model, self._moe)
         self.device, self.link_name = find_device(options["link"], options["device"])
-        self._world = plan_world(self._moe, self._facts, options)
+        room = room_on(self.device, model, self._moe, options)
+        self._world = plan_world(self._moe, self._facts, options, room)
         self.capacity_slots = int(self._world.capacity.sum())
         self._miss = choose("miss", options["miss"]).create()
         if self._miss.host_tokens:

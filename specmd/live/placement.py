@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,13 +15,19 @@ from specmd.runs.pools import divide, parse_capacity
 from specmd.trace.header import TraceHeader
 
 
-def plan_world(moe: MoeModel, facts: dict[str, Any], options: dict[str, Any]) -> World:
+def plan_world(
+    moe: MoeModel,
+    facts: dict[str, Any],
+    options: dict[str, Any],
+    room: Callable[[int | None], int],
+) -> World:
     """Return what is fixed for a run: sizes, pools, slots, seed, popularity.
 
     Args:
         moe: the model's MoE layers.
         facts: the model's shape, `specmd.models.facts.model_facts`.
         options: the arguments of `offload`.
+        room: says how many bytes are left for slots, see `specmd.live.room`.
 
     Raises:
         SpecmdError: an impossible capacity, a training trace of another model, or a model that
@@ -30,7 +37,7 @@ def plan_world(moe: MoeModel, facts: dict[str, Any], options: dict[str, Any]) ->
     layers, experts = len(moe.layers), moe.num_experts
     sizes = layer_bytes(moe)
     how = {name: options[name] for name in ("scope", "allocate")}
-    slots = parse_capacity(options["capacity"], layers, experts, sizes, **how)
+    slots = parse_capacity(options["capacity"], layers, experts, sizes, room=room, **how)
     pools = divide(min(slots, layers * experts), layers, sizes, **how)
     popularity = None
     training = options["training"]

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from specmd.errors import SpecmdError
 from specmd.models.moe import MoeModel, count_experts
 
 
@@ -80,6 +81,26 @@ def expert_bytes(experts: nn.Module) -> int:
     count = count_experts(experts)
     per_expert = [p for p in parts if p.dim() and p.shape[0] == count]
     return sum(p.numel() // count * p.element_size() for p in per_expert)
+
+
+def kv_bytes_per_token(model: nn.Module) -> int:
+    """Bytes of keys and values that one token takes in all layers; SpecmdError if unknown.
+
+    As transformers caches them: latent where attention is, and at full length also where it slides.
+    """
+    config: Any = getattr(model, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    heads = getattr(text, "num_attention_heads", None)
+    layers = getattr(text, "num_hidden_layers", None)
+    if not heads or not layers:
+        raise SpecmdError("the model does not say how large its keys and values are")
+    size = next(p.element_size() for p in model.parameters() if p.is_floating_point())
+    if getattr(text, "kv_lora_rank", None):
+        width = text.kv_lora_rank + text.qk_rope_head_dim
+    else:
+        head = getattr(text, "head_dim", None) or text.hidden_size // heads
+        width = 2 * (getattr(text, "num_key_value_heads", None) or heads) * head
+    return int(layers * width * size)
 
 
 def expert_parameters(experts: nn.Module, dims: int) -> int:

@@ -120,6 +120,7 @@ class RunOptions:
         Option(
             "tokens whose keys and values the device holds; None: most of the trace",
             "TOKENS",
+            live=True,
             minimum=1,
         ),
     ] = None

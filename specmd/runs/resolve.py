@@ -7,6 +7,7 @@ second and not a night, and two spellings of the same run (`5%` and `51` slots o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 from typing import Annotated, Any
 
@@ -53,8 +54,12 @@ _OptionLists: Any = create_model("_OptionLists", __base__=_Lists, **_fields)
 class Grid(_OptionLists):  # type: ignore[misc] # its fields are the declared options
     """Lists of values for each option."""
 
-    def expand(self, trace: Trace | TraceHeader) -> list[RunConfig]:
+    def expand(
+        self, trace: Trace | TraceHeader, free_bytes: Callable[[], int] | None = None
+    ) -> list[RunConfig]:
         """Return the configurations of the grid for one trace.
+
+        `free_bytes` says what a real device has, where that is not what a profile says.
 
         Raises SpecmdError for an unknown policy or profile, a capacity that means nothing here, or
         options that exclude each other.
@@ -64,7 +69,7 @@ class Grid(_OptionLists):  # type: ignore[misc] # its fields are the declared op
             chosen[axis] = tuple(choose(axis, spelled).spelled for spelled in chosen[axis])
         found: dict[str, RunConfig] = {}
         for values in product(*chosen.values()):
-            config = _resolve(dict(zip(chosen, values, strict=True)), trace)
+            config = _resolve(dict(zip(chosen, values, strict=True)), trace, free_bytes)
             found.setdefault(config.model_dump_json(exclude={"capacity"}), config)
         return list(found.values())
 
@@ -118,7 +123,12 @@ def _settle_engine(fields: dict[str, Any]) -> None:
         fields["engine"] = None  # without a clock there is nothing it changes
 
 
-def _room(fields: dict[str, Any], trace: Trace | TraceHeader, header: TraceHeader) -> Any:
+def _room(
+    fields: dict[str, Any],
+    trace: Trace | TraceHeader,
+    header: TraceHeader,
+    free_bytes: Callable[[], int] | None,
+) -> Callable[[int | None], int]:
     """Return what says how many bytes are left for slots; see `parse_capacity`."""
 
     def left(total: int | None) -> int:
@@ -133,16 +143,23 @@ def _room(fields: dict[str, Any], trace: Trace | TraceHeader, header: TraceHeade
             context = held_tokens(compose(trace, **{name: fields[name] for name in COMPOSED}))
         beside = beside_slots(shape, max(header.layer_bytes or (0,)), STAGING_SLOTS, context)
         if total is None:
-            if fields["profile"] is None:
+            if free_bytes is None and fields["profile"] is None:
                 raise SpecmdError("capacity 'free' is that of a device: name a --profile")
-            device = load_profile(fields["profile"]).memory_bytes.value
+            if free_bytes is not None:
+                device = float(free_bytes())
+            else:
+                device = load_profile(fields["profile"]).memory_bytes.value
             total = int(device * (1 - HEADROOM))
         return total - beside.total
 
     return left
 
 
-def _resolve(fields: dict[str, Any], trace: Trace | TraceHeader) -> RunConfig:
+def _resolve(
+    fields: dict[str, Any],
+    trace: Trace | TraceHeader,
+    free_bytes: Callable[[], int] | None,
+) -> RunConfig:
     header = trace.header if isinstance(trace, Trace) else trace
     if fields["prefetch"] == "none":
         fields["schedule"] = "fifo"  # there is nothing to schedule
@@ -172,7 +189,7 @@ def _resolve(fields: dict[str, Any], trace: Trace | TraceHeader) -> RunConfig:
         sized.layer_bytes,
         scope=fields["scope"],
         allocate=fields["allocate"],
-        room=_room(fields, trace, sized),
+        room=_room(fields, trace, sized, free_bytes),
     )
     try:
         return RunConfig(capacity_slots=slots, **fields)
