@@ -271,6 +271,17 @@ def test_parquet(tmp_path, imported):
     assert rows(import_trace(tmp_path / "t.parquet", num_experts=4)) == [[[3, 1], [0, 2]]]
 
 
+@pytest.mark.parametrize("name", SAMPLES)
+def test_files_are_read_in_pieces_and_with_other_ends_of_lines(imported, monkeypatch, name):
+    text = SAMPLES[name]
+    whole = imported(text, top_k=2)
+    for other in (text.replace("\n", "\r\n"), "\ufeff" + text, text.rstrip(), "\n \n" + text):
+        assert imported(other, top_k=2).digest == whole.digest
+    monkeypatch.setattr("specmd.trace.importers.source._BLOCK", 7)
+    assert imported(text, top_k=2).digest == whole.digest
+    assert imported(text, top_k=2).header == whole.header
+
+
 def test_rows_of_fewer_experts_are_kept(imported):
     trace = imported('{"layer": 0, "experts": [3, 1]}\n{"layer": 0, "experts": [2]}\n')
     assert rows(trace) == [[[3, 1]], [[2]]]

@@ -326,11 +326,27 @@ GOOD = {"layer": 0, "experts": [0, 1]}
         ),
         ([{"experts": [[0], [1]], "weights": [[1]]}], "line 1: 1 layers of weights, not 2"),
         ([{"experts": []}], "no rows"),
+        ([GOOD | {"topk_ids": [0, 1]}], "line 1: experts and topk_ids mean the same"),
+        ([GOOD, GOOD | {"topk_ids": [0, 1]}], "line 2: experts and topk_ids mean the same"),
+        ([GOOD, GOOD | {"step": 0}], "line 2: 'step' is given here or on line 1"),
+        ([GOOD | {"request": 1}, GOOD | {"request": "b"}], "line 2: request 'b' is not"),
         ([GOOD | {"experts": []}], "line 1: no experts"),
     ],
 )
 def test_wrong_jsonl(write, rows, expected):
     assert expected in error_of(write("t.jsonl", jsonl(*rows)))
+
+
+def test_jsonl_in_pieces(write, monkeypatch):
+    """What holds between the lines of a file holds between those of two pieces."""
+    monkeypatch.setattr("specmd.trace.importers.source._BLOCK", 32)
+    rows = [GOOD | {"request": name, "weights": [0.5, 0.5]} for name in ("b", "a", "b")]
+    nan = jsonl(GOOD | {"request": "c", "weights": [float("nan"), 0.5]})
+    trace = import_trace(write("t.jsonl", jsonl(*rows)), num_experts=8)
+    assert trace.request.tolist() == [0, 0, 1]
+    assert "line 5: weight nan" in error_of(write("t.jsonl", jsonl(*rows) + "\n" + nan))
+    mixed = [GOOD | {"request": request} for request in ("b", 1)]
+    assert "line 2: request" in error_of(write("t.jsonl", jsonl(*mixed)))
 
 
 def test_jsonl_that_is_not(write, tmp_path):

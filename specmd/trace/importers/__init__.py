@@ -32,14 +32,12 @@ class Form(NamedTuple):
 
 
 def _is_csv(source: Source) -> bool:
-    lines = source.lines[1]
-    names = {name.strip().lower() for name in lines[0].split(",")} if lines else set()
+    names = {name.strip().lower() for name in source.head.split(",")}
     return len(names) > 1 and not names.isdisjoint(("layer", "expert", "experts"))
 
 
 def _is_llama_cpp(source: Source) -> bool:
-    lines = source.lines[1]
-    cells = [cell.strip() for cell in lines[0].lower().split(",")] if lines else []
+    cells = [cell.strip() for cell in source.head.lower().split(",")]
     return len(cells) == 2 and (cells == ["layer", "expert"] or all(map(str.isdecimal, cells)))
 
 
@@ -59,14 +57,14 @@ def _is_response(source: Source) -> bool:
 def _is_npz(source: Source, *arrays: str) -> bool:
     from specmd.trace.npz import open_archive
 
-    if not source.data.startswith(b"PK"):
+    if not source.magic.startswith(b"PK"):
         return False
     with open_archive(source.path) as archive:
         return any(name in archive.members for name in arrays)
 
 
 def _is_text(source: Source) -> bool:
-    return not source.data.startswith((b"PK", b"\x93NUMPY", b"PAR1"))
+    return not source.magic.startswith((b"PK", b"\x93NUMPY", b"PAR1"))
 
 
 _ROWS = ("experts", "expert_ids", "topk_ids", "selected_ids", "layers", "layer", "layers_logged")
@@ -92,14 +90,14 @@ FORMS = (
         "npy of ids (tokens, layers, k), as vLLM returns",
         "responses",
         "read_npy",
-        lambda source: source.data.startswith(b"\x93NUMPY"),
+        lambda source: source.magic.startswith(b"\x93NUMPY"),
     ),
     Form(
         "parquet",
         "parquet with the columns of csv",
         "csv_rows",
         "read_parquet",
-        lambda source: source.data.startswith(b"PAR1"),
+        lambda source: source.magic.startswith(b"PAR1"),
     ),
     Form(
         "ik-llama",
@@ -127,7 +125,7 @@ FORMS = (
         "BigMoeOnEdge's route trace",
         "big_moe",
         "read_big_moe",
-        lambda source: source.text.startswith("# route_trace v1"),
+        lambda source: source.head.startswith("# route_trace v1"),
     ),
     Form(
         "llama-cpp",
@@ -224,15 +222,15 @@ def import_trace(
 
 
 def _recognised(source: Source) -> Form:
-    if not source.data.strip():
-        raise SpecmdError("no rows: the file is empty")
     text = _is_text(source)
+    if text and not source.head:
+        raise SpecmdError("no rows: the file is empty")
     for form in FORMS:
         binary = form.kind in ("topk-npz", "multi-hot", "npy", "parquet")
         if binary != text and form.matches(source):
             return form
-    if text and source.text.lstrip()[:1] in ("{", "[") and source.document is None:
-        _ = source.objects  # says which line is not JSON
+    if text and source.head.lstrip()[:1] in ("{", "[") and source.document is None:
+        _ = list(source.objects(dict))  # says which line is not JSON
     forms = "; ".join(f"{form.kind}: {form.says}" for form in FORMS)
     raise SpecmdError(f"not a form that is known. Known are {forms}")
 

@@ -8,6 +8,7 @@ layer by layer within a pass. ``phase`` is 0 in the prefill, 1 in decode; ``step
 from __future__ import annotations
 
 import re
+from itertools import islice, takewhile
 
 import numpy as np
 
@@ -28,13 +29,13 @@ def read_big_moe(source: Source) -> Trace:
 
     Raises SpecmdError naming the line.
     """
-    numbers, lines = source.lines
-    body = next((i for i, text in enumerate(lines) if not text.startswith("#")), len(lines))
-    if lines[body : body + 1] != [",".join(_NAMES)]:
-        raise SpecmdError(f"line {body + 1}: the columns are not {','.join(_NAMES)}")
-    model = next((found for text in lines[:body] if (found := _MODEL.fullmatch(text))), None)
-    line = numbers[body + 1 :]
-    frame = read_cells(lines[body + 1 :], _NAMES, line)
+    opening = source.opening()
+    comments = [text for _, text in takewhile(lambda line: line[1].startswith("#"), opening)]
+    at, columns = next(islice(source.opening(), len(comments), None), (0, ""))
+    if columns != ",".join(_NAMES):
+        raise SpecmdError(f"line {at}: the columns are not {','.join(_NAMES)}")
+    model = next((found for text in comments if (found := _MODEL.fullmatch(text))), None)
+    frame, line = read_cells(source, at, _NAMES)
     turn, phase, token, layer, expert = (
         whole(name, frame[name], line) for name in ("turn", "phase", "step", "layer", "expert")
     )
@@ -48,7 +49,7 @@ def read_big_moe(source: Source) -> Trace:
     header = dict(source.header)
     if model is not None and header["model"] == "unknown":
         header["model"] = re.split(r"[/\\]", model[1])[-1].removesuffix(".gguf")
-    told = {int(m[1]): int(m[2]) for text in lines[:body] if (m := _SIZE.fullmatch(text))}
+    told = {int(m[1]): int(m[2]) for text in comments if (m := _SIZE.fullmatch(text))}
     sizes = [told.get(number, 0) for number in np.unique(layer).tolist()]
     if header["expert_bytes"] is None and all(sizes):
         header["expert_bytes"] = round(sum(sizes) / len(sizes))
@@ -59,7 +60,7 @@ def read_big_moe(source: Source) -> Trace:
         layer,
         np.ones(len(frame), np.int64),
         expert,
-        reals(frame["weight"].tolist(), line),
+        reals(frame["weight"], line),
         request=turn,
         step=np.cumsum(new),
         token=token,

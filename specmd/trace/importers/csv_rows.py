@@ -18,18 +18,23 @@ import re
 from itertools import chain
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 
 from specmd.errors import SpecmdError, unknown
-from specmd.trace.importers.source import Source, integers, phase_codes, wrong
+from specmd.trace.importers.source import Integer, Source, integers, phase_codes, wrong
 from specmd.trace.importers.table import Ints, Table
 from specmd.trace.trace import Trace
 
 _FACTS = ("request", "step", "token", "token_id")
 _COLUMNS = ("layer", "expert", "experts", "weight", "weights", "phase", *_FACTS)
 _DIGITS = re.compile(r"\s*[+-]?\d{1,11}\s*", re.ASCII)
-_LISTED = re.compile(r"[\d\s-]*", re.ASCII)
+_COMMAS = {ord(" "): ",", ord("\n"): ","}
+_DECODERS: dict[Any, Any] = {
+    np.int64: msgspec.json.Decoder(list[Integer]).decode,
+    np.float64: msgspec.json.Decoder(list[float]).decode,
+}
 
 
 def read_csv(source: Source) -> Trace:
@@ -37,16 +42,16 @@ def read_csv(source: Source) -> Trace:
 
     Raises SpecmdError naming the line.
     """
-    numbers, lines = source.lines
-    if not lines:
+    at, head = next(source.opening(), (0, ""))
+    if not head:
         raise SpecmdError("no rows: the file is empty")
-    names = [name.strip().lower() for name in lines[0].split(",")]
+    names = [name.strip().lower() for name in head.split(",")]
     for name in names:
         if name not in _COLUMNS:
-            raise unknown(f"column in line {numbers[0]}:", name, _COLUMNS)
-    _require_columns(names, f"line {numbers[0]}: ")
-    frame = read_cells(lines[1:], names, numbers[1:], ("experts", "weights", "phase"))
-    return _table(frame, numbers[1:]).build(source.experts(), source.phase, source.header)
+            raise unknown(f"column in line {at}:", name, _COLUMNS)
+    _require_columns(names, f"line {at}: ")
+    frame, lines = read_cells(source, at, names, ("experts", "weights", "phase"))
+    return _table(frame, lines).build(source.experts(), source.phase, source.header)
 
 
 def read_parquet(source: Source) -> Trace:
@@ -71,23 +76,63 @@ def _require_columns(names: list[str], where: str) -> None:
 
 
 def read_cells(
-    lines: list[str], names: list[str], numbers: Ints, texts: tuple[str, ...] = ()
-) -> pd.DataFrame:
-    """Return the cells of CSV lines by column, as pandas reads them; `texts` as they are.
+    source: Source, skip: int, names: list[str], texts: tuple[str, ...] = ()
+) -> tuple[pd.DataFrame, Ints]:
+    """Return the cells of a CSV file by column, as pandas reads them, and (N,) their lines.
+
+    Args:
+        source: the file.
+        skip: lines that stand before the cells.
+        names: the columns.
+        texts: those columns that are to be left as they are.
 
     Raises SpecmdError where a line has more or fewer cells than `names`, or is not CSV.
+
     """
+    data = source.data if b"\r" not in source.data else source.text.encode()
+    rows = data.count(b"\n") + (not data.endswith(b"\n")) - skip
+    kinds = {at: _kind(name, texts) for at, name in enumerate(names)}
+    if rows > 0 and data.isascii():
+        try:
+            frame = _parsed(io.BytesIO(data), skiprows=skip, na_filter=False, dtype=kinds)
+        except (ValueError, OverflowError, pd.errors.ParserError):
+            pass
+        else:
+            if frame.shape == (rows, len(names)):
+                frame.columns = pd.Index(names)
+                if all(_regular(frame[name], name, texts) for name in names):
+                    return frame, np.arange(skip + 1, skip + 1 + rows)
+    return _read_again(source, skip, names, texts)
+
+
+def _kind(name: str, texts: tuple[str, ...]) -> Any:
+    return str if name in texts else np.float64 if name == "weight" else np.int64
+
+
+def _parsed(file: Any, **options: Any) -> pd.DataFrame:
+    shared: dict[str, Any] = {"skip_blank_lines": False, "keep_default_na": False}
+    frame: pd.DataFrame = pd.read_csv(file, header=None, **shared, **options)
+    return frame
+
+
+def _regular(column: Any, name: str, texts: tuple[str, ...]) -> bool:
+    if name in texts:
+        return not (column == "").any()
+    return name == "weight" or _plain(column)
+
+
+def _read_again(
+    source: Source, skip: int, names: list[str], texts: tuple[str, ...]
+) -> tuple[pd.DataFrame, Ints]:
+    """Read a file with blank lines, or say which of its lines is wrong."""
+    numbers, lines = source.lines
+    head = int((numbers <= skip).sum())
+    numbers, lines = numbers[head:], lines[head:]
     if not lines:
         raise SpecmdError("no rows: the file is empty")
+    shown = {names.index(name): str for name in texts if name in names}
     try:
-        frame = pd.read_csv(
-            io.StringIO("\n".join(lines)),
-            header=None,
-            skip_blank_lines=False,
-            low_memory=False,
-            keep_default_na=False,
-            dtype={names.index(name): str for name in texts if name in names},
-        )
+        frame = _parsed(io.StringIO("\n".join(lines)), low_memory=False, dtype=shown)
     except (ValueError, pd.errors.ParserError) as error:
         _explain(lines, names, numbers)
         raise SpecmdError(f"not valid CSV ({' '.join(str(error).split())[:120]})") from error
@@ -95,14 +140,9 @@ def read_cells(
         _explain(lines, names, numbers)
         raise SpecmdError("not valid CSV: a cell holds a line break")
     frame.columns = pd.Index(names)
-    for name in names:
-        if (
-            (frame[name] == "").any()
-            if name in texts
-            else name != "weight" and not _plain(frame[name])
-        ):
-            _explain(lines, names, numbers)
-    return frame
+    if not all(_regular(frame[name], name, texts) for name in names):
+        _explain(lines, names, numbers)
+    return frame, numbers
 
 
 def _plain(column: Any) -> bool:
@@ -142,30 +182,39 @@ def _table(frame: pd.DataFrame, lines: Ints) -> Table:
     if single:
         counts = np.ones(len(frame), np.int64)
         experts = facts.pop("expert")
-        weights = reals(frame[shown].tolist(), lines) if shown in frame else None
+        weights = reals(frame[shown], lines) if shown in frame else None
         return Table(lines, facts.pop("layer"), counts, experts, weights, **facts).merged()
-    flat, counts = _split(frame["experts"].tolist())
-    experts = _listed(flat, np.repeat(lines, counts))
+    experts, counts = _listed(frame["experts"], lines, np.int64)
     weights = None
     if shown in frame:
-        given, lengths = _split(frame[shown].tolist())
+        weights, lengths = _listed(frame[shown], lines, np.float64)
         if (lengths != counts).any():
             at = int(np.argmax(lengths != counts))
             raise SpecmdError(f"line {lines[at]}: {lengths[at]} weights for {counts[at]} experts")
-        weights = reals(given, np.repeat(lines, counts))
     return Table(lines, facts.pop("layer"), counts, experts, weights, **facts)
 
 
-def _split(cells: list[Any]) -> tuple[list[Any], Ints]:
-    """Return what the cells list, one after another, and how many each lists."""
+def _listed(column: Any, lines: Ints, kind: Any) -> tuple[Any, Ints]:
+    """Return the numbers that the cells list, one after another, and how many each lists."""
+    cells = column.tolist()
     if isinstance(cells[0], str):
-        cells = [cell.replace(";", " ") for cell in cells]
-        flat = " ".join(cells).split()
-        counts = np.array([cell.count(" ") for cell in cells], np.int64) + 1
-        if counts.sum() == len(flat) and " " not in {cell[:1] for cell in cells}:
-            return flat, counts  # usually one separator between two numbers
-        cells = [cell.split() for cell in cells]
-    return list(chain.from_iterable(cells)), np.array(list(map(len, cells)), np.int64)
+        text = "\n".join(cells).replace(";", " ")
+        letters = np.frombuffer(f"\n{text}\n".encode(), np.uint8)
+        gaps = np.flatnonzero(letters == ord(" "))
+        ends = np.flatnonzero(letters == ord("\n"))[1:]
+        # Usually one separator stands between two numbers, and these are as JSON writes them.
+        if (np.minimum(letters[gaps - 1], letters[gaps + 1]) > ord(" ")).all():
+            counts = np.diff(np.searchsorted(gaps, ends), prepend=0) + 1
+            try:
+                flat = _DECODERS[kind](f"[{text.translate(_COMMAS)}]")
+            except msgspec.MsgspecError:
+                flat = []
+            if len(flat) == counts.sum():
+                return np.fromiter(flat, kind, len(flat)), counts
+        cells = [cell.replace(";", " ").split() for cell in cells]
+    counts = np.array(list(map(len, cells)), np.int64)
+    values, where = list(chain.from_iterable(cells)), np.repeat(lines, counts)
+    return (reals if kind is np.float64 else _experts)(values, where), counts
 
 
 def whole(name: str, column: Any, lines: Ints) -> Ints:
@@ -175,33 +224,31 @@ def whole(name: str, column: Any, lines: Ints) -> Ints:
     return integers(name, column.tolist(), lines)
 
 
-def _listed(cells: list[Any], lines: Ints) -> Ints:
+def _experts(values: list[Any], lines: Ints) -> Ints:
     """Return expert ids of lists: text in CSV, numbers in parquet."""
-    if not cells or not isinstance(cells[0], str):
-        return integers(
-            "expert", [int(c) if isinstance(c, np.integer) else c for c in cells], lines
-        )
-    if _LISTED.fullmatch(" ".join(cells)):
-        try:
-            return np.array(list(map(int, cells)), np.int64)
-        except (ValueError, OverflowError):
-            pass
-    for cell, line in zip(cells, lines.tolist(), strict=True):
-        if not _DIGITS.fullmatch(cell):
-            wrong(line, "expert", cell)
-    return np.array(list(map(int, cells)), np.int64)
+    if not values or not isinstance(values[0], str):
+        numbers = [int(each) if isinstance(each, np.integer) else each for each in values]
+        return integers("expert", numbers, lines)
+    for value, line in zip(values, lines.tolist(), strict=True):
+        if not _DIGITS.fullmatch(value):
+            wrong(line, "expert", value)
+    return np.array(list(map(int, values)), np.int64)
 
 
-def reals(cells: list[Any], lines: Ints) -> Any:
-    """Return cells as floats; raise SpecmdError naming the line where one is none."""
+def reals(values: Any, lines: Ints) -> Any:
+    """Return a column or a list as floats; raise SpecmdError naming the line where one is none."""
+    if isinstance(values, pd.Series):
+        if values.dtype in (np.float64, np.int64):
+            return values.to_numpy(np.float64)
+        values = values.tolist()
     try:
-        return np.array(list(map(float, cells)), np.float64)
+        return np.array(list(map(float, values)), np.float64)
     except (TypeError, ValueError):
-        for cell, line in zip(cells, lines.tolist(), strict=True):
+        for value, line in zip(values, lines.tolist(), strict=True):
             try:
-                float(cell)
+                float(value)
             except (TypeError, ValueError):
                 raise SpecmdError(
-                    f"line {line}: weight {str(cell)[:40]!r} is not a number"
+                    f"line {line}: weight {str(value)[:40]!r} is not a number"
                 ) from None
         raise

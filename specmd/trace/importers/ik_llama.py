@@ -8,17 +8,57 @@ layer, n_expert, input_token_id, and ``selected``, a list of expert and weight b
 from __future__ import annotations
 
 import re
-from itertools import chain
+from itertools import chain, compress
+from operator import attrgetter
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from specmd.errors import SpecmdError
-from specmd.trace.importers.source import Source, integers
-from specmd.trace.importers.table import Table
+from specmd.trace.importers.source import Integer, Source
+from specmd.trace.importers.table import Ints, Table
 from specmd.trace.trace import Trace
 
-_KINDS = ("meta", "model", "route", "end")
+_FACTS = ("sequence", "batch_index", "layer", "n_expert", "input_token_id")
+
+
+class Meta(msgspec.Struct, tag="meta"):
+    """The first line."""
+
+    model: str | None = None
+
+
+class Model(msgspec.Struct, tag="model"):
+    """The second line, of which nothing is needed."""
+
+
+class Chosen(msgspec.Struct, gc=False):
+    """An expert of a route."""
+
+    expert: Integer
+    weight: float
+
+
+class Route(msgspec.Struct, tag="route", gc=False):
+    """One token in one layer."""
+
+    sequence: Integer
+    batch_index: Integer
+    layer: Integer
+    n_expert: Integer
+    input_token_id: Integer
+    selected: list[Chosen]
+
+
+class End(msgspec.Struct, tag="end"):
+    """The last line."""
+
+    complete: bool = False
+    routes: int | None = None
+
+
+Line = Meta | Model | Route | End
 
 
 def read_ik_llama(source: Source) -> Trace:
@@ -26,44 +66,44 @@ def read_ik_llama(source: Source) -> Trace:
 
     Raises SpecmdError naming the line.
     """
-    numbers, every = source.lines[0], source.objects
-    kinds = [row.get("type") for row in every]
-    for line, kind in zip(numbers.tolist(), kinds, strict=True):
-        if kind not in _KINDS:
-            raise SpecmdError(f"line {line}: type {kind!r} is not one of {', '.join(_KINDS)}")
-    routes = [kind == "route" for kind in kinds]
-    rows = [row for row, route in zip(every, routes, strict=True) if route]
-    lines = numbers[routes]
-    names = ("sequence", "batch_index", "layer", "n_expert", "input_token_id")
-    sequence, batch, layer, experts, token_id = (
-        integers(name, [row.get(name) for row in rows], lines) for name in names
-    )
+    model, end, routes = "", End(), 0
+    parts: list[tuple[Any, ...]] = []
+    for lines, rows in source.objects(Line):
+        kept = [type(row) is Route for row in rows]
+        parts.append(_columns(lines[kept], list(compress(rows, kept))))
+        routes += len(parts[-1][0])
+        model = model or next((row.model or "" for row in rows if type(row) is Meta), "")
+        end = rows[-1] if type(rows[-1]) is End else End()
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    lines, counts, expert, weights, sequence, batch, layer, experts, token_id = columns
     if len(np.unique(experts)) > 1:
         raise SpecmdError("n_expert differs between layers, which a trace cannot hold")
-    chosen: list[Any] = [row.get("selected") for row in rows]
-    for line, entries in zip(lines.tolist(), chosen, strict=True):
-        if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
-            raise SpecmdError(f"line {line}: 'selected' is not a list of objects")
-    counts = np.array(list(map(len, chosen)), np.int64)
-    flat, where = list(chain.from_iterable(chosen)), np.repeat(lines, counts)
-    weights = [entry.get("weight") for entry in flat]
-    for weight, line in zip(weights, where.tolist(), strict=True):
-        if type(weight) not in (int, float):
-            raise SpecmdError(f"line {line}: weight {str(weight)[:40]!r} is not a number")
-    end = every[-1] if kinds[-1] == "end" else {}
     header = dict(source.header)
-    header["complete"] = end.get("complete") is True and end.get("routes") in (None, len(rows))
-    if header["model"] == "unknown" and isinstance(name := every[0].get("model"), str) and name:
-        header["model"] = re.split(r"[/\\]", name)[-1].removesuffix(".gguf")
+    header["complete"] = end.complete and end.routes in (None, routes)
+    if header["model"] == "unknown" and model:
+        header["model"] = re.split(r"[/\\]", model)[-1].removesuffix(".gguf")
     table = Table(
         lines,
         layer,
         counts,
-        integers("expert", [entry.get("expert") for entry in flat], where),
-        np.array(weights, np.float64),
+        expert,
+        weights,
         request=sequence,
         token=batch,
         token_id=token_id,
     )
     told = int(experts[0]) if len(experts) else None
     return table.build(source.experts(told), "decode", header)
+
+
+def _columns(lines: Ints, rows: list[Route]) -> tuple[Any, ...]:
+    """Return line, counts, experts and weights of some routes, and what `_FACTS` names."""
+    chosen = list(map(attrgetter("selected"), rows))
+    flat = list(chain.from_iterable(chosen))
+    return (
+        lines,
+        np.fromiter(map(len, chosen), np.int64, len(rows)),
+        np.fromiter(map(attrgetter("expert"), flat), np.int64, len(flat)),
+        np.fromiter(map(attrgetter("weight"), flat), np.float64, len(flat)),
+        *(np.fromiter(map(attrgetter(name), rows), np.int64, len(rows)) for name in _FACTS),
+    )

@@ -21,28 +21,54 @@ them from 0 in each forward pass: a number that does not grow begins a step.
 from __future__ import annotations
 
 from itertools import chain
-from typing import Any
+from operator import attrgetter
+from typing import Any, NoReturn
 
+import msgspec
 import numpy as np
 import pandas as pd
 
 from specmd.errors import SpecmdError
 from specmd.trace.header import DECODE, PREFILL
-from specmd.trace.importers.source import Source, integers, phase_codes
+from specmd.trace.importers.source import Integer, Source, integers, phase_codes, reals
 from specmd.trace.importers.table import Ints, Table
 from specmd.trace.trace import Trace
 
-EXPERTS = ("experts", "expert_ids", "topk_ids", "selected_ids", "layers")
 _NESTED = "experts and weights are lists of lists"
 _NAMES = {
+    "experts": ("experts", "expert_ids", "topk_ids", "selected_ids", "layers"),
     "weights": ("weights", "topk_weights", "gate_weights"),
+    "layer": ("layer", "layer_idx"),
     "request": ("request", "req_id"),
     "step": ("step",),
     "token": ("token", "token_idx", "tok"),
     "phase": ("phase",),
     "token_id": ("token_id",),
-    "layer": ("layer", "layer_idx"),
 }
+
+
+class Row(msgspec.Struct, gc=False):
+    """A line: every name that is understood, None where it is missing."""
+
+    type: Any = None
+    experts: Any = None
+    expert_ids: Any = None
+    topk_ids: Any = None
+    selected_ids: Any = None
+    layers: Any = None
+    weights: Any = None
+    topk_weights: Any = None
+    gate_weights: Any = None
+    request: Any = None
+    req_id: Any = None
+    step: Any = None
+    token: Any = None
+    token_idx: Any = None
+    tok: Any = None
+    phase: Any = None
+    token_id: Any = None
+    layer: Any = None
+    layer_idx: Any = None
 
 
 def read_json_rows(source: Source) -> Trace:
@@ -50,117 +76,177 @@ def read_json_rows(source: Source) -> Trace:
 
     Raises SpecmdError naming the line.
     """
-    lines, rows = source.lines[0], source.objects
-    known = set().union(*set(map(tuple, rows)))
-    if "type" in known:
-        routes = [row.get("type") != "meta" for row in rows]
-        lines, rows = lines[routes], [row for row in rows if row.get("type") != "meta"]
-    if not rows:
+    every = (pair for block in source.objects(Row) for pair in zip(*block, strict=True))
+    first, row = next((pair for pair in every if pair[1].type != "meta"), (0, None))
+    if row is None:
         raise SpecmdError("no rows: the file is empty")
-    experts = _column(rows, [name for name in EXPERTS if name in known], lines, "experts")
-    if experts is None:
-        raise SpecmdError(f"line {lines[0]}: 'experts' is missing")
-    found = {
-        name: _column(rows, [each for each in names if each in known], lines, name)
-        for name, names in _NAMES.items()
+    given = _given(row, first)
+    parts: list[dict[str, Any]] = []
+    for lines, rows in source.objects(Row, _sure(row, given)):
+        if "meta" in (kinds := [row.type for row in rows]):
+            lines = lines[[kind != "meta" for kind in kinds]]
+            rows = [row for row in rows if row.type != "meta"]
+        if rows:
+            parts.append(_columns(rows, lines, given, first))
+    if "request" in given:
+        _number_requests(parts)
+    facts: dict[str, Any] = {
+        name: np.concatenate([part[name] for part in parts]) for name in parts[0]
     }
-    weights, layer = found.pop("weights"), found.pop("layer")
-    _require_lists(experts, weights, lines)
-    facts: dict[str, Ints | None] = {}
+    if "layer" not in given and "token" not in given:
+        facts["token"] = facts["line"]
+    if "step" not in given and (given["experts"], given.get("token")) == ("topk_ids", "token_idx"):
+        _restart(facts)
+    return Table(**facts).build(source.experts(), source.phase, source.header)
+
+
+def _given(row: Row, line: int) -> dict[str, str]:
+    """Return under which name the file gives what, as its first row does."""
+    given: dict[str, str] = {}
+    for meaning, names in _NAMES.items():
+        for name in names:
+            if getattr(row, name) is not None:
+                if meaning in given:
+                    raise SpecmdError(
+                        f"line {line}: {given[meaning]} and {name} mean the same: leave one out"
+                    )
+                given[meaning] = name
+    if "experts" not in given:
+        raise SpecmdError(f"line {line}: 'experts' is missing")
+    return given
+
+
+def _sure(row: Row, given: dict[str, str]) -> type[msgspec.Struct]:
+    """Return what lines like the first one are: each with these fields, and none but these."""
+    types: dict[str, Any] = dict.fromkeys(given, Integer)
+    types |= {"phase": str | Integer, "experts": list[Integer], "weights": list[float]}
+    if "layer" not in given:
+        types |= {"experts": list[list[Integer]], "weights": list[list[float]]}
+    if isinstance(row.request or row.req_id, str):
+        types["request"] = str
+    fields: list[Any] = [("type", Any, None)]
+    for meaning, names in _NAMES.items():
+        for name in names:
+            there = given.get(meaning) == name
+            fields.append((name, types[meaning]) if there else (name, None, None))
+    return msgspec.defstruct("SureRow", fields, gc=False, kw_only=True)
+
+
+def _columns(rows: list[Row], lines: Ints, given: dict[str, str], begin: int) -> dict[str, Any]:
+    """Return the columns of a `Table`, of some rows; of those alone that are given."""
+    if sure := type(rows[0]) is not Row:
+        found = {name: list(map(attrgetter(given[name]), rows)) for name in given}
+    else:
+        found = _checked(rows, lines, given, begin)
+    experts, weights = found.pop("experts"), found.pop("weights", None)
+    facts: dict[str, Any] = {}
     for name, values in found.items():
-        if values is None:
-            facts[name] = None
-        elif name == "phase":
+        if name == "phase":
             facts[name] = phase_codes(values, lines)
         elif name == "request" and set(map(type, values)) == {str}:
-            facts[name] = pd.factorize(np.array(values))[0].astype(np.int64)
+            facts[name] = np.array(values)
         else:
-            facts[name] = integers(name, values, lines)
-    if layer is None:
-        depth = list(map(len, experts))
-        if weights is not None and depth != list(map(len, weights)):
-            at = int(np.argmax(np.array(depth) != list(map(len, weights))))
-            raise SpecmdError(
-                f"line {lines[at]}: {len(weights[at])} layers of weights, not {depth[at]}"
-            )
-        if facts["token"] is None:
-            facts["token"] = np.arange(len(rows))
+            facts[name] = np.array(values, np.int64) if sure else integers(name, values, lines)
+    if "layer" not in facts:
+        depth = np.array(list(map(len, experts)), np.int64)
+        _require_equal(depth, weights, lines, "layers of weights, not")
         whole = np.repeat(np.arange(len(rows)), depth)
-        facts = {name: None if held is None else held[whole] for name, held in facts.items()}
-        layers: Ints = np.arange(len(whole)) - (np.cumsum(depth, dtype=np.int64) - depth)[whole]
+        facts = {name: held[whole] for name, held in facts.items()}
+        facts["layer"] = np.arange(len(whole)) - (np.cumsum(depth) - depth)[whole]
         lines, experts = lines[whole], list(chain.from_iterable(experts))
         weights = None if weights is None else list(chain.from_iterable(weights))
-        for each in (experts, weights):
-            if each is not None and not set(map(type, each)) <= {list}:
-                at = next(i for i, chosen in enumerate(each) if type(chosen) is not list)
-                raise SpecmdError(f"line {lines[at]}: without 'layer', {_NESTED}")
-    else:
-        layers = integers("layer", layer, lines)
-        if facts["step"] is None and {"topk_ids", "token_idx"} <= rows[0].keys():
-            _restart(layers, facts)
+        for listed in (experts, weights):
+            if not sure:
+                _require_lists(listed, lines, f"without 'layer', {_NESTED}")
     counts = np.array(list(map(len, experts)), np.int64)
-    table = Table(
-        lines,
-        layers,
-        counts,
-        integers("expert", list(chain.from_iterable(experts)), np.repeat(lines, counts)),
-        None if weights is None else _weights(weights, counts, lines),
-        **facts,
+    facts |= {"line": lines, "counts": counts}
+    flat = list(chain.from_iterable(experts))
+    gates = None if weights is None else list(chain.from_iterable(weights))
+    _require_equal(counts, weights, lines, "weights for", " experts")
+    if sure:
+        facts["experts"] = np.array(flat, np.int64)
+        if gates is not None:
+            facts["weights"] = np.array(gates, np.float64)
+    else:
+        facts["experts"] = integers("expert", flat, np.repeat(lines, counts))
+        if gates is not None:
+            facts["weights"] = reals(gates, np.repeat(lines, counts))
+    return facts
+
+
+def _checked(
+    rows: list[Row], lines: Ints, given: dict[str, str], begin: int
+) -> dict[str, list[Any]]:
+    """Return the fields that are given; raise SpecmdError where a row has others than the first."""
+    found: dict[str, list[Any]] = {}
+    for meaning, names in _NAMES.items():
+        for name in names:
+            values = list(map(attrgetter(name), rows))
+            if given.get(meaning) == name:
+                found[meaning] = values
+                absent = values.index(None) if None in values else None
+            else:
+                absent = _first(values)
+            if absent is not None:
+                _refuse(meaning, name, given.get(meaning, name), lines[absent], begin)
+    for name in ("experts", "weights"):
+        _require_lists(found.get(name), lines, f"'{name}' is not a list")
+    return found
+
+
+def _first(values: list[Any]) -> int | None:
+    """Return the place of the first value that is given, None where none is."""
+    if values.count(None) == len(values):
+        return None
+    return next(at for at, value in enumerate(values) if value is not None)
+
+
+def _refuse(meaning: str, name: str, usual: str, line: int, begin: int) -> NoReturn:
+    """Refuse a line that gives what the first one does not, or the other way round."""
+    if name != usual:
+        raise SpecmdError(f"line {line}: {usual} and {name} mean the same: leave one out")
+    if meaning == "experts":
+        raise SpecmdError(f"line {line}: 'experts' is missing")
+    if meaning == "layer":
+        raise SpecmdError(f"line {line}: without 'layer', {_NESTED}")
+    raise SpecmdError(
+        f"line {line}: '{name}' is given here or on line {begin}, but not on both: give it "
+        "everywhere or nowhere"
     )
-    return table.build(source.experts(), source.phase, source.header)
 
 
-def _column(
-    rows: list[dict[str, Any]], names: list[str], lines: Ints, shown: str
-) -> list[Any] | None:
-    """Return a field of all rows, under the first of its names; None where no row has it."""
-    for name in names:
-        values = [row.get(name) for row in rows]
-        if None in values:
-            silent = [value is None for value in values]
-            if all(silent):
-                continue
-            at = lines[silent.index(True)]
-            if shown == "experts":
-                raise SpecmdError(f"line {at}: 'experts' is missing")
-            if shown == "layer":
-                raise SpecmdError(f"line {at}: without 'layer', {_NESTED}")
-            at = lines[silent.index(not silent[0])]
-            raise SpecmdError(
-                f"line {at}: '{name}' is given here or on line {lines[0]}, but not on both: give "
-                "it everywhere or nowhere"
-            )
-        return values
-    return None
+def _require_lists(values: list[Any] | None, lines: Ints, says: str) -> None:
+    if values is not None and not set(map(type, values)) <= {list}:
+        at = next(i for i, value in enumerate(values) if type(value) is not list)
+        raise SpecmdError(f"line {lines[at]}: {says}")
 
 
-def _require_lists(experts: list[Any], weights: list[Any] | None, lines: Ints) -> None:
-    for name, values in (("experts", experts), ("weights", weights)):
-        if values is not None and set(map(type, values)) != {list}:
-            at = next(i for i, value in enumerate(values) if type(value) is not list)
-            raise SpecmdError(f"line {lines[at]}: '{name}' is not a list")
+def _require_equal(
+    counts: Ints, weights: list[Any] | None, lines: Ints, says: str, what: str = ""
+) -> None:
+    if weights is not None:
+        found = np.array(list(map(len, weights)), np.int64)
+        if (found != counts).any():
+            at = int(np.argmax(found != counts))
+            raise SpecmdError(f"line {lines[at]}: {found[at]} {says} {counts[at]}{what}")
 
 
-def _weights(weights: list[list[Any]], counts: Ints, lines: Ints) -> Any:
-    given = np.array(list(map(len, weights)), np.int64)
-    if (given != counts).any():
-        at = int(np.argmax(given != counts))
-        raise SpecmdError(f"line {lines[at]}: {given[at]} weights for {counts[at]} experts")
-    flat = list(chain.from_iterable(weights))
-    if not set(map(type, flat)) <= {float, int}:
-        at = next(i for i, value in enumerate(flat) if type(value) not in (float, int))
-        line = np.repeat(lines, counts)[at]
-        raise SpecmdError(f"line {line}: weight {str(flat[at])[:40]!r} is not a number")
-    try:
-        return np.array(flat, np.float64)
-    except OverflowError:
-        raise SpecmdError("a weight is too large") from None
+def _number_requests(parts: list[dict[str, Any]]) -> None:
+    """Replace the names of requests by numbers, if they have names."""
+    named = [part["request"].dtype.kind == "U" for part in parts]
+    if any(named):
+        if not all(named):
+            line = parts[named.index(not named[0])]["line"][0]
+            raise SpecmdError(f"line {line}: requests have names and numbers: give one of the two")
+        numbers = pd.factorize(np.concatenate([part["request"] for part in parts]))[0]
+        ends = np.cumsum([len(part["request"]) for part in parts])
+        for part, column in zip(parts, np.split(numbers.astype(np.int64), ends[:-1]), strict=True):
+            part["request"] = column
 
 
-def _restart(layers: Ints, facts: dict[str, Ints | None]) -> None:
+def _restart(facts: dict[str, Any]) -> None:
     """Turn token numbers that begin anew in every forward pass into steps, prefill if several."""
-    token = facts["token"]
-    assert token is not None
+    token, layers = facts["token"], facts["layer"]
     # A pass ends where a layer that it has had comes again from token 0.
     begins = np.flatnonzero(token == 0)
     again = np.zeros(len(token), np.int64)

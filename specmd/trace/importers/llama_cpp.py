@@ -25,10 +25,9 @@ def read_llama_cpp(source: Source) -> Trace:
 
     Raises SpecmdError naming the line.
     """
-    numbers, lines = source.lines
-    head = int(bool(lines) and [cell.strip().lower() for cell in lines[0].split(",")] == _NAMES)
-    frame = read_cells(lines[head:], _NAMES, numbers[head:])
-    line = numbers[head:]
+    at, head = next(source.opening(), (0, ""))
+    headed = [cell.strip().lower() for cell in head.split(",")] == _NAMES
+    frame, line = read_cells(source, at if headed else 0, _NAMES)
     layer, expert = (whole(name, frame[name], line) for name in _NAMES)
     starts = np.flatnonzero(np.diff(layer, prepend=layer[0] - 1))
     lengths = np.diff(np.append(starts, len(layer)))

@@ -49,7 +49,10 @@ def read_responses(source: Source) -> Trace:
     Raises SpecmdError naming what is wrong.
     """
     found = source.document
-    responses = source.objects if found is None else found if isinstance(found, list) else [found]
+    if found is None:
+        responses: list[Any] = [each for _, some in source.objects(dict) for each in some]
+    else:
+        responses = found if isinstance(found, list) else [found]
     parts: list[_Part] = []
     prompts: list[int] = []
     for number, response in enumerate(responses, 1):
