@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from specmd.errors import SpecmdError
+
 
 def import_(
     src: Annotated[Path, typer.Argument(metavar="SRC", help="File to read.")],
@@ -20,8 +22,11 @@ def import_(
         typer.Option(metavar="KIND", help="Form of SRC, see above; by default told by content."),
     ] = None,
     expert_bytes: Annotated[
-        int | None,
-        typer.Option(metavar="B", help="Bytes of one expert; needed for capacities in bytes."),
+        str | None,
+        typer.Option(
+            metavar="SIZES",
+            help="Bytes of one expert, 2.7MB; where layers differ, of each: 2654208x8,3.1MBx40.",
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the model; finds its shape.")
@@ -72,14 +77,15 @@ def import_(
     from specmd.hardware.shape import shape_for_model
     from specmd.trace import import_trace, save
 
-    if expert_bytes is None and (shape := shape_for_model(model)) is not None:
-        expert_bytes, top_k = shape.expert_bytes, top_k or shape.top_k
-        typer.echo(f"expert size taken from shape {shape.name}: {expert_bytes:,} bytes", err=True)
+    sizes = None if expert_bytes is None else _sizes(expert_bytes)
+    if sizes is None and (shape := shape_for_model(model)) is not None:
+        sizes, top_k = [shape.expert_bytes], top_k or shape.top_k
+        typer.echo(f"expert size taken from shape {shape.name}: {sizes[0]:,} bytes", err=True)
     trace = import_trace(
         src,
         kind,
         num_experts=experts,
-        expert_bytes=expert_bytes,
+        expert_bytes=sizes,
         model=model,
         phase=phase,
         top_k=top_k,
@@ -97,3 +103,16 @@ def import_(
         f"experts, top-{header.top_k}; digest {trace.digest}",
         err=True,
     )
+
+
+def _sizes(text: str) -> list[int]:
+    """Read one size, or sizes by layer: `A,B`, and `AxN` for N layers one after another."""
+    from specmd.runs.options import parse_bytes
+
+    sizes: list[int] = []
+    for part in text.split(","):
+        size, times, layers = part.lower().partition("x")
+        if times and not (layers.strip().isdecimal() and 0 < int(layers) <= 10_000):
+            raise SpecmdError(f"--expert-bytes: '{part}': write 2.7MBx8 for 8 layers of that size")
+        sizes += [parse_bytes(size)] * (int(layers) if times else 1)
+    return sizes

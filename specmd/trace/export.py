@@ -12,6 +12,7 @@ import pandas as pd
 
 from specmd.errors import SpecmdError, unknown
 from specmd.files import replacing
+from specmd.trace.header import SCHEMA
 from specmd.trace.trace import Trace
 
 
@@ -63,6 +64,10 @@ def _llama_cpp(trace: Trace, file: IO[bytes]) -> None:
 
 
 def _jsonl(trace: Trace, file: IO[bytes]) -> None:
+    told = ("model", "num_experts", "expert_bytes", "expert_bytes_by_layer")
+    meta = {name: getattr(trace.header, name) for name in told}
+    meta = {name: value for name, value in meta.items() if value is not None}
+    file.write(json.dumps({"type": "meta", "schema": SCHEMA} | meta).encode() + b"\n")
     rows = _rows(trace)
     where = ["step", "layer", "token"]
     facts = [name for name in rows if name not in {*where, "expert", "weight"}]

@@ -64,6 +64,43 @@ def test_export_writes_what_import_reads(specmd, trace_file, tmp_path):
     assert done.code == 2
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl", "llama-cpp"])
+def test_sizes_by_layer_survive_export_and_import(specmd, trace_file, tmp_path, form):
+    made = load(trace_file)
+    sizes = (300,) + (2_654_208,) * (made.header.num_layers - 1)
+    update = {"expert_bytes": 200, "expert_bytes_by_layer": sizes}
+    path = save(replace(made, header=made.header.model_copy(update=update)), tmp_path / "t.npz")
+    told = specmd("export", path, tmp_path / "out", "--format", form).err
+    _, _, options = told.partition(" TRACE ")
+    assert (options == "") == (form == "jsonl")
+    back = tmp_path / "back.npz"
+    assert specmd("import", tmp_path / "out", back, *options.split()).code == 0
+    assert load(back).header.expert_bytes_by_layer == sizes
+    assert load(back).header.num_experts == made.header.num_experts
+    assert (load(back).expert_ids == made.expert_ids).all()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ("2.7MBx", "write 2.7MBx8"),
+        ("2.7MBx0", "write 2.7MBx8"),
+        ("many", "'many' is not understood as a size"),
+        ("0", "--expert-bytes 0: give a positive number"),
+        ("1MBx99", "expert_bytes_by_layer needs"),
+        ("1MB,", "'' is not understood as a size"),
+    ],
+)
+def test_wrong_sizes_of_experts(specmd, tmp_path, sizes, expected):
+    (tmp_path / "t.csv").write_text("layer,expert\n0,1\n1,1\n")
+    done = specmd(
+        *("import", tmp_path / "t.csv", tmp_path / "t.npz"),
+        *("--experts", "4", "--expert-bytes", sizes),
+    )
+    assert done.code == 2
+    assert expected in done.err
+
+
 def test_results_are_shown_again_without_their_command(specmd, trace_file, tmp_path):
     out, grid = tmp_path / "out", ("-e", "lru", "-e", "lfu", "-c", "10%", "-c", "20%")
     swept = specmd("sweep", trace_file, *grid, "--jobs", "1", "--out", out)

@@ -312,6 +312,20 @@ def test_what_is_exported_is_imported_again(tmp_path, form):
         np.testing.assert_array_equal(again.phase, trace.phase)
 
 
+def test_lines_of_json_say_what_the_header_says(tmp_path):
+    trace = synthetic(num_layers=2, num_experts=8, top_k=2, expert_bytes=7, model="of/mine")
+    export_trace(trace, tmp_path / "out", "jsonl")
+    again = import_trace(tmp_path / "out")
+    np.testing.assert_array_equal(again.expert_ids, trace.expert_ids)
+    header = again.header
+    assert (header.model, header.num_experts, header.expert_bytes) == ("of/mine", 8, 7)
+    other = import_trace(tmp_path / "out", expert_bytes=[3, 5], model="other")
+    assert (other.header.expert_bytes, other.header.expert_bytes_by_layer) == (4, (3, 5))
+    assert other.header.model == "other"
+    with pytest.raises(SpecmdError, match="the file says 8 experts a layer, not 9"):
+        import_trace(tmp_path / "out", num_experts=9)
+
+
 @pytest.mark.parametrize("form", ["csv", "jsonl", "llama-cpp"])
 def test_ragged_traces_are_exported_too(tmp_path, imported, form):
     trace = imported(LLAMA_CPP)

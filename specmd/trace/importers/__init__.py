@@ -7,14 +7,14 @@ size of one, the model) is asked for, because a guess would show up as a wrong r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from specmd.errors import SpecmdError, unknown
-from specmd.trace.header import MAX_EXPERTS
+from specmd.trace.header import MAX_EXPERTS, SCHEMA
 from specmd.trace.trace import Trace
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ FORMS = (
         "JSON lines with experts (also vLLM layer logs, lattice, warp)",
         "json_rows",
         "read_json_rows",
-        lambda source: _has(source, *_ROWS),
+        lambda source: _has(source, *_ROWS) or source.first.get("schema") == SCHEMA,
     ),
     Form(
         "big-moe",
@@ -151,7 +151,7 @@ def import_trace(
     kind: str | None = None,
     *,
     num_experts: int | None = None,
-    expert_bytes: int | None = None,
+    expert_bytes: int | Sequence[int] | None = None,
     model: str | None = None,
     phase: str = "decode",
     top_k: int | None = None,
@@ -166,7 +166,7 @@ def import_trace(
         src: the file.
         kind: one of `FORMS`, each described in its module; by default told from the content.
         num_experts: experts E of a layer; needed where the file does not say.
-        expert_bytes: size of one expert in bytes, if known.
+        expert_bytes: size of one expert in bytes, if known; one for each layer where they differ.
         model: the model's name, if known.
         phase: ``decode`` (every token is a step) or ``prefill`` (every request is one step), where
             the file itself does not say.
@@ -192,8 +192,10 @@ def import_trace(
         raise unknown("phase", phase, PHASES)
     if num_experts is not None and not 1 <= num_experts <= MAX_EXPERTS:
         raise SpecmdError(f"--experts {num_experts}: give a number from 1 to {MAX_EXPERTS}")
+    given = [] if expert_bytes is None else expert_bytes
+    sizes = [given] if isinstance(given, int) else list(given)
     for option, number in (
-        ("--expert-bytes", expert_bytes),
+        *(("--expert-bytes", size) for size in sizes),
         ("--top-k", top_k),
         ("--prompt-tokens", prompt_tokens),
     ):
@@ -208,7 +210,8 @@ def import_trace(
         form = next(each for each in FORMS if each.kind == kind) if kind else _recognised(source)
         source.header = {
             "model": model or "unknown",
-            "expert_bytes": expert_bytes,
+            "expert_bytes": round(sum(sizes) / len(sizes)) if sizes else None,
+            "expert_bytes_by_layer": tuple(sizes) if len(sizes) > 1 else None,
             "shape": shape,
             "recorder": f"specmd import --kind {form.kind}",
             "source": path.name,

@@ -14,7 +14,7 @@ import numpy as np
 
 from specmd.errors import SpecmdError
 from specmd.trace.importers.csv_rows import read_cells, reals, whole
-from specmd.trace.importers.source import Source
+from specmd.trace.importers.source import Source, model_of
 from specmd.trace.importers.table import Table
 from specmd.trace.trace import Trace
 
@@ -46,15 +46,9 @@ def read_big_moe(source: Source) -> Trace:
     new = np.zeros(len(frame), np.bool_)
     new[1:] = (np.diff(turn) != 0) | (np.diff(phase) != 0) | (np.diff(layer) < 0)
     new[1:] |= (phase[1:] == 1) & (np.diff(token) != 0)
-    header = dict(source.header)
-    if model is not None and header["model"] == "unknown":
-        header["model"] = re.split(r"[/\\]", model[1])[-1].removesuffix(".gguf")
     told = {int(m[1]): int(m[2]) for text in comments if (m := _SIZE.fullmatch(text))}
     sizes = [told.get(number, 0) for number in np.unique(layer).tolist()]
-    if header["expert_bytes"] is None and all(sizes):
-        header["expert_bytes"] = round(sum(sizes) / len(sizes))
-        if len(set(sizes)) > 1:
-            header["expert_bytes_by_layer"] = tuple(sizes)
+    header = source.described(model and model_of(model[1]), sizes if all(sizes) else None)
     table = Table(
         line,
         layer,

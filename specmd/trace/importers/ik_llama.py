@@ -7,7 +7,6 @@ layer, n_expert, input_token_id, and ``selected``, a list of expert and weight b
 
 from __future__ import annotations
 
-import re
 from itertools import chain, compress
 from operator import attrgetter
 from typing import Any
@@ -16,7 +15,7 @@ import msgspec
 import numpy as np
 
 from specmd.errors import SpecmdError
-from specmd.trace.importers.source import Integer, Source
+from specmd.trace.importers.source import Integer, Source, model_of
 from specmd.trace.importers.table import Ints, Table
 from specmd.trace.trace import Trace
 
@@ -78,10 +77,8 @@ def read_ik_llama(source: Source) -> Trace:
     lines, counts, expert, weights, sequence, batch, layer, experts, token_id = columns
     if len(np.unique(experts)) > 1:
         raise SpecmdError("n_expert differs between layers, which a trace cannot hold")
-    header = dict(source.header)
+    header = source.described(model_of(model))
     header["complete"] = end.complete and end.routes in (None, routes)
-    if header["model"] == "unknown" and model:
-        header["model"] = re.split(r"[/\\]", model)[-1].removesuffix(".gguf")
     table = Table(
         lines,
         layer,

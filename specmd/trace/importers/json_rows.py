@@ -12,6 +12,9 @@ of ``"type": "meta"``, which are skipped), of lattice (``layer_idx``, ``token_id
 ``selected_ids``, ``gate_weights``) and of warp (``tok``, and ``layers`` for the lists of lists).
 Other fields are ignored.
 
+A first line ``{"type": "meta", "schema": "specmd.trace", ...}``, as `specmd export` writes it, says
+model, num_experts, expert_bytes and expert_bytes_by_layer.
+
 ``request`` is 0 where it is missing. ``step`` counts forward passes over the whole file; without it
 requests follow one another, a prefill is one step and every decoded token is one. ``token`` tells
 the tokens of a step apart; it may be left out if they are written one after another. vLLM numbers
@@ -22,6 +25,7 @@ from __future__ import annotations
 
 from itertools import chain
 from operator import attrgetter
+from types import NoneType
 from typing import Any, NoReturn
 
 import msgspec
@@ -29,12 +33,13 @@ import numpy as np
 import pandas as pd
 
 from specmd.errors import SpecmdError
-from specmd.trace.header import DECODE, PREFILL
+from specmd.trace.header import DECODE, PREFILL, SCHEMA
 from specmd.trace.importers.source import Integer, Source, integers, phase_codes, reals
 from specmd.trace.importers.table import Ints, Table
 from specmd.trace.trace import Trace
 
 _NESTED = "experts and weights are lists of lists"
+_SIZES = ("expert_bytes", "expert_bytes_by_layer")
 _NAMES = {
     "experts": ("experts", "expert_ids", "topk_ids", "selected_ids", "layers"),
     "weights": ("weights", "topk_weights", "gate_weights"),
@@ -97,7 +102,14 @@ def read_json_rows(source: Source) -> Trace:
         facts["token"] = facts["line"]
     if "step" not in given and (given["experts"], given.get("token")) == ("topk_ids", "token_idx"):
         _restart(facts)
-    return Table(**facts).build(source.experts(), source.phase, source.header)
+    told = source.first if source.first.get("schema") == SCHEMA else {}
+    header = source.described(told.get("model"))
+    if header["expert_bytes"] is None:
+        header |= {name: told[name] for name in _SIZES if name in told}
+    experts = told.get("num_experts")
+    if type(experts) not in (int, NoneType):
+        raise SpecmdError(f"line 1: num_experts {str(experts)[:40]!r} is not a number")
+    return Table(**facts).build(source.experts(experts), source.phase, header)
 
 
 def _given(row: Row, line: int) -> dict[str, str]:

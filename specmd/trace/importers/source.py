@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -139,6 +140,16 @@ class Source:
         """The whole file as one JSON value; None where it is not one."""
         return _loaded(self.text)
 
+    def described(self, model: Any, sizes: Sequence[int] | None = None) -> dict[str, Any]:
+        """Return the header, with what the file says where the user says nothing."""
+        header = dict(self.header)
+        if model and header["model"] == "unknown":
+            header["model"] = model
+        if sizes and header["expert_bytes"] is None:
+            header["expert_bytes"] = round(sum(sizes) / len(sizes))
+            header["expert_bytes_by_layer"] = tuple(sizes) if len(set(sizes)) > 1 else None
+        return header
+
     def experts(self, told: int | None = None) -> int:
         """Return the number of experts, from the user or from the file (`told`).
 
@@ -149,6 +160,11 @@ class Source:
         if told is not None and self.num_experts not in (None, told):
             raise SpecmdError(f"the file says {told} experts a layer, not {self.num_experts}")
         return told if told is not None else int(self.num_experts or 0)
+
+
+def model_of(path: str) -> str:
+    """Return the name of a model from that of its file."""
+    return re.split(r"[/\\]", path)[-1].removesuffix(".gguf")
 
 
 def _decoded(data: bytes) -> str:
