@@ -15,7 +15,7 @@ import numpy as np
 from specmd.errors import SpecmdError
 from specmd.trace.importers.csv_rows import read_cells, reals, whole
 from specmd.trace.importers.source import Source, model_of
-from specmd.trace.importers.table import Table
+from specmd.trace.importers.table import Ints, Table
 from specmd.trace.trace import Trace
 
 FIRST = "# route_trace v1"
@@ -46,19 +46,48 @@ def read_big_moe(source: Source) -> Trace:
     new = np.zeros(len(frame), np.bool_)
     new[1:] = (np.diff(turn) != 0) | (np.diff(phase) != 0) | (np.diff(layer) < 0)
     new[1:] |= (phase[1:] == 1) & (np.diff(token) != 0)
-    told = {int(m[1]): int(m[2]) for text in comments if (m := _SIZE.fullmatch(text))}
-    sizes = [told.get(number, 0) for number in np.unique(layer).tolist()]
-    header = source.described(model and model_of(model[1]), sizes if all(sizes) else None)
-    table = Table(
-        line,
-        layer,
-        np.ones(len(frame), np.int64),
-        expert,
-        reals(frame["weight"], line),
-        request=turn,
-        step=np.cumsum(new),
-        token=token,
-        phase=phase,
+    sizes = _sizes(comments, layer, whole("expert_bytes", frame["expert_bytes"], line), line)
+    header = source.described(model and model_of(model[1]), sizes)
+    ones = np.ones(len(frame), np.int64)
+    weights = reals(frame["weight"], line)
+    step = np.cumsum(new, dtype=np.int64)
+    table = Table(line, layer, ones, expert, weights, turn, step, token, phase).merged()
+    _require_slots(whole("slot", frame["slot"], line), table.counts, line)
+    return table.build(
+        source.experts(None if model is None else int(model[2])), source.phase, header
     )
-    experts = source.experts(None if model is None else int(model[2]))
-    return table.merged().build(experts, source.phase, header)
+
+
+def _sizes(comments: list[str], layer: Ints, moved: Ints, line: Ints) -> list[int] | None:
+    """Return the bytes of an expert of each layer; rows say them again where they were read."""
+    told: dict[int, int] = {}
+    for text in comments:
+        if text.startswith("# layer="):
+            if (size := _SIZE.fullmatch(text)) is None:
+                raise SpecmdError(f"'{text[:60]}' does not say layer and expert_bytes")
+            told[int(size[1])] = int(size[2])
+    every, place = np.unique(layer, return_inverse=True)
+    if not told:
+        return None
+    if absent := set(every.tolist()) - set(told):
+        raise SpecmdError(f"no line '# layer={min(absent)} expert_bytes=...', as other layers have")
+    sizes = np.array([told[number] for number in every.tolist()])
+    wrong = (moved != 0) & (moved != sizes[place])
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise SpecmdError(
+            f"line {line[at]}: expert_bytes {moved[at]}, but those of layer {layer[at]} are "
+            f"{sizes[place[at]]}"
+        )
+    return [int(size) for size in sizes]
+
+
+def _require_slots(slot: Ints, counts: Ints, line: Ints) -> None:
+    """Check that slots count the experts of each token and layer: none is lost or doubled."""
+    expected = np.arange(len(slot)) - np.repeat(np.cumsum(counts) - counts, counts)
+    if (slot != expected).any():
+        at = int(np.argmax(slot != expected))
+        raise SpecmdError(
+            f"line {line[at]}: slot {slot[at]}, but {expected[at]} is the next: lines are missing, "
+            "doubled or out of order"
+        )

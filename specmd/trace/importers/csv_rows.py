@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import warnings
 from itertools import chain
 from typing import Any
 
@@ -91,10 +92,10 @@ def read_cells(
     """
     data = source.data if b"\r" not in source.data else source.text.encode()
     rows = data.count(b"\n") + (not data.endswith(b"\n")) - skip
-    kinds = {at: _kind(name, texts) for at, name in enumerate(names)}
+    shown = {names.index(name): str for name in texts if name in names}
     if rows > 0 and data.isascii():
         try:
-            frame = _parsed(io.BytesIO(data), skiprows=skip, na_filter=False, dtype=kinds)
+            frame = _parsed(io.BytesIO(data), skiprows=skip, na_filter=False, dtype=shown)
         except (ValueError, OverflowError, pd.errors.ParserError):
             pass
         else:
@@ -105,13 +106,11 @@ def read_cells(
     return _read_again(source, skip, names, texts)
 
 
-def _kind(name: str, texts: tuple[str, ...]) -> Any:
-    return str if name in texts else np.float64 if name == "weight" else np.int64
-
-
 def _parsed(file: Any, **options: Any) -> pd.DataFrame:
     shared: dict[str, Any] = {"skip_blank_lines": False, "keep_default_na": False}
-    frame: pd.DataFrame = pd.read_csv(file, header=None, **shared, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pd.errors.DtypeWarning)  # such columns are refused
+        frame: pd.DataFrame = pd.read_csv(file, header=None, **shared, **options)
     return frame
 
 

@@ -1,8 +1,9 @@
 """Traces from ik_llama.cpp's ``moe_routing_trace``, JSON lines.
 
-A ``meta`` line, a ``model`` line, ``route`` lines (one token in one layer: sequence, batch_index,
-layer, n_expert, input_token_id, and ``selected``, a list of expert and weight by rank), and an
-``end`` line that says whether the recording is whole. Only decode of single tokens is recorded.
+A ``meta`` line, a ``model`` line, ``route`` lines (one token in one layer: event, counted from 0,
+sequence, batch_index, layer, n_expert, input_token_id, and ``selected``, a list of rank, expert and
+weight by rank), and an ``end`` line that says whether the recording is whole. Only decode of single
+tokens is recorded.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from specmd.trace.importers.source import Integer, Source, model_of
 from specmd.trace.importers.table import Ints, Table
 from specmd.trace.trace import Trace
 
-_FACTS = ("sequence", "batch_index", "layer", "n_expert", "input_token_id")
+_FACTS = ("event", "sequence", "batch_index", "layer", "n_expert", "input_token_id")
 
 
 class Meta(msgspec.Struct, tag="meta"):
@@ -35,6 +36,7 @@ class Model(msgspec.Struct, tag="model"):
 class Chosen(msgspec.Struct, gc=False):
     """An expert of a route."""
 
+    rank: Integer
     expert: Integer
     weight: float
 
@@ -42,6 +44,7 @@ class Chosen(msgspec.Struct, gc=False):
 class Route(msgspec.Struct, tag="route", gc=False):
     """One token in one layer."""
 
+    event: Integer
     sequence: Integer
     batch_index: Integer
     layer: Integer
@@ -68,13 +71,18 @@ def read_ik_llama(source: Source) -> Trace:
     model, end, routes = "", End(), 0
     parts: list[tuple[Any, ...]] = []
     for lines, rows in source.objects(Line):
-        kept = [type(row) is Route for row in rows]
-        parts.append(_columns(lines[kept], list(compress(rows, kept))))
-        routes += len(parts[-1][0])
-        model = model or next((row.model or "" for row in rows if type(row) is Meta), "")
         end = rows[-1] if type(rows[-1]) is End else End()
+        if set(map(type, rows)) != {Route}:
+            model = model or next((row.model or "" for row in rows if type(row) is Meta), "")
+            kept = [type(row) is Route for row in rows]
+            lines, rows = lines[kept], list(compress(rows, kept))
+        parts.append(_columns(lines, rows))
+        routes += len(rows)
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    lines, counts, expert, weights, sequence, batch, layer, experts, token_id = columns
+    lines, counts, rank, expert, weights, event, sequence, batch, layer, experts, token_id = columns
+    _require_numbered("event", event, np.arange(len(event)), lines)
+    places = np.arange(len(rank)) - np.repeat(np.cumsum(counts) - counts, counts)
+    _require_numbered("rank", rank, places, np.repeat(lines, counts))
     if len(np.unique(experts)) > 1:
         raise SpecmdError("n_expert differs between layers, which a trace cannot hold")
     header = source.described(model_of(model))
@@ -94,13 +102,24 @@ def read_ik_llama(source: Source) -> Trace:
 
 
 def _columns(lines: Ints, rows: list[Route]) -> tuple[Any, ...]:
-    """Return line, counts, experts and weights of some routes, and what `_FACTS` names."""
+    """Return line, counts, ranks, experts and weights of routes, and what `_FACTS` names."""
     chosen = list(map(attrgetter("selected"), rows))
     flat = list(chain.from_iterable(chosen))
     return (
         lines,
         np.fromiter(map(len, chosen), np.int64, len(rows)),
+        np.fromiter(map(attrgetter("rank"), flat), np.int64, len(flat)),
         np.fromiter(map(attrgetter("expert"), flat), np.int64, len(flat)),
         np.fromiter(map(attrgetter("weight"), flat), np.float64, len(flat)),
         *(np.fromiter(map(attrgetter(name), rows), np.int64, len(rows)) for name in _FACTS),
     )
+
+
+def _require_numbered(name: str, found: Ints, expected: Ints, lines: Ints) -> None:
+    """Check numbers that count on: what is left out, doubled or moved is seen by them."""
+    if (found != expected).any():
+        at = int(np.argmax(found != expected))
+        raise SpecmdError(
+            f"line {lines[at]}: {name} {found[at]}, but {expected[at]} is the next: lines are "
+            "missing, doubled or out of order"
+        )
