@@ -280,6 +280,27 @@ def tokens_of_arrays(parts):
     return tokens
 
 
+def read_multi_hot(content):
+    arrays = dict(np.load(io.BytesIO(content), allow_pickle=False))
+    used = next(arrays[name] for name in ("nodes", "trace_collection") if name in arrays)
+    probs, tokens = arrays.get("probs"), []
+    for token, layers in enumerate(used):
+        rows = {}
+        for layer, ones in enumerate(layers):
+            chosen = [expert for expert, one in enumerate(ones) if one == 1]
+            row = [(e, None if probs is None else float(probs[token, layer, e])) for e in chosen]
+            rows[layer] = sorted(row, key=lambda pair: -(pair[1] or 0))
+        rows = {layer: row for layer, row in rows.items() if row}
+        phase = int(arrays["stage"][token]) if "stage" in arrays else DECODE
+        request = int(arrays["seq"][token]) if "seq" in arrays else None
+        facts = {"request": request, "phase": phase, "token_id": None}
+        if rows:
+            tokens.append(facts | {"layers": rows})
+    tokens.sort(key=lambda token: token["request"] or 0)
+    numbered(tokens)
+    return tokens
+
+
 READERS = {
     "jsonl": read_jsonl,
     "ik-llama": read_ik_llama,
@@ -288,6 +309,7 @@ READERS = {
     "llama-cpp": read_llama_cpp,
     "response": read_response,
     "npy": read_npy,
+    "multi-hot": read_multi_hot,
 }
 
 

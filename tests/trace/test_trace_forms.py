@@ -263,11 +263,16 @@ def test_maps_over_all_experts(tmp_path):
 
 
 def test_parquet(tmp_path, imported):
-    pytest.importorskip("pyarrow")
+    pytest.importorskip(
+        "pyarrow", reason="parquet is an extra: pip install 'specmd-bench[parquet]'"
+    )
     import pandas as pd
 
     frame = pd.DataFrame({"layer": [0, 1], "experts": [[3, 1], [0, 2]], "token": [0, 0]})
     frame.to_parquet(tmp_path / "t.parquet")
+    frame.assign(colour=0).to_parquet(tmp_path / "u.parquet")
+    with pytest.raises(SpecmdError, match="unknown column in parquet: 'colour'"):
+        import_trace(tmp_path / "u.parquet", num_experts=4)
     assert rows(import_trace(tmp_path / "t.parquet", num_experts=4)) == [[[3, 1], [0, 2]]]
 
 

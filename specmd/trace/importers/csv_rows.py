@@ -47,10 +47,7 @@ def read_csv(source: Source) -> Trace:
     if not head:
         raise SpecmdError("no rows: the file is empty")
     names = [name.strip().lower() for name in head.split(",")]
-    for name in names:
-        if name not in _COLUMNS:
-            raise unknown(f"column in line {at}:", name, _COLUMNS)
-    _require_columns(names, f"line {at}: ")
+    _require_columns(names, f"line {at}")
     frame, lines = read_cells(source, at, names, ("experts", "weights", "phase"))
     return _table(frame, lines).build(source.experts(), source.phase, source.header)
 
@@ -63,17 +60,20 @@ def read_parquet(source: Source) -> Trace:
         raise SpecmdError("parquet needs pyarrow: pip install 'specmd-bench[parquet]'") from None
     except Exception as error:
         raise SpecmdError(f"not readable as parquet ({str(error).splitlines()[0]})") from error
-    frame = frame.rename(columns=str)[[n for n in frame.columns.map(str) if n in _COLUMNS]]
-    _require_columns(list(frame.columns), "")
+    frame = frame.rename(columns=str)
+    _require_columns(list(frame.columns), "parquet")
     rows = np.arange(1, len(frame) + 1)
     return _table(frame, rows).build(source.experts(), source.phase, source.header)
 
 
 def _require_columns(names: list[str], where: str) -> None:
+    for name in names:
+        if name not in _COLUMNS:
+            raise unknown(f"column in {where}:", name, _COLUMNS)
     if len(set(names)) < len(names):
-        raise SpecmdError(f"{where}a column is named twice")
+        raise SpecmdError(f"{where}: a column is named twice")
     if "layer" not in names or ("expert" in names) == ("experts" in names):
-        raise SpecmdError(f"{where}'layer' and either 'expert' or 'experts' are needed")
+        raise SpecmdError(f"{where}: 'layer' and either 'expert' or 'experts' are needed")
 
 
 def read_cells(
