@@ -36,6 +36,8 @@ def tokens_of(rows):
             key = (group, None, number) if layer is None or row["layer"] <= layer else key
             last[group] = (key, row["layer"])
         facts = {name: row.get(name) for name in ("request", "step", "phase", "token_id")}
+        if facts["phase"] is not None:
+            facts["phase"] = PHASES[str(facts["phase"]).strip().lower()]
         token = tokens.setdefault(key, facts | {"layers": {}})
         assert all(token[name] == value for name, value in facts.items())
         assert row["layer"] not in token["layers"]
@@ -43,7 +45,7 @@ def tokens_of(rows):
         token["layers"][row["layer"]] = list(zip(row["experts"], weights, strict=True))
     found = list(tokens.values())
     for token in found:
-        token["phase"] = DECODE if token["phase"] is None else PHASES[str(token["phase"]).lower()]
+        token["phase"] = DECODE if token["phase"] is None else token["phase"]
     if found[0]["step"] is None:
         found.sort(key=lambda token: token["request"] or 0)
         numbered(found)
