@@ -42,7 +42,7 @@ HOOKS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Declaration:
     """What a policy says of itself."""
 
@@ -57,22 +57,13 @@ class Declaration:
     frozen: bool = False
 
 
-@dataclass(frozen=True)
-class Entry:
+@dataclass(frozen=True, kw_only=True)
+class Entry(Declaration):
     """A registered policy: its declaration, its class, and where it came from."""
 
-    axis: Axis
-    name: str
-    source: str
-    needs: tuple[str, ...]
     summary: str
     origin: str
     cls: Any = field(repr=False)
-    compiled: bool = False
-    ahead: str = ""
-    bypass: str = ""
-    remembers: bool | str = False
-    frozen: bool = False
 
     @property
     def parameters(self) -> dict[str, inspect.Parameter]:
@@ -197,7 +188,15 @@ def policy(
 
     def declare(cls: C) -> C:
         said = Declaration(
-            axis, name, source, tuple(needs), compiled, ahead, bypass, remembers, frozen
+            axis=axis,
+            name=name,
+            source=source,
+            needs=tuple(needs),
+            compiled=compiled,
+            ahead=ahead,
+            bypass=bypass,
+            remembers=remembers,
+            frozen=frozen,
         )
         cls.__specmd__ = said  # type: ignore[attr-defined]
         return cls
@@ -321,22 +320,8 @@ def _declared(module: ModuleType, origin: str) -> list[Entry]:
                     f"policy '{declaration.name}' ({origin}) has neither `victim` nor `rank`"
                 )
             doc = inspect.getdoc(module) or inspect.getdoc(cls) or ""
-            found.append(
-                Entry(
-                    declaration.axis,
-                    declaration.name,
-                    declaration.source,
-                    declaration.needs,
-                    doc.strip().split("\n")[0],
-                    origin,
-                    cls,
-                    declaration.compiled,
-                    declaration.ahead,
-                    declaration.bypass,
-                    declaration.remembers,
-                    declaration.frozen,
-                )
-            )
+            summary = doc.strip().split("\n")[0]
+            found.append(Entry(**vars(declaration), summary=summary, origin=origin, cls=cls))
     return found
 
 
