@@ -126,7 +126,7 @@ def watch_eviction(choice: Choice, case: Case) -> str:
 
 def watch_prefetches(choice: Choice, case: Case) -> str:
     """Let a prefetcher run over the small trace; return all it proposed, as text."""
-    needs = choice.entry.needs
+    needs = choice.needs
     stream = EventStream(small_trace(), weights="weights" in needs, future="future" in needs)
     text = []
     for first, last in stream.stretches(0, stream.num_steps):
@@ -145,13 +145,13 @@ def watch_proposals(
     choice: Choice, case: Case, chunk: Chunk, stream: EventStream, first: int, last: int
 ) -> Chunk:
     """Return a chunk with a prefetcher's proposals, each of which was looked at."""
-    world = small_world(case, choice.entry.needs)
+    world = small_world(case, choice.needs)
     prefetcher = choice.create(world)
     if choice.compiled:
         prefetcher = as_lists(prefetcher)
     plan = specialise(prefetch.plan, {hooks.predict: choice.cls.predict}, compiled=False)
     lookahead = np.zeros((0, 0, 0, 0), np.float32)
-    if "lookahead" in choice.entry.needs:
+    if "lookahead" in choice.needs:
         scores = small_trace().lookahead
         assert scores is not None
         lookahead = scores.astype(np.float32)

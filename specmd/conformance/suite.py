@@ -175,7 +175,7 @@ def _check_prefetch(choice: Choice, suite: _Suite) -> None:
         proposed = suite.attempt(usual.name, partial(run, usual))
         if proposed:
             suite.compare(REPRODUCIBLE, proposed, partial(run, usual), "two runs propose otherwise")
-            if "future" not in choice.entry.needs:
+            if "future" not in choice.needs:
                 fault = "proposes otherwise where the keys of later events are hidden"
                 suite.compare(NEEDS, proposed, partial(run, usual._replace(blind=True)), fault)
         suite.conclude(PROPOSALS)
