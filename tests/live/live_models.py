@@ -6,75 +6,25 @@ from functools import cache
 from typing import Any
 
 import torch
+from small_models import GPT_OSS, GREEDY, LOCAL, MLA, OLMOE, QWEN, SIZES, build_random
 
 from specmd import live as engine
 from specmd.models.layout import expert_tensors, set_width
 from specmd.models.moe import find_moe
 
-torch.set_num_threads(1)
-
-SIZES: dict[str, Any] = {
-    "vocab_size": 96,
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "pad_token_id": 1,
-    "bos_token_id": 0,
-    "eos_token_id": None,
-    "initializer_range": 0.3,
-}
-LOCAL: dict[str, Any] = {"num_local_experts": 8, "num_experts_per_tok": 3, "intermediate_size": 16}
-QWEN: dict[str, Any] = {
-    "num_experts": 8,
-    "num_experts_per_tok": 3,
-    "moe_intermediate_size": 16,
-    "intermediate_size": 48,
-    "head_dim": 8,
-}
-MLA: dict[str, Any] = {
-    "q_lora_rank": 16,
-    "kv_lora_rank": 16,
-    "qk_nope_head_dim": 8,
-    "qk_rope_head_dim": 8,
-    "v_head_dim": 8,
-    "num_key_value_heads": 4,
-    "first_k_dense_replace": 1,
-    "n_shared_experts": 2,
-    "moe_intermediate_size": 16,
-    "intermediate_size": 48,
-    "n_routed_experts": 8,
-    "num_experts_per_tok": 3,
-    "topk_method": "group_limited_greedy",
-    "n_group": 4,
-    "topk_group": 2,
-}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "olmoe": ("Olmoe", {"num_experts": 8, "num_experts_per_tok": 3, "intermediate_size": 16}),
+    "olmoe": ("Olmoe", OLMOE),
     "mixtral": ("Mixtral", LOCAL),
-    "qwen3_moe": ("Qwen3Moe", QWEN),
-    "gpt_oss": ("GptOss", LOCAL | {"head_dim": 8, "sliding_window": 16}),
-    "deepseek_v2": ("DeepseekV2", MLA),
+    "qwen3_moe": ("Qwen3Moe", QWEN | {"head_dim": 8}),
+    "gpt_oss": ("GptOss", GPT_OSS),
+    "deepseek_v2": ("DeepseekV2", MLA | GREEDY),
 }
 
 
 def build(family: str, seed: int = 0, **sizes: Any) -> Any:
     """A random model of a family in fp32; also biases and norms are random."""
-    import transformers
-
     prefix, extra = FAMILIES[family]
-    torch.manual_seed(seed)
-    config = getattr(transformers, f"{prefix}Config")(**(SIZES | extra | sizes))
-    model = getattr(transformers, f"{prefix}ForCausalLM")(config).eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if "norm" in name:
-                tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
-            elif "bias" in name:
-                tensor.copy_(torch.rand(tensor.shape, generator=generator) - 0.5)
-    return model
+    return build_random(prefix, SIZES | extra | sizes, seed)
 
 
 def build_mixed(family: str = "olmoe", width: int = 5, dtype: torch.dtype = torch.float32) -> Any:

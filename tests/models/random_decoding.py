@@ -19,6 +19,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "live"))
 
 from live_models import build
