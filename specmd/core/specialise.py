@@ -108,9 +108,8 @@ def is_cheaper_interpreted(
     bound = tuple(bindings.items())
     if (entry, bound) in _interpreted or not _is_kept(entry, bound, checked):
         spent = _interpreted.get((entry, bound), 0.0) + accesses / INTERPRETED_PER_S
-        if spent < COMPILING_S:
-            _interpreted[entry, bound] = spent
-            return True
+        _interpreted[entry, bound] = spent
+        return spent < COMPILING_S
     return False
 
 
