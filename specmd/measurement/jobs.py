@@ -19,7 +19,7 @@ from specmd.runs.contract import contract
 from specmd.runs.identity import digest, provenance
 from specmd.runs.options import RunConfig
 from specmd.runs.run import Run, TraceFacts, kept_run, write_run
-from specmd.sweep.executor import Executor, FreshProcesses
+from specmd.sweep.executor import Executor, FreshProcesses, blamed
 
 Progress = Callable[[int, int], None]
 
@@ -135,7 +135,7 @@ def _failed(job: LiveJob, reason: str) -> Run:
         source="measured",
         label="measured",
         status="failed",
-        reason=reason,
+        reason=blamed(reason, job.config),
         config=job.config,
         trace=facts,
         contract=contract(job.config),

@@ -234,6 +234,12 @@ def choose(axis: Axis, spelled: str) -> Choice:
     return Choice(entry, values)
 
 
+def plugins_of(config: Any) -> list[str]:
+    """Return the files, or entry points, of those policies of a run that are not built in."""
+    origins = [choose(axis, getattr(config, axis)).entry.origin for axis in AXES]
+    return list(dict.fromkeys(Path(origin).name for origin in origins if origin != BUILT_IN))
+
+
 def add_plugin(path: str | Path) -> list[Entry]:
     """Register the policies of a Python file, or of every file of a folder."""
     path = Path(path)

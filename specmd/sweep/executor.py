@@ -22,9 +22,14 @@ from multiprocessing.context import BaseContext
 from typing import Protocol
 
 from specmd.errors import SpecmdError
+from specmd.policy.registry import plugins_of
+from specmd.runs.options import RunConfig
 from specmd.runs.run import Run
 
 Results = Generator[Run, None, None]
+
+DIED = "its process died: killed, or out of memory"
+DIED_TWICE = "its worker process died, twice: killed or crashed"
 
 
 class Task(Protocol):
@@ -68,7 +73,13 @@ class LocalProcesses:
                 guilty: list[Task] = []
                 yield from _in_pool(deque([task]), 1, guilty, _context())
                 if guilty:
-                    yield task.failed("its worker process died, twice: killed or crashed")
+                    yield task.failed(DIED_TWICE)
+
+
+def blamed(reason: str, config: RunConfig) -> str:
+    """Name the plug-ins of a run whose process died: its own words died with it."""
+    plugins = plugins_of(config) if reason in (DIED, DIED_TWICE) else []
+    return f"{reason}; it ran the plug-in {', '.join(plugins)}" if plugins else reason
 
 
 class FreshProcesses:
@@ -81,7 +92,7 @@ class FreshProcesses:
             context = multiprocessing.get_context("spawn")
             yield from _in_pool(deque([task]), 1, dead, context)
             if dead:
-                yield task.failed("its process died: killed, or out of memory")
+                yield task.failed(DIED)
 
 
 def _in_pool(todo: deque[Task], workers: int, lost: list[Task], context: BaseContext) -> Results:

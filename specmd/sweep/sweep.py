@@ -25,7 +25,7 @@ from specmd.runs.options import RunConfig
 from specmd.runs.resolve import Grid
 from specmd.runs.run import Run, kept_run, write_run
 from specmd.simulation.simulate import try_config
-from specmd.sweep.executor import Executor, LocalProcesses
+from specmd.sweep.executor import Executor, LocalProcesses, blamed
 from specmd.trace import Trace, load
 
 BOUNDS_FOLDER = ".bounds"
@@ -107,7 +107,7 @@ class JobTask:
             load(job.trace),
             job.config,
             "failed",
-            reason,
+            blamed(reason, job.config),
             name=Path(job.trace).stem,
             training=load(setting.training) if setting.training else None,
             bounds=setting.bounds,

@@ -140,6 +140,7 @@ def test_a_worker_that_dies_takes_nothing_with_it(trace, tmp_path, plugin):
     for run in runs.values():
         assert (run.status == "failed") == (run.config.evict == "mine")
         assert ("process died" in run.reason) == (run.config.evict == "mine")
+        assert (f"the plug-in {Path(killer).name}" in run.reason) == (run.config.evict == "mine")
 
 
 def test_a_run_that_dies_once_is_tried_again_alone(trace, tmp_path, plugin):
