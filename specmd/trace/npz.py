@@ -79,6 +79,7 @@ class Archive:
         self.members: dict[str, Member] = {}
         for info in infos:
             if not info.filename.endswith(".npy"):
+                archive.open(info).close()  # the name stands twice: a damaged one is seen
                 continue
             name = info.filename.removesuffix(".npy")
             if name in self.members:
