@@ -29,8 +29,8 @@ def room_on(
             raise SpecmdError(
                 f"capacity '{options['capacity']}' must know how many tokens are held: give context"
             )
-        kv = options["context"] * kv_bytes_per_token(model)
-        staging = options["staging_slots"] * max(layer_bytes(moe))
+        kv: int = options["context"] * kv_bytes_per_token(model)
+        staging: int = options["staging_slots"] * max(layer_bytes(moe))
         weights = _other_weights(model, moe)
         if total is None:
             total = int(free_bytes(device) * (1 - HEADROOM))
