@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -68,9 +69,15 @@ def write_response(path: Path, tokens: int) -> None:
     path.write_text(json.dumps(responses))
 
 
-def specmd(*arguments: str, cache: Path, shown: bool = False) -> float:
-    """Run a command; return its seconds on the wall clock."""
-    begin = time.perf_counter()
+def processor_s() -> float:
+    """Return the processor seconds of all commands so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def specmd(*arguments: str, cache: Path, shown: bool = False) -> tuple[float, float]:
+    """Run a command; return its seconds on the wall clock, and of the processor."""
+    begin, used = time.perf_counter(), processor_s()
     subprocess.run(
         [sys.executable, "-m", "specmd", *arguments],
         env=os.environ | {"SPECMD_CACHE_DIR": str(cache), "COLUMNS": "200"},
@@ -78,7 +85,7 @@ def specmd(*arguments: str, cache: Path, shown: bool = False) -> float:
         stderr=subprocess.DEVNULL,
         check=True,
     )
-    return time.perf_counter() - begin
+    return time.perf_counter() - begin, processor_s() - used
 
 
 def print_ranks(path: Path, metric: str) -> None:
@@ -115,9 +122,11 @@ def main() -> None:
         read = ["import", str(response), str(trace), "--experts", str(EXPERTS)]
         read += ["--model", "Qwen3-235B-A22B", "--expert-bytes", str(EXPERT_BYTES)]
         for state in ("empty", "warm"):
-            found[f"import_{state}_s"] = specmd(*read, cache=cache)
-            shown = state == "empty"
-            found[f"simulate_{state}_s"] = specmd(*simulate, cache=cache, shown=shown)
+            for part, words in (("import", read), ("simulate", simulate)):
+                wall, used = specmd(
+                    *words, cache=cache, shown=(part, state) == ("simulate", "empty")
+                )
+                found |= {f"{part}_{state}_s": wall, f"{part}_{state}_processor_s": used}
         print_ranks(Path(folder) / "runs.json", "tpot_s" if options.profile else "hit_rate")
     print(
         f"{options.tokens:,} tokens x {LAYERS} layers x {TOP_K} of {EXPERTS} experts, "
@@ -126,9 +135,10 @@ def main() -> None:
     )
     for state in ("empty", "warm"):
         parts = [found[f"{part}_{state}_s"] for part in ("import", "simulate")]
+        used = sum(found[f"{part}_{state}_processor_s"] for part in ("import", "simulate"))
         print(
             f"  kernel cache {state:6} import {parts[0]:6.1f} s   simulate {parts[1]:6.1f} s   "
-            f"together {sum(parts):6.1f} s"
+            f"together {sum(parts):6.1f} s, {used:5.1f} s of a processor"
         )
     print(json.dumps({"benchmark": "response_to_table", "profile": options.profile, **found}))
 
