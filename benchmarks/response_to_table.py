@@ -6,8 +6,8 @@ The response is JSON with ``prompt_routed_experts`` and ``routed_experts``, one 
 a client that asks for several requests collects them; routing is made up (`specmd.trace.synthetic`:
 a popularity law and reuse of the token before). `specmd import` and `specmd simulate` run as
 programs of their own: six policies at four capacities, with bounds, first with an empty cache of
-compiled kernels, then with that of the first go. Prints the table, the policies of each capacity by
-rank, the seconds of each part, and a JSON line. Nearly all of the first go is compiling: a kernel a
+compiled kernels, then with that of the first go. Prints the table, policies by rank, the
+seconds of each part, and a JSON line. Nearly all of the first go is compiling: a kernel a
 policy, twice as long with a clock.
 """
 
@@ -88,20 +88,6 @@ def specmd(*arguments: str, cache: Path, shown: bool = False) -> tuple[float, fl
     return time.perf_counter() - begin, processor_s() - used
 
 
-def print_ranks(path: Path, metric: str) -> None:
-    """Print the policies of each capacity, the best first."""
-    runs = json.loads(path.read_text())
-    for capacity in CAPACITIES:
-        found = [
-            (run["metrics"][metric], run["config"]["evict"])
-            for run in runs
-            if run["config"]["capacity"] == capacity
-        ]
-        found.sort(reverse=metric == "hit_rate")
-        listed = ", ".join(f"{policy} {value:.4g}" for value, policy in found)
-        print(f"  by {metric} at {capacity:>3}: {listed}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="A response of vLLM to a ranked table.")
     parser.add_argument("--tokens", type=int, default=4000)
@@ -114,7 +100,7 @@ def main() -> None:
         cache = Path(folder) / "cache"
         write_response(response, options.tokens)
         found["bytes"] = response.stat().st_size
-        simulate = ["simulate", str(trace), "--export", str(Path(folder) / "runs.json")]
+        simulate = ["simulate", str(trace), "--rank", "tpot_s" if options.profile else "hit_rate"]
         simulate += [word for policy in POLICIES for word in ("-e", policy)]
         simulate += [word for capacity in CAPACITIES for word in ("-c", capacity)]
         if options.profile:
@@ -127,7 +113,6 @@ def main() -> None:
                     *words, cache=cache, shown=(part, state) == ("simulate", "empty")
                 )
                 found |= {f"{part}_{state}_s": wall, f"{part}_{state}_processor_s": used}
-        print_ranks(Path(folder) / "runs.json", "tpot_s" if options.profile else "hit_rate")
     print(
         f"{options.tokens:,} tokens x {LAYERS} layers x {TOP_K} of {EXPERTS} experts, "
         f"{found['bytes'] / 1e6:.1f} MB of JSON; {len(POLICIES)} policies x "

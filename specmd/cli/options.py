@@ -87,6 +87,14 @@ class Options:
             autocompletion=completion.metrics,
         ),
     ] = None
+    rank: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Order the rows of a table by a metric, best first.",
+            autocompletion=completion.metrics,
+        ),
+    ] = None
     form: Annotated[
         Literal["table", "md", "csv", "json", "jsonl"],
         typer.Option("--format", help="What to print on stdout."),
@@ -106,7 +114,7 @@ class Options:
 
 
 Command = Callable[..., int]
-OUTPUT = ("metric", "form", "exports", "figures")
+OUTPUT = ("metric", "rank", "form", "exports", "figures")
 """Options that say what becomes of runs, however they came about."""
 
 

@@ -30,7 +30,7 @@ def prepare(options: Options) -> None:
 
         for path in options.figures:
             figure_format(path)
-    for name in options.metric or []:
+    for name in [*(options.metric or []), *filter(None, [options.rank])]:
         metric(name)
     for path in options.plugin or []:
         add_plugin(path)
@@ -72,7 +72,7 @@ def deliver(runs: Sequence[Run], options: Options) -> None:
 
     records = [run.model_dump(mode="json", by_alias=True) for run in runs]
     flat = [run.row() for run in runs]
-    table = run_table(runs, options.metric or ())
+    table = run_table(runs, options.metric or (), options.rank)
     writes: list[tuple[Path, Callable[[], list[str] | None]]] = [
         (path, partial(export, path, records, table, flat)) for path in options.exports or []
     ]

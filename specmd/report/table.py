@@ -55,13 +55,16 @@ class _Shown:
     text: Callable[[float | None], str]
 
 
-def run_table(runs: Sequence[Run], metrics: Sequence[str] = ()) -> Table:
+def run_table(runs: Sequence[Run], metrics: Sequence[str] = (), rank: str | None = None) -> Table:
     """Lay runs out for reading; `metrics` replaces the columns that are chosen by what is there.
 
+    `rank` is a metric by which the runs of a section are ordered, best first.
     Raises SpecmdError for an unknown metric.
     """
     chosen = [metric(name) for name in metrics or default_metrics(runs)]
     groups = _groups(runs)
+    if rank is not None:
+        groups = [_ranked(group, metric(rank)) for group in groups]
     shown = _columns(list(chain.from_iterable(groups)), chosen, () if metrics else _SPARE)
     varied = varied_axes(runs)
     shared = _shared_words(groups)
@@ -87,6 +90,17 @@ def _groups(runs: Sequence[Run]) -> list[list[Line]]:
             policy += "again"
         lines.setdefault(policy, {})[run.config.profile] = run
     return [list(lines.values()) for lines in groups.values()]
+
+
+def _ranked(group: list[Line], by: Metric) -> list[Line]:
+    """Order runs by a metric, best first, those without it last; equals stay in their order."""
+    sign = -1 if by.better == "higher" else 1
+
+    def place(line: Line) -> tuple[bool, float]:
+        value = next(iter(line.values())).metrics.get(by.name)
+        return value is None, sign * (value or 0)
+
+    return sorted(group, key=place)
 
 
 def _columns(lines: Sequence[Line], chosen: Sequence[Metric], spare: Sequence[str]) -> list[_Shown]:

@@ -42,6 +42,21 @@ def test_the_best_real_policy_is_bold_and_bounds_never_are():
             assert {cell.style for cell in row} == {"dim"}
 
 
+def test_rows_are_ranked_within_their_section_and_bounds_stay_below():
+    runs = [make_run(name, slots, misses) for slots in (102, 51) for name, misses in MISSES]
+    table = run_table(runs, rank="misses")
+    for section in table.sections[:2]:
+        labels = [row[0].text.split()[0] for row in section.rows]
+        assert labels[:4] == ["lfu", "fifo", "arc", "lru"]
+        assert labels[4] == "belady"
+    assert [title.split()[0] for title in (s.title for s in table.sections[:2])] == ["102", "51"]
+    with pytest.raises(SpecmdError, match="misses"):
+        run_table(runs, rank="mises")
+
+
+MISSES = (("lru", 700), ("lfu", 500), ("fifo", 600), ("arc", 600))
+
+
 def test_equal_values_are_not_bold():
     table = run_table([make_run("lru", 51, 500), make_run("lfu", 51, 500)])
     assert not any(cell.style == "bold" for row in table.sections[0].rows for cell in row)
