@@ -17,7 +17,12 @@ BUILT = [name for name in list_shapes() if can_build(load_shape(name))]
 
 
 def test_the_shapes_that_can_be_built() -> None:
-    assert set(BUILT) >= set(list_shapes()) - {"switch-base-32"}
+    # The others' models are none that transformers builds by sizes alone: they are simulated only.
+    simulated = {
+        "deepseek-v4-flash", "gemma-4-26b-a4b", "kimi-linear-48b-a3b", "qwen3.6-35b-a3b",
+        "switch-base-32",
+    }  # fmt: skip
+    assert set(BUILT) == set(list_shapes()) - simulated
 
 
 @pytest.mark.parametrize("name", BUILT)

@@ -21,7 +21,7 @@ from specmd.trace import load
 
 ENDLESS = """
 import sys, torch
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2:]
 import specmd.recording.capture as capture
 from recorded_families import build
 from specmd.recording import Recorder
@@ -85,8 +85,8 @@ def test_nothing_recorded_leaves_nothing_behind(olmoe: Any, tmp_path: Path) -> N
 
 def test_a_killed_recording_is_rescued_and_marked(tmp_path: Path) -> None:
     out = tmp_path / "t.npz"
-    here = str(Path(__file__).parent)
-    command = [sys.executable, "-c", ENDLESS, str(out), here]
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", ENDLESS, str(out), str(here), str(here.parent)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "ready"

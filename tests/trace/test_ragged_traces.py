@@ -169,15 +169,6 @@ def test_locality_counts_them():
     assert found.previous_step_reuse == pytest.approx(3 / 6)
 
 
-def test_a_live_run_refuses_them():
-    pytest.importorskip("transformers")
-    from specmd.hardware.shape import load_shape
-    from specmd.measurement.trace_workload import TraceWorkload
-
-    with pytest.raises(SpecmdError, match="ragged"):
-        TraceWorkload(made(), load_shape("olmoe-1b-7b"))
-
-
 @st.composite
 def ragged(draw):
     experts, layers, tokens = (
