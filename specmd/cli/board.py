@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from specmd.cli.output import Format
-from specmd.errors import Exit
+from specmd.errors import Exit, SpecmdError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +45,8 @@ def board(
 
     everything = load_rows(published)
     chosen = load_rows(published, row)
+    if traces is not None and not traces.is_dir():
+        raise SpecmdError(f"{traces}: no such folder; --traces is where recordings lie")
     with progress("simulating") as report:
         verdicts = judge(chosen, everything, traces, note=report)
     show(form, [_record(each) for each in verdicts], _table(verdicts))

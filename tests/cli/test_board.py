@@ -89,3 +89,8 @@ def test_a_wrong_file_is_named(folder, capsys):
     (folder / "tiny.toml").write_text(ROWS.replace("engine", "motor"))
     assert board(folder) == 2
     assert "tiny.toml" in capsys.readouterr().err
+
+
+def test_a_folder_of_recordings_that_is_not_there_is_named(folder, capsys):
+    assert board(folder, "--traces", str(folder / "away")) == 2
+    assert "away: no such folder" in capsys.readouterr().err
