@@ -29,6 +29,7 @@ LINK_HOOKS: tuple[Function, ...] = (
     hooks.compute_on_host,
     hooks.prefetch,
     hooks.execute,
+    hooks.conclude,
 )
 
 
@@ -45,8 +46,12 @@ class Maker(Protocol):
 
 
 def bind_link(link: type) -> dict[Function, Function]:
-    """Return what the names stand for by which the core calls a link."""
-    return {hook: getattr(link, hook.__name__, hook) for hook in LINK_HOOKS}
+    """Return what the names stand for by which the core calls a link.
+
+    What a link `replaces` is of its own: functions that another link has in their place.
+    """
+    found = {hook: getattr(link, hook.__name__, hook) for hook in LINK_HOOKS}
+    return found | getattr(link, "replaces", {})
 
 
 def bind_policy(maker: Maker) -> dict[Function, Function]:

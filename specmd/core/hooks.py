@@ -1,4 +1,4 @@
-"""Every question the core asks: an eviction policy, a prefetcher, a link. Names, never called.
+"""Every question the core asks: a policy, a prefetcher, a link, a tier. Names, never called.
 
 `specmd.core.kernel` puts the methods of a class in their place. A class defines the ones it needs;
 the rest do nothing, but that `on_prefetch` is `on_insert` where a policy does not tell them apart.
@@ -85,3 +85,15 @@ def prefetch(link: Any, core: Any, key: int, score: float, event: Event) -> None
 
 def execute(link: Any, core: Any, event: Event) -> None:
     """Compute the event's experts, each no sooner than it is there."""
+
+
+def conclude(link: Any, core: Any) -> None:
+    """Begin what is still queued: no event follows, or none before the cache is emptied."""
+
+
+def stage(tier: Any, key: int, step: int, phase: int) -> bool:
+    """Ask what lies behind the link for a key whose transfer begins; False: it is read first.
+
+    A link asks it, once a transfer. Without a tier every key is there (see `specmd.core.tier`).
+    """
+    return True

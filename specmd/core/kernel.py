@@ -36,7 +36,9 @@ from specmd.core.state import (
     Core,
     create_core,
     preload,
+    spelled,
 )
+from specmd.core.tier import bind_tier, emptied, make_tier, tier_counters
 
 
 class Kernel:
@@ -54,6 +56,7 @@ class Kernel:
         interpreted: run as Python even what could be compiled.
         accesses: how many are to be served: so few may cost less than compiling. None: very many.
         future: (keys,) clock of each key's first use, where the policy knows the future.
+        behind: world, policy and admission of the tier behind the link, or None.
         also: further functions to put in the place of others of the core, interpreted.
 
     """
@@ -72,14 +75,21 @@ class Kernel:
         interpreted: bool = False,
         accesses: int | None = None,
         future: IntArray | None = None,
+        behind: tuple[World, Maker, int] | None = None,
         also: Mapping[Function, Function] | None = None,
     ) -> None:
         self.world, self._evict, self._resident = world, evict, resident
+        self._behind = behind
         self._bindings = {**bind_policy(evict), **bind_link(type(link)), **(also or {})}
+        makers = [evict]
+        if behind is not None:
+            link = link._replace(tier=make_tier(*behind))
+            self._bindings |= bind_tier(behind[1])
+            makers.append(behind[1])
         entry = serve.run_sequential if sequential else serve.run
-        self._checked = not is_cleared(evict.cls)
+        self._checked = not all(is_cleared(maker.cls) for maker in makers)
         self.compiled = (
-            evict.compiled
+            all(maker.compiled for maker in makers)
             and not interpreted
             and not is_cheaper_interpreted(entry, self._bindings, accesses, self._checked)
         )
@@ -123,39 +133,56 @@ class Kernel:
         run = specialise(entry, self._bindings, compiled=False)
         return lambda: run(self.core, self.policy, self.link, self.future, as_lists(chunk))
 
+    def conclude(self) -> None:
+        """Begin the transfers that are still queued: no event follows, or none before a reset."""
+        if self._behind is not None:
+            none, nobody = np.zeros(0, np.int64), np.zeros(0, np.uint32)
+            self.run(self._chunk(nobody, none, events=0))
+
     def empty(self) -> None:
-        """Empty the cache, and the policy's memory; counts, digest, what was ever fetched stay."""
+        """Empty the cache, and the policy's memory; counts, digest, what was ever fetched stay.
+
+        The tier is emptied with it.
+        """
+        self.conclude()
         self.write_off()
         old, (core, self.policy) = self.core, self._fresh()
         self.link.drain()
         for key, mark in enumerate(old.mark):
             core.mark[key] |= mark & FETCHED_EVER
         self.core = core._replace(counters=old.counters, digest=old.digest)
+        if self._behind is not None:
+            fresh = self._form(make_tier(*self._behind))
+            self.link = self.link._replace(tier=emptied(self.link.tier, fresh))
 
     def fill(self, keys: KeyArray, next_use: IntArray) -> None:
         """Demand keys in one wide event that counts nowhere and takes no time."""
-        none, one = np.zeros(0, np.int64), np.zeros(1, np.uint32)
-        chunk = Chunk(
+        chunk = self._chunk(keys, next_use)
+        core, link = self.core, deepcopy(self.link)
+        counted, hashed = list(core.counters), list(core.digest)
+        self._run(core, self.policy, link, self.future, self._form(chunk))
+        core.counters[:], core.digest[:] = counted, hashed
+
+    def _chunk(self, keys: KeyArray, next_use: IntArray, events: int = 1) -> Chunk:
+        """Make a chunk of one wide event, or of none."""
+        none, facts = np.zeros(0, np.int64), np.zeros(events, np.uint32)
+        return Chunk(
             clock=np.zeros(1, np.int64),
-            step=one,
-            layer=one,
-            phase=one,
+            step=facts,
+            layer=facts,
+            phase=facts,
             start=np.array([0, len(keys)]),
             keys=keys,
             tokens=np.ones(len(keys), np.uint32),
             gates=np.zeros(0),
             next_use=next_use,
             prefetch_start=none,
-            prefetch_keys=one[:0],
+            prefetch_keys=np.zeros(0, np.uint32),
             prefetch_due=none,
             prefetch_score=np.zeros(0),
             num_layers=self.world.num_layers,
             num_experts=self.world.num_experts,
         )
-        core, link = self.core, deepcopy(self.link)
-        counted, hashed = list(core.counters), list(core.digest)
-        self._run(core, self.policy, link, self.future, self._form(chunk))
-        core.counters[:], core.digest[:] = counted, hashed
 
     def forget_counts(self) -> None:
         """Count from zero; prefetches still unused count as issued."""
@@ -163,6 +190,8 @@ class Kernel:
         for i in range(len(self.core.counters)):
             self.core.counters[i] = 0
         self.core.counters[self._decode_row + PREFETCH_ISSUED] = unused
+        if self._behind is not None:
+            self.link.tier.core.counters[:] = [0] * len(self.link.tier.core.counters)
 
     def write_off(self) -> None:
         """Count the prefetches that ended unused, in the decode rows of their layers."""
@@ -196,7 +225,17 @@ class Kernel:
     @property
     def digest(self) -> str:
         """Hash of all decisions so far, the same in every engine."""
-        return "".join(f"{int(lane):08x}" for lane in self.core.digest)
+        return spelled(self.core)
+
+    @property
+    def tier_counters(self) -> npt.NDArray[np.int64] | None:
+        """Counters of the tier behind the link, of the same shape; None without one."""
+        return tier_counters(self.link.tier) if self._behind is not None else None
+
+    @property
+    def tier_digest(self) -> str:
+        """Hash of the tier's decisions so far; empty without one."""
+        return spelled(self.link.tier.core) if self._behind is not None else ""
 
 
 class Planner:

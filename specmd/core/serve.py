@@ -14,6 +14,7 @@ from specmd.core.event import NOBODY, Event, IntArray, access_at, event_at
 from specmd.core.hooks import (
     await_landing,
     compute_on_host,
+    conclude,
     execute,
     fetch,
     on_event,
@@ -289,12 +290,34 @@ def complete(core: Core, policy: Any, link: Any, chunk: Chunk, index: int, event
 
 
 def run(core: Core, policy: Any, link: Any, future: IntArray, chunk: Chunk) -> None:
-    """Serve all events of a chunk in order, each as a whole (the contract's default)."""
+    """Serve all events of a chunk in order, each as a whole (the contract's default).
+
+    A chunk without events says that none follow, or none before the cache is emptied.
+    """
     for index in range(len(chunk.layer)):
         if len(chunk.next_use) > 0:
             for i in range(chunk.start[index], chunk.start[index + 1]):
                 future[chunk.keys[i]] = chunk.next_use[i]
         serve(core, policy, link, chunk, index, event_at(chunk, index, future))
+    if len(chunk.layer) == 0:
+        conclude(link, core)
+
+
+def access(core: Core, policy: Any, link: Any, key: int, row: int, event: Event) -> int:
+    """Serve one access by itself; 1 if it is a hit on a key used before in this stay."""
+    on_event(policy, event)
+    if core.state[key] == READY:
+        reuse = count_hit(core, key, row)
+        log(core, LOG_HIT, key)
+        on_use(policy, key, core.pool[key], event)
+        return reuse
+    count_miss(core, key, row, event)
+    admit(core, policy, link, key, row, event)
+    if core.state[key] == LOADING:
+        core.state[key] = READY
+    if core.slotless[core.pool[key]] > 0:
+        narrow(core, policy, event, row, core.pool[key])
+    return 0
 
 
 def run_sequential(core: Core, policy: Any, link: Any, future: IntArray, chunk: Chunk) -> None:
@@ -308,18 +331,7 @@ def run_sequential(core: Core, policy: Any, link: Any, future: IntArray, chunk: 
             if len(chunk.next_use) > 0:
                 future[key] = chunk.next_use[i]
             event = access_at(chunk, index, i, future)
-            on_event(policy, event)
-            if core.state[key] == READY:
-                reuse += count_hit(core, key, row)
-                log(core, LOG_HIT, key)
-                on_use(policy, key, core.pool[key], event)
-            else:
-                count_miss(core, key, row, event)
-                admit(core, policy, link, key, row, event)
-                if core.state[key] == LOADING:
-                    core.state[key] = READY
-                if core.slotless[core.pool[key]] > 0:
-                    narrow(core, policy, event, row, core.pool[key])
+            reuse += access(core, policy, link, key, row, event)
         core.counters[row + ACCESSES] += stop - start
         core.counters[row + REUSE_HITS] += reuse
         core.counters[row + TOKEN_ACCESSES] += stop - start

@@ -51,6 +51,21 @@ def specialise(
     return _specialise(entry, tuple(bindings.items()), compiled, checked)
 
 
+def embed(entry: Function, bindings: Mapping[Function, Function]) -> Function:
+    """Rebuild `entry` to be bound in another specialisation; what it is bound to stays so.
+
+    It is compiled once and called, not put in the place of every call.
+    """
+    return _embed(entry, tuple(bindings.items()))
+
+
+@cache
+def _embed(entry: Function, bindings: tuple[tuple[Function, Function], ...]) -> Function:
+    function = _Graph(dict(bindings)).rebuild(entry, lambda function, _: function)
+    vars(function)["apart"] = True
+    return function
+
+
 def reachable(function: Any) -> list[FunctionType]:
     """All functions that a function calls by global name, and those they call, itself first."""
     return _Graph({}).reachable(function)
@@ -189,6 +204,7 @@ class _Graph:
                 function.__closure__,
             )
             clone.__kwdefaults__ = function.__kwdefaults__
+            vars(clone).update(vars(function))
             clone.__module__ = function.__module__
             clone.__qualname__ = function.__qualname__
             done[function] = finish(clone, function is entry)
@@ -227,7 +243,7 @@ def _compile(
             nogil=True,
             _nrt=False,
             boundscheck=checked,
-            forceinline=not is_entry,
+            forceinline=not is_entry and not vars(function).get("apart"),
             no_cpython_wrapper=not is_entry,
             no_cfunc_wrapper=True,
         )(function)

@@ -152,6 +152,11 @@ def log(core: Core, entry: int, key: int) -> None:
         digest[0] = (mixed ^ (mixed >> 31)) & 0xFFFFFFFF
 
 
+def spelled(core: Core) -> str:
+    """Write the digest of the decisions so far."""
+    return "".join(f"{int(lane):08x}" for lane in core.digest)
+
+
 def land(core: Core, key: int) -> None:
     """Complete a transfer: the key is READY and may leave."""
     core.state[key] = READY

@@ -21,12 +21,13 @@ from specmd.report.names import CIRCUMSTANCES, caption, is_clairvoyant, policy_n
 from specmd.report.notes import marks, notes
 from specmd.report.text import Cell, Column, Section, Style, Table, cells
 from specmd.runs.declared import spelled
+from specmd.runs.identity import SPELLED
 from specmd.runs.metrics import PARTS, Better, Metric, metric
 from specmd.runs.options import RunConfig
 from specmd.runs.run import Bounds, Run
 
 _GROUPED = tuple(
-    name for name in RunConfig.model_fields if name not in (*AXES, "seed", "capacity", "profile")
+    name for name in RunConfig.model_fields if name not in (*AXES, *SPELLED, "seed", "profile")
 )
 _BOUND_ROWS = (
     ("belady", "belady"),
@@ -170,6 +171,8 @@ def default_metrics(runs: Sequence[Run]) -> list[str]:
     if any(run.config.prefetch != "none" for run in runs):
         names[1:1] = ["late_rate"]
         names += ["prefetch_precision", "bytes_per_token"]
+    if any(run.config.host_slots is not None for run in runs):
+        names += ["host_hit_rate", "disk_bytes_per_token"]
     times = ["ttft_s", "tpot_s", "stall_share", "over_roofline"]
     if len({run.config.profile for run in runs}) > 1:
         times = ["tpot_s", "over_roofline"]
@@ -195,6 +198,8 @@ def _words(group: Sequence[Line], without: Sequence[str] = ()) -> list[str]:
         needs, there = _bytes(run.memory.total_bytes), _bytes(run.memory.device_bytes)
         slots += f", {needs} of {there} on the device"
     words = [trace.name, slots]
+    if config.host_slots is not None:
+        words.append(f"host {config.host_slots:,} slots, {config.host_evict}")
     if run.regime is not None:
         words.append(f"C/T {run.regime.capacity_over_working_set:.2f}")
     words.append(", ".join(dict.fromkeys(caption(each) for each in runs)))

@@ -54,6 +54,9 @@ def without_numbers(
 
 def contract(config: RunConfig) -> dict[str, Any]:
     """Spell out the choices of the evaluation contract a run was made under."""
+    tier = {}
+    if config.host_slots is not None:
+        tier = {"host_slots": config.host_slots, "host_evict": config.host_evict}
     return {
         "clock": "access" if config.sequential else "event",
         "scope": config.scope,
@@ -66,6 +69,7 @@ def contract(config: RunConfig) -> dict[str, Any]:
         "tie_rule": "on equal rank the larger key leaves first",
         "order_in_event": "hits, then misses, each by ascending key",
         "staging_slots": STAGING_SLOTS,
+        **tier,
         "prefetch": "useful = prefetch_hits, late = late_hits",
         "seed": config.seed,
     }

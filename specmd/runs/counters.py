@@ -90,6 +90,21 @@ def tally(rows: Counters, layer_bytes: Sequence[int] | None, tokens: int | None 
     return found
 
 
+def tally_host(
+    rows: Counters, layer_bytes: Sequence[int] | None, tokens: int | None = None
+) -> Metrics:
+    """Turn the counters of a host tier, (layers, NUM_COUNTERS), into metrics."""
+    found = tally(rows, layer_bytes)
+    read = found["bytes_demand"]
+    return {
+        "host_hits": found["hits"],
+        "host_misses": found["misses"],
+        "host_hit_rate": found["hit_rate"],
+        "bytes_disk": read,
+        "disk_bytes_per_token": None if tokens is None else share(read, tokens),
+    }
+
+
 def by_phase(counters: Counters, layer_bytes: Sequence[int] | None) -> dict[str, Metrics]:
     """Tally (phases, layers, NUM_COUNTERS) for each phase that occurs."""
     return {
@@ -140,6 +155,18 @@ def check(counters: Counters) -> None:
             f"{issued} prefetches were issued, but {issued + excess} ended: as useful, late, "
             "wasted or cancelled"
         )
+
+
+def check_host(counters: Counters, host: Counters | None) -> None:
+    """Raise AccountingError where a run without warm-up did not ask its host once a transfer."""
+    if host is None:
+        return
+    check(host)
+    total = counters.sum(axis=(0, 1))
+    moved = int(total[[*MISSES, core.PREFETCH_ISSUED]].sum() - total[core.PREFETCH_CANCELLED])
+    asked = int(host[..., core.ACCESSES].sum())
+    if moved != asked:
+        raise AccountingError(f"{moved} transfers, but the host was asked for {asked}")
 
 
 def less(whole: int | None, part: int | None) -> int | None:

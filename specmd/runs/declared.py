@@ -112,6 +112,13 @@ class RunOptions:
         bool, Option("with batch: prefill chunks ride along with the decodes of others")
     ] = False
     seed: Annotated[int, Option("seed of policies that draw", "N", live=True)] = 0
+    host_capacity: Annotated[
+        str | None,
+        Option("experts kept in host memory, the others on disk; None: all", "SIZE", live=True),
+    ] = None
+    host_evict: Annotated[
+        str, Option("eviction of that cache in host memory", "POLICY", live=True)
+    ] = "lru"
     profile: Annotated[
         str | None, Option("hardware profile, or a .toml file; without one, no clock", "NAME")
     ] = None

@@ -59,6 +59,9 @@ NOT_COUNTED = {
 }
 """Modules that a run loads and that decide none of its numbers, with the reason."""
 
+SPELLED = {"capacity", "host_capacity"}
+"""Options that slots were made of, which are what counts."""
+
 _PACKAGES = ("numpy", "numba", "pydantic", "pandas", "torch")
 _HERE = Path(specmd.__file__).parent
 
@@ -66,15 +69,15 @@ _HERE = Path(specmd.__file__).parent
 def run_id(trace: Trace, config: RunConfig, *, bounds: bool, training: Trace | None = None) -> str:
     """Hash the inputs of a simulated run into 24 hexadecimal digits.
 
-    `config.capacity` is left out: it is how `config.capacity_slots` was spelled. The profile and
-    the shape count by what they say, not by where they lie.
+    Capacities are left out: they are how slots were spelled. The profile and the shape count by
+    what they say, not by where they lie.
     """
     inputs = {
         "schema": SCHEMA,
         "trace": trace.digest,
         "layer_bytes": with_sizes(trace.header, config.shape).layer_bytes,
         "training": training.digest if training else None,
-        "config": config.model_dump(mode="json", exclude={"capacity", "profile", "shape"}),
+        "config": config.model_dump(mode="json", exclude=SPELLED | {"profile", "shape"}),
         "hardware": hardware_digest(config),
         "bounds": bounds,
         "code": code(config, bounds=bounds),
@@ -85,6 +88,8 @@ def run_id(trace: Trace, config: RunConfig, *, bounds: bool, training: Trace | N
 def code(config: RunConfig, *, bounds: bool, kind: Kind = "simulated") -> dict[str, Any]:
     """Digest all code that a run executes: the packages, and its policies with their helpers."""
     chosen = [(axis, getattr(config, axis)) for axis in AXES]
+    if config.host_slots is not None:
+        chosen.append(("evict", config.host_evict))
     if bounds:
         chosen += [("evict", "belady"), ("evict", "lru")]
     policies = {

@@ -42,6 +42,7 @@ def latency(
     step_seconds: Seconds,
     first_step: int,
     link_busy_s: float | None,
+    disk_busy_s: float | None = None,
     *,
     unfinished: int | None = None,
 ) -> Latency:
@@ -52,6 +53,7 @@ def latency(
         step_seconds: (steps - first_step, PARTS), seconds of each counted step by part.
         first_step: the first counted step; the steps before it were warm-up.
         link_busy_s: seconds the link carried bytes.
+        disk_busy_s: seconds the disk was read; None: there is none.
         unfinished: the request whose prefill may not be whole, because the trace ends in it.
 
     """
@@ -82,10 +84,11 @@ def latency(
     counted = trace.phase[int(trace.step_starts[first_step]) :]
     tokens = int((counted == DECODE).sum()) + len(firsts)
     stall_s = float(total[_STALLS].sum())
-    busy_s = link_busy_s if link_busy_s is not None and total_s > 0 else None
     found["tokens_per_s"] = tokens / total_s if total_s > 0 else None
     found["stall_share"] = stall_s / total_s if total_s > 0 else None
-    found["link_busy_share"] = None if busy_s is None else busy_s / total_s
+    for name, busy_s in (("link", link_busy_s), ("disk", disk_busy_s)):
+        known = busy_s is not None and total_s > 0
+        found[f"{name}_busy_share"] = busy_s / total_s if known and busy_s is not None else None
     return Latency(found, warnings)
 
 

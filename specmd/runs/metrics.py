@@ -86,6 +86,9 @@ class Part(NamedTuple):
 
 PARTS: dict[str, Part] = {
     "compute": Part("compute", "kernels of attention, router and experts run", "#b8c4cc"),
+    "disk_stall": Part(
+        "disk stall", "the device waits for an expert still on the disk", "#1f1f1f", True
+    ),
     "demand_stall": Part(
         "demand stall", "the device waits for an expert asked for on demand", "#4d4d4d", True
     ),
@@ -170,6 +173,16 @@ def _declare() -> dict[str, Metric]:
         "(bytes_demand + bytes_prefetch_useful + bytes_prefetch_wasted) / tokens")
     add("no_cache_bytes_per_token", "traffic without a cache", "bytes/token", "neither", "bytes",
         "bytes of the experts asked for / tokens")
+    add("host_hits", "host hits", "count", "higher", "count",
+        "transfers to the device whose expert was in host memory when they began")
+    add("host_misses", "host misses", "count", "lower", "count",
+        "transfers to the device whose expert was read from the disk first")
+    add("host_hit_rate", "host hit rate", "share", "higher", "rate",
+        "host_hits / (host_hits + host_misses)")
+    add("bytes_disk", "disk traffic", "bytes", "lower", "bytes",
+        "bytes of the experts counted in host_misses")
+    add("disk_bytes_per_token", "disk traffic", "bytes/token", "lower", "bytes",
+        "bytes_disk / tokens")
     for short, title, what in (
         ("ttft", "TTFT", "from the start of a request's prefill to its first token"),
         ("tpot", "TPOT", "duration of a decode step"),
@@ -193,6 +206,8 @@ def _declare() -> dict[str, Metric]:
         "total_s / roofline_s, the least time of any lossless policy: see specmd.simulation.bounds")
     add("link_busy_share", "link busy", "share", "neither", "time",
         "time in which the host link carries bytes / total_s")
+    add("disk_busy_share", "disk busy", "share", "neither", "time",
+        "time in which the disk is read / total_s")
     # fmt: on
     return found
 

@@ -28,6 +28,9 @@ class RunConfig(RunOptions, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     capacity_slots: int = Field(ge=0, description="what `capacity` comes to, over all pools")
+    host_slots: int | None = Field(
+        default=None, ge=1, description="what `host_capacity` comes to; None: no tier"
+    )
 
     if TYPE_CHECKING:  # the fields come from RunOptions, where a checker does not look for them
 

@@ -43,6 +43,11 @@ def pools_of(header: TraceHeader, config: RunConfig, slots: int | None = None) -
     )
 
 
+def host_pools(header: TraceHeader, config: RunConfig) -> Pools:
+    """Divide the slots of a run's host tier: one pool for every size of expert."""
+    return divide(config.host_slots or 0, header.num_layers, header.layer_bytes)
+
+
 def divide(
     slots: int,
     layers: int,

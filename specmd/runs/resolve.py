@@ -7,7 +7,7 @@ second and not a night, and two spellings of the same run (`5%` and `51` slots o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Annotated, Any
 
@@ -70,7 +70,7 @@ class Grid(_OptionLists):  # type: ignore[misc] # its fields are the declared op
         found: dict[str, RunConfig] = {}
         for values in product(*chosen.values()):
             config = _resolve(dict(zip(chosen, values, strict=True)), trace, free_bytes)
-            found.setdefault(config.model_dump_json(exclude={"capacity"}), config)
+            found.setdefault(config.model_dump_json(exclude={"capacity", "host_capacity"}), config)
         return list(found.values())
 
 
@@ -155,6 +155,41 @@ def _room(
     return left
 
 
+def _require_disk(fields: dict[str, Any]) -> None:
+    """Raise SpecmdError where a clock is to read from a disk that its profile knows nothing of."""
+    if fields["profile"] is not None and fields["host_capacity"] is not None:
+        profile = load_profile(fields["profile"])
+        if profile.ssd is None:
+            raise SpecmdError(
+                f"profile {profile.name} knows no disk, which a host_capacity needs: name another, "
+                "or let `specmd calibrate --disk` measure one"
+            )
+
+
+def resolve_host(
+    capacity: str | int | None,
+    evict: str,
+    num_layers: int,
+    num_experts: int,
+    layer_bytes: Sequence[int] | None,
+) -> tuple[int | None, str]:
+    """Return the slots of a host tier, None for no tier, and its policy in canonical spelling.
+
+    Raises SpecmdError for a capacity that means nothing, or a policy that needs to be told more
+    than what is asked for.
+    """
+    if capacity is None:
+        return None, OPTIONS["host_evict"].default
+    choice = choose("evict", evict)
+    if choice.needs or choice.frozen:
+        raise SpecmdError(
+            f"host_evict {choice.spelled}: a host tier is told nothing but what is asked for; "
+            "choose a policy without needs, as lru or lfu"
+        )
+    slots = parse_capacity(capacity, num_layers, num_experts, layer_bytes)
+    return min(slots, num_layers * num_experts), choice.spelled
+
+
 def _resolve(
     fields: dict[str, Any],
     trace: Trace | TraceHeader,
@@ -178,21 +213,24 @@ def _resolve(
                     f"combined with {option}={fields[option]}; drop one of the two"
                 )
     _settle_engine(fields)
+    _require_disk(fields)
     if fields["shape"] is None:
         known = shape_for_model(header.model)
         fields["shape"] = known.name if known else None
     sized = with_sizes(header, fields["shape"])
+    sizes = header.num_layers, header.num_experts, sized.layer_bytes
     slots = parse_capacity(
         fields["capacity"],
-        header.num_layers,
-        header.num_experts,
-        sized.layer_bytes,
+        *sizes,
         scope=fields["scope"],
         allocate=fields["allocate"],
         room=_room(fields, trace, sized, free_bytes),
     )
+    host_slots, fields["host_evict"] = resolve_host(
+        fields["host_capacity"], fields["host_evict"], *sizes
+    )
     try:
-        return RunConfig(capacity_slots=slots, **fields)
+        return RunConfig(capacity_slots=slots, host_slots=host_slots, **fields)
     except ValidationError as error:
         first = error.errors()[0]
         raise SpecmdError(f"{first['loc'][0]}: {first['msg']}") from None

@@ -230,6 +230,7 @@ class Run(_Frozen):
     measurement: Measurement | None = Field(default=None, description="of measured runs")
     contract: dict[str, Any] = {}
     decision_digest: str = ""
+    host_digest: str = Field(default="", description="of the decisions of the host tier")
     warnings: list[str] = []
     provenance: dict[str, Any] = {}
 
@@ -259,6 +260,7 @@ class Run(_Frozen):
         for name in ("roofline_s", "regret_misses", "regret_share", "forced_gap", "bypass_gap"):
             row[name] = getattr(self.bounds, name, None)
         row["decision_digest"] = self.decision_digest
+        row["host_digest"] = self.host_digest
         row["warnings"] = "; ".join(self.warnings)
         return row
 

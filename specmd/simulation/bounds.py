@@ -9,7 +9,10 @@ cache every access is fetched. All run without prefetch.
 A prefetch moves a fetch in time and never saves one: whatever is fetched ahead, no fewer transfers
 cross the link than `belady:bypass=true` has misses at that capacity. So no lossless run that only
 moves experts is faster than the **roofline**: the longer of computing with every expert resident
-and of those transfers, one after the other.
+and of those transfers, one after the other. Where experts come from a disk through a cache in host
+memory, the disk bounds it as well: what either cache holds need not be read, so no fewer experts
+are read than `belady:bypass=true` has misses at both capacities together. "Without a cache" is then
+without either. The other ends have the run's host cache.
 
 Steps that are not counted cost nothing: after a warm-up Belady is given the best that any policy
 could hold of the keys demanded so far, and the roofline the best of all keys, for anything may have
@@ -34,16 +37,17 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from specmd.core.state import ACCESSES
 from specmd.files import write_text
 from specmd.policy.registry import choose
 from specmd.runs.counters import tally
-from specmd.runs.identity import code, digest, hardware_digest
+from specmd.runs.identity import SPELLED, code, digest, hardware_digest
 from specmd.runs.latency import latency
 from specmd.runs.options import RunConfig
-from specmd.runs.pools import pools_of
+from specmd.runs.pools import host_pools, pools_of
 from specmd.runs.run import Bound, Bounds, Metrics
-from specmd.simulation.costs import CostCoefficients, transfer_s
-from specmd.simulation.curves import Start, curve
+from specmd.simulation.costs import CostCoefficients, read_s, transfer_s
+from specmd.simulation.curves import Rule, Start, curve
 from specmd.simulation.replay import Outcome, Residency, replay
 from specmd.trace import Trace, slice_steps
 
@@ -210,9 +214,10 @@ def _start(config: RunConfig) -> Start:
 
 def _key(trace: Trace, config: RunConfig, training: Trace | None, depth: int | None = None) -> str:
     """Hash what the bounds of a run depend on: its capacity, or the depth of their curves."""
-    free = {*_FREE_AXES, "capacity", "admission", "profile", "shape"}
+    free = {*_FREE_AXES, *SPELLED, "admission", "profile", "shape"}
     if depth is not None:
-        free |= {"capacity_slots", "allocate"}
+        free |= {"capacity_slots", "allocate", "host_slots", "host_evict"}
+        config = config.model_copy(update={"host_slots": None})
     kept = config.model_dump(mode="json", exclude=free)
     return digest(
         {
@@ -259,17 +264,19 @@ def _time(
     optimum = _bound(trace, best_run)
     all_resident = _bound(trace, end("lru", "all"))
     transfers_s = _transfers_s(trace, best_run, costs)
+    reads_s = _reads_s(trace, config, best_run, costs, _start(config), interpreted)
     if config.warmup:
-        counted = slice_steps(trace, config.warmup)
+        counted, cold = slice_steps(trace, config.warmup), config.model_copy(update={"warmup": 0})
         start = end(bypass, "any", counted, admission="bypass", warmup=0)
         transfers_s = _transfers_s(counted, start, costs)
+        reads_s = _reads_s(counted, cold, start, costs, "any", interpreted)
     return Ends(
         belady=_bound(trace, end("belady", best)),
         belady_bypass=optimum,
         compulsory=_bound(trace, end("lru", capacity_slots=keys, scope="global")),
         all_resident=all_resident,
         no_cache=_bound(trace, end("lru", "none")),
-        roofline_s=max(all_resident.total_s or 0.0, transfers_s),
+        roofline_s=max(all_resident.total_s or 0.0, transfers_s, reads_s),
     )
 
 
@@ -279,6 +286,35 @@ def _transfers_s(trace: Trace, outcome: Outcome, costs: CostCoefficients) -> flo
     misses = [tally(rows[layer : layer + 1], None)["misses"] or 0 for layer in range(len(rows))]
     sizes = trace.header.layer_bytes or ()
     return sum(count * transfer_s(costs, size) for count, size in zip(misses, sizes, strict=True))
+
+
+def _reads_s(
+    trace: Trace,
+    config: RunConfig,
+    outcome: Outcome,
+    costs: CostCoefficients,
+    start: Start,
+    interpreted: bool,
+) -> float:
+    """Seconds of the fewest reads from the disk, one after the other; 0 without a host tier.
+
+    They are the misses of one cache as large as device and host together, by size of experts.
+    """
+    if config.host_slots is None:
+        return 0.0
+    header = trace.header
+    host, device = host_pools(header, config), pools_of(header, config)
+    room = list(host.slots)
+    for pool, slots in enumerate(device.slots):
+        room[host.of_layer[device.of_layer.index(pool)]] += slots
+    both = config.model_copy(update={"scope": "global"})
+    depth = max(room)
+    rule: Rule = "belady:bypass=true"
+    found = curve(trace, both, rule, depth=depth, start=start, interpreted=interpreted)
+    asked = outcome.counters[..., ACCESSES].sum(axis=0)
+    misses = (asked - found.hits(room).sum(axis=0)).tolist()
+    sizes = header.layer_bytes or ()
+    return sum(count * read_s(costs, size) for count, size in zip(misses, sizes, strict=True))
 
 
 def _bound(trace: Trace, outcome: Outcome) -> Bound:

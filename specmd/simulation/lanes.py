@@ -2,7 +2,7 @@
 
 A transfer is moved in chunks. A demand interrupts a prefetch at its next chunk boundary, so it
 waits for at most one chunk; what was interrupted resumes first, where it stopped. Every key belongs
-to a lane; one lane, the host link of one device, carries all of them today.
+to a lane: to the host link of one device, unless a disk lies behind it (`specmd.simulation.chain`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ IDLE = -1
 class Lanes(NamedTuple):
     """Times are absolute seconds. Lane n queues at `queue[n * keys:n * keys + queued[n]]`."""
 
-    costs: CostCoefficients
+    chunk_s: FloatArray  # (lanes,) a prefetch yields to a demand at multiples of this
+    wake_s: FloatArray  # (lanes,) on top, for the first transfer after a pause
     lane: IntArray  # (keys,) that carries the key
     free_s: FloatArray  # (lanes,) when the last transfer ended
     begun_s: FloatArray  # (lanes,) when what is under way began, or resumed
@@ -38,12 +39,21 @@ class Lanes(NamedTuple):
     by_score: int
 
 
-def make_lanes(num_keys: int, costs: CostCoefficients, *, by_score: bool, lanes: int = 1) -> Lanes:
-    """Build idle lanes; the keys are the first one's."""
+def make_lanes(
+    num_keys: int, costs: CostCoefficients, *, by_score: bool, lanes: int = 1, disk: bool = False
+) -> Lanes:
+    """Build idle lanes; the keys are the first one's. With `disk` one more lane reads from it."""
+    chunk_s = [costs.chunk_bytes / costs.bytes_per_s] * lanes
+    wake_s = [costs.wake_s] * lanes
+    if disk:
+        chunk_s.append(costs.chunk_bytes / costs.disk_bytes_per_s)
+        wake_s.append(0.0)
     seconds, numbers = np.zeros(num_keys), np.zeros(num_keys, np.int64)
+    lanes = len(chunk_s)
     each = np.zeros(lanes)
     return Lanes(
-        costs=costs,
+        chunk_s=np.array(chunk_s),
+        wake_s=np.array(wake_s),
         lane=numbers.copy(),
         free_s=each.copy(),
         begun_s=each.copy(),
@@ -63,7 +73,7 @@ def make_lanes(num_keys: int, costs: CostCoefficients, *, by_score: bool, lanes:
 def begin_s(lanes: Lanes, lane: int, asked_s: float) -> float:
     """When a transfer asked for at a time begins: at once on a busy lane, an idle one must wake."""
     free_s = lanes.free_s[lane]
-    return free_s if free_s >= asked_s else asked_s + lanes.costs.wake_s
+    return free_s if free_s >= asked_s else asked_s + lanes.wake_s[lane]
 
 
 def carry(lanes: Lanes, lane: int, start_s: float, finish_s: float) -> None:
@@ -106,18 +116,28 @@ def start_next(lanes: Lanes, lane: int) -> bool:
         return True
     if lanes.queued[lane] == 0:
         return False
+    begin(lanes, lane, best(lanes, lane))
+    return True
+
+
+def best(lanes: Lanes, lane: int) -> int:
+    """Return the position in a lane's queue of what goes next."""
     first = lane * lanes.keys
-    best = 0
+    found = 0
     if lanes.by_score and lanes.started[lanes.queue[first]] == 0:
         for i in range(1, lanes.queued[lane]):
-            if lanes.score[lanes.queue[first + i]] > lanes.score[lanes.queue[first + best]]:
-                best = i
-    key = lanes.queue[first + best]
-    unqueue(lanes, lane, best)
+            if lanes.score[lanes.queue[first + i]] > lanes.score[lanes.queue[first + found]]:
+                found = i
+    return found
+
+
+def begin(lanes: Lanes, lane: int, position: int) -> None:
+    """Have the entry at a position of an idle lane's queue under way."""
+    key = lanes.queue[lane * lanes.keys + position]
+    unqueue(lanes, lane, position)
     lanes.under_way[lane] = key
     lanes.started[key] = 1
     lanes.begun_s[lane] = begin_s(lanes, lane, lanes.issued_s[key])
-    return True
 
 
 def end_s(lanes: Lanes, lane: int) -> float:
@@ -144,19 +164,29 @@ def advance(lanes: Lanes, core: Core, lane: int, now_s: float) -> None:
 
 def interrupt(lanes: Lanes, core: Core, lane: int, now_s: float) -> None:
     """Interrupt the prefetch under way at its next chunk boundary."""
-    key = lanes.under_way[lane]
-    chunk_s = lanes.costs.chunk_bytes / lanes.costs.bytes_per_s
+    stays = rest_s(lanes, lane, now_s)
+    if stays > 0.0:
+        put_off(lanes, lane, stays)
+    else:
+        finish(lanes, core, lane, end_s(lanes, lane))
+
+
+def rest_s(lanes: Lanes, lane: int, now_s: float) -> float:
+    """Seconds that are left of what is under way, interrupted at its next chunk boundary."""
+    chunk_s = lanes.chunk_s[lane]
+    if chunk_s <= 0.0:
+        return 0.0
     left = end_s(lanes, lane) - now_s
     # Chunks are counted from the end: the last one ends with the transfer.
-    stays = (
-        min(max(0.0, ceil(left / chunk_s) - 1.0) * chunk_s, lanes.remaining_s[key])
-        if chunk_s > 0.0
-        else 0.0
+    return min(
+        max(0.0, ceil(left / chunk_s) - 1.0) * chunk_s, lanes.remaining_s[lanes.under_way[lane]]
     )
+
+
+def put_off(lanes: Lanes, lane: int, stays: float) -> None:
+    """Queue what is under way again, before all others, with so many seconds left."""
+    key = lanes.under_way[lane]
     boundary_s = end_s(lanes, lane) - stays
-    if stays <= 0.0:
-        finish(lanes, core, lane, boundary_s)
-        return
     carry(lanes, lane, lanes.begun_s[lane], boundary_s)
     lanes.remaining_s[key] = stays
     lanes.issued_s[key] = boundary_s

@@ -1,7 +1,8 @@
 """Estimates of a prefill that was not recorded: its time to first token from the prompt's length.
 
 A prompt of n tokens reaches `E (1 - (1 - k / E)**n)` distinct experts a layer if the router chose
-evenly; a cold cache fetches each once, while those that are there compute.
+evenly; a cold cache fetches each once, while those that are there compute. Where they come from a
+disk, each is read while the one before it crosses the link.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from specmd.simulation.costs import (
     expert_s,
     in_prefill,
     layer_s,
+    read_s,
     step_s,
     transfer_s,
 )
 from specmd.trace import PREFILL, Trace, TraceHeader
 
 
-def estimate_ttft(header: TraceHeader, costs: CostCoefficients, prompt_tokens: int) -> float:
+def estimate_ttft(
+    header: TraceHeader, costs: CostCoefficients, prompt_tokens: int, *, disk: bool = False
+) -> float:
     """Estimate seconds of a cold prefill of `prompt_tokens`; see the module for what it assumes."""
     if prompt_tokens <= 0:
         return 0.0
@@ -31,13 +35,16 @@ def estimate_ttft(header: TraceHeader, costs: CostCoefficients, prompt_tokens: i
     total_s = step_s(costs, 1)
     for size in header.layer_bytes:
         compute = distinct * expert_s(costs, prompt_tokens * top_k / distinct, size)
-        stream = distinct * transfer_s(costs, size)
+        hops_s = (transfer_s(costs, size), read_s(costs, size) if disk else 0.0)
+        stream = distinct * max(hops_s)
         # The router of a layer must have spoken before its first expert can be asked for.
         total_s += dense + max(compute, stream)
     return total_s
 
 
-def mean_ttft_estimate(trace: Trace, costs: CostCoefficients) -> float | None:
+def mean_ttft_estimate(
+    trace: Trace, costs: CostCoefficients, *, disk: bool = False
+) -> float | None:
     """Mean estimate over the requests without recorded prefill whose prompt length is known."""
     if trace.prompt_lengths is None:
         return None
@@ -47,5 +54,5 @@ def mean_ttft_estimate(trace: Trace, costs: CostCoefficients) -> float | None:
     lengths, counts = np.unique(lengths[lengths > 0], return_counts=True)
     if not len(lengths):
         return None
-    each = [estimate_ttft(trace.header, costs, n) for n in lengths.tolist()]
+    each = [estimate_ttft(trace.header, costs, n, disk=disk) for n in lengths.tolist()]
     return float(np.average(each, weights=counts))

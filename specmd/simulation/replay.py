@@ -19,7 +19,8 @@ from specmd.policy.needs import offered, shown, unmet
 from specmd.policy.registry import Choice, choose
 from specmd.runs.metrics import PARTS
 from specmd.runs.options import RunConfig
-from specmd.runs.pools import pools_of
+from specmd.runs.pools import host_pools, pools_of
+from specmd.simulation.chain import ChainedLink
 from specmd.simulation.events import EventStream
 from specmd.simulation.loads import popularity as count_popularity
 from specmd.simulation.timed_link import TimedLink
@@ -41,6 +42,9 @@ class Outcome:
     step_seconds: npt.NDArray[np.float64] | None  # (counted steps, PARTS); None without a clock
     first_step: int  # the first counted step: steps before it were warm-up
     link_busy_s: float | None  # time the link carried bytes, of the counted steps
+    host_counters: npt.NDArray[np.int64] | None = None  # of the host tier; None without one
+    host_digest: str = ""
+    disk_busy_s: float | None = None
 
 
 def replay(
@@ -111,6 +115,7 @@ class _Replay:
             interpreted=interpreted,
             accesses=size,
             future=self.events.first_use if "future" in self.evict.needs else None,
+            behind=self._behind(),
         )
         self.planner: Planner | None = None
         if hasattr(self.prefetch.cls, "predict"):
@@ -149,9 +154,19 @@ class _Replay:
             popularity = count_popularity(training)
         return World.of(header, *pools, seed=config.seed, popularity=popularity)
 
+    def _behind(self) -> tuple[World, Choice, int] | None:
+        """Return what the host tier is made of, None where every expert is in host memory."""
+        config, header = self.config, self.trace.header
+        if config.host_slots is None:
+            return None
+        choice = choose("evict", config.host_evict)
+        world = World.of(header, *host_pools(header, config), seed=config.seed)
+        admission = BYPASS if choice.bypasses else FORCED
+        return world, choice, NEVER_ADMIT if self.resident == "none" else admission
+
     def run(self) -> Outcome:
         config, events, kernel = self.config, self.events, self.kernel
-        busy_before_s = 0.0
+        busy_before_s = np.zeros(2)
         resets = events.resets() if config.reset == "request" else set()
         cuts = sorted({0, events.num_steps, *resets, config.warmup})
         events.split(cuts[1:-1])
@@ -164,16 +179,31 @@ class _Replay:
                 self._fill()
             if first == config.warmup and first > 0:
                 kernel.forget_counts()
-                busy_before_s = sum(kernel.link.lanes.busy_s) if self.costs is not None else 0.0
+                busy_before_s = self._busy_s()
             for low, high in events.stretches(first, last):
                 kernel.run(self._with_prefetches(events.chunk(low, high), low, high))
+        kernel.conclude()
         kernel.write_off()
-        seconds = busy_s = None
+        seconds = link_s = disk_s = None
         if self.costs is not None:
             parts = np.asarray(kernel.link.parts, np.float64).reshape(-1, len(PARTS))
             seconds = parts[config.warmup :]
-            busy_s = float(sum(kernel.link.lanes.busy_s) - busy_before_s)
-        return Outcome(kernel.counters, kernel.digest, seconds, config.warmup, busy_s)
+            link_s, disk_s = (self._busy_s() - busy_before_s).tolist()
+        return Outcome(
+            kernel.counters,
+            kernel.digest,
+            seconds,
+            config.warmup,
+            link_s,
+            kernel.tier_counters,
+            kernel.tier_digest,
+            None if config.host_slots is None else disk_s,
+        )
+
+    def _busy_s(self) -> npt.NDArray[np.float64]:
+        """Seconds that link and disk have carried bytes, (2,); 0 without a clock or a disk."""
+        lanes = self.kernel.link.lanes.busy_s if self.costs is not None else ()
+        return np.array([*lanes, 0.0, 0.0])[:2]
 
     def _link(self) -> Any:
         header = self.trace.header
@@ -189,13 +219,15 @@ class _Replay:
         if "lookahead" in self.prefetch.needs:
             layer_s = costs.layer_launch_s + costs.predict_s
             costs = costs._replace(layer_launch_s=layer_s)
-        return TimedLink.create(
+        link = TimedLink if self.config.host_slots is None else ChainedLink
+        return link.create(
             np.repeat(np.asarray(header.layer_bytes, np.float64), header.num_experts),
             costs,
             step_loads(self.trace),
             by_score=self.schedule.by_score,
             cancels=self.schedule.cancel,
             blocks=self.miss.blocks,
+            disk=link is ChainedLink,
         )
 
     def _admission(self) -> int:

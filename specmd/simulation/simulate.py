@@ -28,7 +28,15 @@ from specmd.runs.contract import (
     unmet_need,
     without_numbers,
 )
-from specmd.runs.counters import AccountingError, by_layer, by_phase, check, tally
+from specmd.runs.counters import (
+    AccountingError,
+    by_layer,
+    by_phase,
+    check,
+    check_host,
+    tally,
+    tally_host,
+)
 from specmd.runs.declared import COMPOSED, takes_options
 from specmd.runs.identity import provenance, run_id
 from specmd.runs.latency import latency, unfinished_prompt
@@ -108,10 +116,15 @@ def run_config(
     profile, costs, warnings = _hardware(trace, config)
     outcome = replay(trace, config, training=training, costs=costs, interpreted=interpreted)
     check(outcome.counters)
+    if not config.warmup:
+        check_host(outcome.counters, outcome.host_counters)
 
     facts = trace_facts(whole, trace, name, outcome.first_step)
     metrics: Metrics = dict.fromkeys(METRICS)
     metrics |= tally(outcome.counters.sum(axis=0), layer_bytes, facts.counted_tokens)
+    if outcome.host_counters is not None:
+        host_rows = outcome.host_counters.sum(axis=0)
+        metrics |= tally_host(host_rows, layer_bytes, facts.counted_tokens)
     estimate_s = None
     if outcome.step_seconds is not None and costs is not None:
         timed = latency(
@@ -119,11 +132,12 @@ def run_config(
             outcome.step_seconds,
             outcome.first_step,
             outcome.link_busy_s,
+            outcome.disk_busy_s,
             unfinished=unfinished_prompt(whole, trace.num_tokens),
         )
         metrics |= timed.metrics
         warnings += timed.warnings
-        estimate_s = mean_ttft_estimate(trace, costs)
+        estimate_s = mean_ttft_estimate(trace, costs, disk=config.host_slots is not None)
     found = _locality(trace)
     needs = memory(trace, config)
     if profile is not None and needs is not None:
@@ -158,6 +172,7 @@ def run_config(
         ttft_estimate_s=estimate_s,
         contract=contract(config),
         decision_digest=outcome.decision_digest,
+        host_digest=outcome.host_digest,
         warnings=cautions(trace, config, facts, found, metrics, phases.get("decode")) + warnings,
         provenance=provenance(config, whole.digest, argv),
     )

@@ -1,8 +1,10 @@
 """The link of a timed simulation: a compute timeline a device, and lanes that carry experts to it.
 
-A transfer costs `latency + bytes / bandwidth` (`specmd.simulation.lanes`). A layer computes its
-attention and router first; its READY experts follow while missing ones stream in, each computed no
-sooner than it has arrived (`miss=block` computes nothing before all that has room is there).
+A transfer costs `latency + bytes / bandwidth` (`specmd.simulation.lanes`), on both its hops where
+experts come from a disk through a cache in host memory (`specmd.simulation.chain`). A layer
+computes its attention and router first; its READY experts follow while missing ones stream in, each
+computed no sooner than it has arrived (`miss=block` computes nothing before all that has room is
+there). A wait for an expert is the disk's until it is whole in the host, then the link's.
 
 Device memory is that of the slots and of a few *staging* slots, as in the live cache, and no more.
 What gets no slot passes through the staging slots, one after the other, and can only be copied when
@@ -15,7 +17,7 @@ else can happen to them.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -49,6 +51,7 @@ from specmd.simulation.lanes import (
 )
 
 DEVICE = 0  # whose timeline computes: one today
+LINK = 0  # the lane that leads to it
 # Entries of `TimedLink.count`.
 DEMANDED, LAST_STEP = range(2)
 # How a key of this event is wanted.
@@ -57,6 +60,7 @@ READY_KEY, LATE_KEY, MISSED_KEY, HOST_KEY = range(4)
 COMPUTE, OVERHEAD = PART_COLUMN["compute"], PART_COLUMN["overhead"]
 CPU_EXPERT = PART_COLUMN["cpu_expert"]
 DEMAND_STALL, LATE_STALL = PART_COLUMN["demand_stall"], PART_COLUMN["late_prefetch_stall"]
+DISK_STALL = PART_COLUMN["disk_stall"]
 NUM_PARTS = len(PART_COLUMN)
 
 
@@ -67,6 +71,11 @@ class TimedLink(NamedTuple):
     prefill: CostCoefficients
     size: FloatArray  # (keys,) bytes
     lanes: Lanes
+    tier: Any  # what lies behind the link (`specmd.simulation.chain`), or nothing
+    step: IntArray  # (keys,) in which the transfer was asked for
+    phase: IntArray  # (keys,)
+    open_s: FloatArray  # (1,) since when nothing waits for the link
+    order: KeyArray  # (keys,) scratch: this event's demands
     now_s: FloatArray  # (devices,) until when it has computed
     routed_s: FloatArray  # (devices,) when the event's routing was known
     count: IntArray  # type: ignore[assignment]  # demanded, last step seen
@@ -76,6 +85,7 @@ class TimedLink(NamedTuple):
     tokens: IntArray  # (keys,) tokens of the key, in this event
     arrival: FloatArray  # (keys,) of the demanded keys
     done: FloatArray  # (keys,) when the i-th expert of the event was computed
+    passed: IntArray  # (keys,) place in the event of the i-th that passes through
     step_tokens: FloatArray  # (steps,) new tokens
     step_context: FloatArray  # (steps,) mean context a token attends to
     step_kv: FloatArray  # (steps,) context summed over requests
@@ -96,10 +106,12 @@ class TimedLink(NamedTuple):
         cancels: bool,
         blocks: bool,
         staging: int = STAGING_SLOTS,
-    ) -> TimedLink:
+        disk: bool = False,
+    ) -> Self:
         """Build an idle link.
 
         `size` are the bytes of each key; `loads` are those of `specmd.trace.contexts.step_loads`.
+        `disk` adds a lane for one, see `specmd.simulation.chain`.
         """
         num_keys = len(size)
         keys, seconds, numbers = (
@@ -109,7 +121,12 @@ class TimedLink(NamedTuple):
             costs=costs,
             prefill=in_prefill(costs),
             size=size,
-            lanes=make_lanes(num_keys, costs, by_score=by_score),
+            lanes=make_lanes(num_keys, costs, by_score=by_score, disk=disk),
+            tier=(),
+            step=numbers.copy(),
+            phase=numbers.copy(),
+            open_s=np.zeros(1),
+            order=keys.copy(),
             now_s=np.zeros(1),
             routed_s=np.zeros(1),
             host_s=np.zeros(1),
@@ -119,6 +136,7 @@ class TimedLink(NamedTuple):
             tokens=numbers.copy(),
             arrival=seconds.copy(),
             done=seconds.copy(),
+            passed=numbers.copy(),
             step_tokens=loads[0],
             step_context=loads[1],
             step_kv=loads[2],
@@ -146,8 +164,7 @@ class TimedLink(NamedTuple):
         dense = layer_s(costs, tokens, self.step_context[event.step], self.step_kv[event.step])
         spend(self, row, dense + costs.decide_s, costs.layer_launch_s + costs.decide_s)
         self.routed_s[DEVICE] = self.now_s[DEVICE]
-        for lane in range(len(self.lanes.queued)):
-            advance(self.lanes, core, lane, self.now_s[DEVICE])
+        land_prefetches(self, core)
 
     def promote(self, core: Core, key: int) -> None:
         """Move a loading prefetch to the demand list; one under way goes on uninterrupted."""
@@ -159,6 +176,7 @@ class TimedLink(NamedTuple):
         else:
             take(self.lanes, key)
             self.demand[self.count[DEMANDED]] = key
+            set_out_late(self, key)
         self.count[DEMANDED] += 1
 
     def withdraw(self, core: Core, event: Event) -> int:
@@ -187,21 +205,13 @@ class TimedLink(NamedTuple):
 
     def await_landing(self, core: Core, pool: int) -> bool:
         """Let the transfers of prefetches go on until one into the pool has landed."""
-        lanes = self.lanes
-        for lane in range(len(lanes.queued)):
-            while start_next(lanes, lane):
-                key = lanes.under_way[lane]
-                if self.wanted[key] == LATE_KEY:
-                    break
-                finish(lanes, core, lane, end_s(lanes, lane))
-                if core.pool[key] == pool:
-                    return True
-        return False
+        return land_into(self, core, pool)
 
     def fetch(self, core: Core, key: int, event: Event) -> None:
         """Append to this event's demand transfers."""
         self.wanted[key] = MISSED_KEY
-        self.lanes.remaining_s[key] = transfer_s(self.costs, self.size[key])
+        self.step[key], self.phase[key] = event.step, event.phase
+        set_out(self, key)
         self.demand[self.count[DEMANDED]] = key
         self.count[DEMANDED] += 1
 
@@ -213,6 +223,8 @@ class TimedLink(NamedTuple):
 
     def prefetch(self, core: Core, key: int, score: float, event: Event) -> None:
         """Queue a transfer at the moment the routing was known."""
+        self.step[key], self.phase[key] = event.step, event.phase
+        self.lanes.lane[key] = len(self.lanes.queued) - 1  # where the chain begins
         seconds = transfer_s(self.costs, self.size[key])
         enqueue(self.lanes, key, score, self.routed_s[DEVICE], seconds)
         spend(self, event.step * NUM_PARTS, self.costs.transfer_s, self.costs.transfer_s)
@@ -227,18 +239,16 @@ class TimedLink(NamedTuple):
         computed = 0 if blocked else compute_ready(self, event)
         lanes = self.lanes
         if demanded > 0:
-            for lane in range(len(lanes.queued)):
-                under_way = lanes.under_way[lane]
-                if under_way != IDLE and self.wanted[under_way] == READY_KEY:
-                    interrupt(lanes, core, lane, self.routed_s[DEVICE])
-        passing = first = waited = missed = 0
+            line_up(self, core, demanded)
+        ready = computed if not blocked else count_ready(self, event)
+        passing = waited = missed = 0
         for i in range(demanded):
             key = self.demand[i]
-            lane = lanes.lane[key]
-            start = begin_s(lanes, lane, self.routed_s[DEVICE])
+            whole_s = whole_in_host_s(self, core, key)
+            start = begin_s(lanes, LINK, whole_s)
             if core.slot[key] == NOBODY:
-                if passing == 0 and core.admission[0] != FORCED:
-                    first = event.stop - event.start - demanded + i  # slots make no room
+                # Slots make no room but under forced admission, where all are of this event.
+                self.passed[passing] = passing if core.admission[0] == FORCED else ready + i
                 if passing >= self.staging:
                     if blocked:
                         blocked = 0
@@ -246,14 +256,18 @@ class TimedLink(NamedTuple):
                         for j in range(i):
                             compute(self, event, self.demand[j], computed)
                             computed += 1
-                    start = max(start, self.done[first + passing - self.staging])
+                    start = max(start, self.done[self.passed[passing - self.staging]])
                 passing += 1
             arrived = start + lanes.remaining_s[key]
-            if lanes.under_way[lane] == key:
-                start, arrived = lanes.begun_s[lane], end_s(lanes, lane)
-                lanes.under_way[lane] = IDLE
-            carry(lanes, lane, start, arrived)
+            if lanes.under_way[LINK] == key:
+                start, arrived = lanes.begun_s[LINK], end_s(lanes, LINK)
+                lanes.under_way[LINK] = IDLE
+            carry(lanes, LINK, start, arrived)
             self.arrival[key] = arrived
+            if whole_s > self.now_s[DEVICE]:
+                self.parts[row + DISK_STALL] += whole_s - self.now_s[DEVICE]
+                self.now_s[DEVICE] = whole_s
+                waited = 1
             if arrived > self.now_s[DEVICE]:
                 part = LATE_STALL if self.wanted[key] == LATE_KEY else DEMAND_STALL
                 self.parts[row + part] += arrived - self.now_s[DEVICE]
@@ -290,6 +304,48 @@ def await_host(clock: TimedLink, event: Event) -> None:
         clock.now_s[DEVICE] = clock.host_s[DEVICE]
 
 
+# What a chain does otherwise (`specmd.simulation.chain.ChainedLink`).
+
+
+def set_out(clock: TimedLink, key: int) -> None:
+    """Begin a demanded transfer."""
+    clock.lanes.remaining_s[key] = transfer_s(clock.costs, clock.size[key])
+
+
+def set_out_late(clock: TimedLink, key: int) -> None:
+    """Begin a prefetch that has been demanded before anything of it, or the rest, moved."""
+
+
+def land_prefetches(clock: TimedLink, core: Core) -> None:
+    """Let prefetches go on until now."""
+    advance(clock.lanes, core, LINK, clock.now_s[DEVICE])
+
+
+def land_into(clock: TimedLink, core: Core, pool: int) -> bool:
+    """Let prefetches go on until one has landed in a pool; False if none will."""
+    lanes = clock.lanes
+    while start_next(lanes, LINK):
+        key = lanes.under_way[LINK]
+        if clock.wanted[key] == LATE_KEY:
+            break
+        finish(lanes, core, LINK, end_s(lanes, LINK))
+        if core.pool[key] == pool:
+            return True
+    return False
+
+
+def line_up(clock: TimedLink, core: Core, demanded: int) -> None:
+    """Put this event's demands in order; a prefetch under way yields to them."""
+    under_way = clock.lanes.under_way[LINK]
+    if under_way != IDLE and clock.wanted[under_way] == READY_KEY:
+        interrupt(clock.lanes, core, LINK, clock.routed_s[DEVICE])
+
+
+def whole_in_host_s(clock: TimedLink, core: Core, key: int) -> float:
+    """When a demanded key is in host memory, and may cross."""
+    return clock.routed_s[DEVICE]  # type: ignore[no-any-return]
+
+
 def costs_of(clock: TimedLink, event: Event) -> CostCoefficients:
     """Return the costs of a prefill, or of decode."""
     return clock.prefill if event.phase == PREFILL else clock.costs
@@ -311,6 +367,15 @@ def compute_ready(clock: TimedLink, event: Event) -> int:
             compute(clock, event, event.keys[i], computed)
             computed += 1
     return computed
+
+
+def count_ready(clock: TimedLink, event: Event) -> int:
+    """Count what is there from the start."""
+    found = 0
+    for i in range(event.start, event.stop):
+        if clock.wanted[event.keys[i]] == READY_KEY:
+            found += 1
+    return found
 
 
 def spend(clock: TimedLink, row: int, seconds: float, launch_s: float) -> None:

@@ -26,7 +26,7 @@ def test_all_that_take_options_take_the_declared_ones():
     assert defaults == {
         name: field.default
         for name, field in RunConfig.model_fields.items()
-        if name != "capacity_slots"
+        if name not in ("capacity_slots", "host_slots")
     }
     assert {name: (value,) for name, value in defaults.items()} == Grid().model_dump()
     assert spelled(specmd.simulate) == defaults
@@ -56,4 +56,4 @@ def test_an_unknown_argument_is_what_it_is_in_python():
 
 def test_results_are_written_with_every_option():
     config = RunConfig(capacity="5%", capacity_slots=3)
-    assert list(json.loads(config.model_dump_json())) == [*OPTIONS, "capacity_slots"]
+    assert list(json.loads(config.model_dump_json())) == [*OPTIONS, "capacity_slots", "host_slots"]

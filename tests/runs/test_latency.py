@@ -30,7 +30,7 @@ def made(tokens, prompt_lengths=None):
 
 def seconds(*steps):
     """One row a step; a number is compute alone."""
-    rows = [step if isinstance(step, tuple) else (step, 0, 0, 0, 0) for step in steps]
+    rows = [step if isinstance(step, tuple) else (step, 0, 0, 0, 0, 0) for step in steps]
     return np.array(rows, float)
 
 
@@ -64,18 +64,20 @@ def test_a_decode_step_that_carries_a_prefill_chunk_is_both():
 
 
 def test_parts_and_stall_share():
-    steps = seconds((1, 2, 3, 4, 5), (10, 20, 30, 40, 50))
+    steps = seconds((1, 2, 3, 4, 5, 6), (10, 20, 30, 40, 50, 60))
     trace = made([(0, 0, PREFILL), (1, 0, DECODE)])
-    found = latency(trace, steps, 0, 75.0).metrics
-    assert [found[f"ttft_{part}_s"] for part in PART_NAMES] == [1, 2, 3, 4, 5]
-    assert [found[f"tpot_{part}_s"] for part in PART_NAMES] == [10, 20, 30, 40, 50]
-    assert [found[f"total_{part}_s"] for part in PART_NAMES] == [11, 22, 33, 44, 55]
-    assert found["stall_share"] == 55 / 165
-    assert found["link_busy_share"] == 75 / 165
+    found = latency(trace, steps, 0, 75.0, 33.0).metrics
+    assert [found[f"ttft_{part}_s"] for part in PART_NAMES] == [1, 2, 3, 4, 5, 6]
+    assert [found[f"tpot_{part}_s"] for part in PART_NAMES] == [10, 20, 30, 40, 50, 60]
+    assert [found[f"total_{part}_s"] for part in PART_NAMES] == [11, 22, 33, 44, 55, 66]
+    assert list(PARTS)[1:4] == ["disk_stall", "demand_stall", "late_prefetch_stall"]
+    assert found["stall_share"] == (22 + 33 + 44) / 231
+    assert found["link_busy_share"] == 75 / 231
+    assert found["disk_busy_share"] == 33 / 231
 
 
 @given(
-    st.lists(st.lists(st.floats(0, 10), min_size=5, max_size=5), min_size=1, max_size=30),
+    st.lists(st.lists(st.floats(0, 10), min_size=6, max_size=6), min_size=1, max_size=30),
     st.integers(0, 3),
 )
 def test_parts_add_up_to_their_totals(rows, prefills):

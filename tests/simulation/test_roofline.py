@@ -53,8 +53,19 @@ def random_clock(rng):
         "fetch_s": float(rng.choice([0.0, 0.1])),
         "prefill_flop_scale": float(rng.choice([0.5, 1.0, 2.0])),
         "prefill_read_scale": float(rng.choice([0.5, 1.0, 2.0])),
+        "disk_latency_s": float(rng.choice([0.0, 0.2])),
+        "disk_bytes_per_s": BYTES / float(10 ** rng.uniform(-3, 2)),
     }
     return CostCoefficients(**figures)
+
+
+def with_host(rng, trace, config):
+    """The same run behind a host tier of any size and policy."""
+    keys = trace.header.num_layers * trace.header.num_experts
+    able = [e.name for e in registry.entries("evict") if not e.needs and not e.frozen]
+    slots = int(rng.integers(1, keys + 1))
+    tier = {"host_capacity": str(slots), "host_slots": slots, "host_evict": str(rng.choice(able))}
+    return config.model_copy(update=tier)
 
 
 def names(axis, trace=None):
@@ -114,6 +125,36 @@ def test_the_roofline_is_never_beaten(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_the_roofline_of_a_chain_is_never_beaten(seed):
+    rng = np.random.default_rng(2000 + seed)
+    trace, costs = random_trace(rng), random_clock(rng)
+    for plain in random_configs(rng, trace):
+        config = with_host(rng, trace, plain)
+        found = ends(trace, config, costs)
+        took_s = seconds(trace, config, costs)
+        assert found.roofline_s <= took_s * (1 + 1e-9), f"{seed}: {config}"
+        assert found.roofline_s <= found.belady_bypass.total_s * (1 + 1e-9), f"{seed}: {config}"
+        assert found.roofline_s >= ends(trace, plain, costs).roofline_s, f"{seed}: {config}"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_disk_is_never_free_and_without_any_cache_it_is_slowest(seed):
+    rng = np.random.default_rng(3000 + seed)
+    trace, costs = random_trace(rng), random_clock(rng)
+    keys = trace.header.num_layers * trace.header.num_experts
+    slots = int(rng.integers(1, keys + 1))
+    plain = RunConfig(capacity=str(slots), capacity_slots=slots)
+    config = with_host(rng, trace, plain)
+    found, free = ends(trace, config, costs), ends(trace, plain, costs)
+    assert found.belady.total_s <= found.no_cache.total_s * (1 + 1e-9), f"{seed}: {config}"
+    assert found.all_resident == free.all_resident
+    for end in ("belady", "belady_bypass", "compulsory", "no_cache"):
+        ours, without = getattr(found, end), getattr(free, end)
+        assert ours.misses == without.misses
+        assert ours.total_s >= without.total_s * (1 - 1e-9), f"{seed} {end}: {config}"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_no_memory_is_free_so_no_cache_is_no_faster_than_the_optimum(seed):
     rng = np.random.default_rng(1000 + seed)
     trace, costs = random_trace(rng), random_clock(rng)
@@ -145,6 +186,19 @@ def test_the_roofline_is_reached_where_transfers_or_computing_are_all_there_is()
     events = trace.num_steps * 3
     assert found.roofline_s == pytest.approx(events * 2)
     assert seconds(trace, config, computing) == pytest.approx(found.roofline_s)
+
+
+def test_what_either_cache_holds_need_not_be_read():
+    # All there is to wait for is the disk; the optimum of 3 + 2 slots is what must be read.
+    trace = synthetic(num_layers=2, num_experts=5, top_k=2, decode_length=20, expert_bytes=BYTES)
+    none = dict.fromkeys(CostCoefficients._fields, 0.0)
+    clock = none | {"bytes_per_s": float("inf"), "chunk_bytes": BYTES, "disk_bytes_per_s": BYTES}
+    costs = CostCoefficients(**clock)
+    config = RunConfig(capacity="3", capacity_slots=3, host_capacity="2", host_slots=2)
+    both = RunConfig(evict="belady:bypass=true", capacity="5", capacity_slots=5, admission="bypass")
+    total = replay(trace, both, interpreted=True).counters.sum(axis=(0, 1))
+    misses = total[residency.COMPULSORY_MISSES : residency.CAPACITY_MISSES + 1].sum()
+    assert ends(trace, config, costs).roofline_s == misses
 
 
 def test_after_a_warm_up_what_slots_may_hold_is_not_counted():
