@@ -14,6 +14,7 @@ from specmd.errors import Exit, SpecmdError
 
 if TYPE_CHECKING:
     from specmd.calibration import Calibration
+    from specmd.calibration.disk import DiskFigures
     from specmd.hardware.profile import Check
     from specmd.measurement.sources import Source
 
@@ -72,6 +73,12 @@ def calibrate(
     ] = None,
     evict: Annotated[str, typer.Option(metavar="POLICY", help=f"{_ANCHOR}of capacities.")] = "lru",
     capacity: Annotated[str, typer.Option(metavar="SIZE", help=f"{_ANCHOR}of ttft.")] = "100%",
+    disk: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Measure the disk, too, by large files that lie there."
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write a profile that fails its check; it will say so.")
     ] = False,
@@ -105,12 +112,23 @@ def calibrate(
     source = _source(model, trace, shape, layers, tokens or 256, dtype)
     known = load_shape(shape) if shape else shape_for_model(source.header().model)
     settings = LiveSettings(device=device, link=link, compute_threads=threads)
+    read = None
+    if disk is not None:
+        from specmd.calibration.disk import measure_disk
+
+        expert_bytes = source.header().expert_bytes
+        assert expert_bytes is not None
+        read = measure_disk(disk, expert_bytes, settings.chunk_bytes)
     with progress("calibrating") as report:
         found = measure(source.workload(), known, settings, name=name, progress=report)
     made = found.profile
+    if read is not None:
+        from specmd.calibration.disk import with_disk
+
+        made = with_disk(made, read)
     assert made.check is not None
     typer.echo(f"{out}: {made.title}", err=True)
-    for line in [*_figures(found), *_check(made.check)]:
+    for line in [*_figures(found), *_disk(read), *_check(made.check)]:
         typer.echo(line, err=True)
     if known is None:
         typer.echo(
@@ -209,6 +227,15 @@ def _figures(found: Calibration) -> list[str]:
         f"software  {us('expert_s')} an expert, {us('layer_s')} a layer, {us('step_s')} a step",
         f"losses    {us('resume_s')} a layer that waited, {us('fetch_s')} a copy waited for, "
         f"{us('transfer_s')} a prefetch, {us('predict_s')} a layer looked ahead from",
+    ]
+
+
+def _disk(read: DiskFigures | None) -> list[str]:
+    if read is None:
+        return []
+    return [
+        f"disk      {read.bytes_per_s / 1e9:.2f} GB/s, {read.latency_s * 1e6:.0f} us an expert, "
+        f"read by {read.way} (fit within {read.misfit:.1%})"
     ]
 
 

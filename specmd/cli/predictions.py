@@ -79,7 +79,7 @@ def _order(each: Prediction) -> tuple[str, float, int, str, str]:
 
 
 def _table(found: Sequence[Prediction], profile: str, warnings: Sequence[str]) -> Table:
-    from specmd.measurement.prediction import RATES, TIMES
+    from specmd.measurement.prediction import TIMES
     from specmd.report.names import caption, policy_name
     from specmd.report.text import Cell, Column, Section, Table
     from specmd.runs.metrics import metric
@@ -93,14 +93,18 @@ def _table(found: Sequence[Prediction], profile: str, warnings: Sequence[str]) -
             Column("simulated", number=True),
             Column("error (%)", number=True),
         ]
-    for name in RATES:
+    rates = _rates(found)
+    for name in rates:
         columns += [
             Column(f"{metric(name).label} measured", number=True),
             Column("simulated", number=True),
         ]
     sections: dict[str, list[list[Cell]]] = {}
     for each in found:
-        rows = sections.setdefault(f"{each.run.trace.name} · {caption(each.run)}", [])
+        title = f"{each.run.trace.name} · {caption(each.run)}"
+        if each.run.config.host_slots is not None:
+            title += f" · host {each.run.config.host_slots:,} slots, {each.run.config.host_evict}"
+        rows = sections.setdefault(title, [])
         start = [Cell(policy_name(each.run)), Cell(f"{each.run.config.capacity_slots:,}")]
         if each.reason:
             same = {None: "", True: "; the same decisions", False: "; OTHER DECISIONS"}
@@ -115,7 +119,7 @@ def _table(found: Sequence[Prediction], profile: str, warnings: Sequence[str]) -
                 Cell(shown.text(each.predicted.get(name))),
                 Cell(_share(each.error(name), sign="+")),
             ]
-        for name in RATES:
+        for name in rates:
             shown = metric(name)
             start += [
                 Cell(shown.text(each.run.metrics.get(name))),
@@ -128,7 +132,7 @@ def _table(found: Sequence[Prediction], profile: str, warnings: Sequence[str]) -
 
 
 def _agreements(found: Sequence[Prediction]) -> list[str]:
-    from specmd.measurement.prediction import RATES, TIMES, agreement
+    from specmd.measurement.prediction import TIMES, agreement
     from specmd.runs.metrics import metric
 
     notes = []
@@ -143,7 +147,7 @@ def _agreements(found: Sequence[Prediction]) -> list[str]:
         if agreed.rank_correlation is not None:
             text += f"; rank correlation {agreed.rank_correlation:.3f}"
         notes.append(text)
-    for name in RATES:
+    for name in _rates(found):
         gaps = [abs(gap) for each in found if (gap := each.difference(name)) is not None]
         if gaps:
             noise = [_range(each, name) for each in found if not each.reason]
@@ -156,6 +160,13 @@ def _agreements(found: Sequence[Prediction]) -> list[str]:
         same = sum(bool(each.same_decisions) for each in checked)
         notes.append(f"deterministic runs: {same} of {len(checked)} decide as their replay")
     return notes
+
+
+def _rates(found: Sequence[Prediction]) -> tuple[str, ...]:
+    from specmd.measurement.prediction import RATES
+
+    tiered = any(each.run.config.host_slots is not None for each in found)
+    return (*RATES, "host_hit_rate") if tiered else RATES
 
 
 def _spread(each: Prediction, name: str) -> float | None:

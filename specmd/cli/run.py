@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -76,8 +77,15 @@ def run(
     dtype: Dtype = None,
     experts: Annotated[
         Literal["host", "disk"],
-        typer.Option(help="Where experts wait: host memory, or their checkpoint's files."),
+        typer.Option(
+            help="Where experts wait: host memory, or their checkpoint's files; see "
+            "--host-capacity. With --trace: host memory, or a file made for the run (--scratch)."
+        ),
     ] = "host",
+    scratch: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help=f"{_TRACE}where that file is made; default the system's."),
+    ] = None,
     device: Device = None,
     link: LinkKind = "auto",
     throttle: Annotated[
@@ -171,6 +179,7 @@ def run(
         )
         source = PromptSource(model or "tiny", generation, dtype, from_disk=experts == "disk")
         quiet_hub(bars=sys.stderr.isatty())
+    on_disk = experts == "disk"
     jobs = [
         LiveJob(
             source,
@@ -183,7 +192,8 @@ def run(
                 deterministic=deterministic,
                 pinned_budget=None if pinned_budget is None else parse_bytes(pinned_budget),
                 compute_threads=threads,
-                checkpoint=model if experts == "disk" else None,
+                checkpoint=model if on_disk and trace is None else None,
+                scratch=str(scratch or gettempdir()) if on_disk and trace is not None else None,
                 warmup_runs=warmup_runs,
                 repetitions=repetitions,
             ),
@@ -200,7 +210,7 @@ def run(
             source.header(), free_bytes=lambda: free_bytes(find_device(link, device)[0])
         )
     ]
-    _refuse(jobs, timeline)
+    _refuse(jobs, timeline, on_disk=on_disk)
     runs = []
     with progress("running") as report:
         report(0, len(jobs), "")
@@ -216,11 +226,15 @@ def run(
     return Exit.RUN_FAILED if failed else Exit.OK
 
 
-def _refuse(jobs: list[LiveJob], timeline: Path | None) -> None:
+def _refuse(jobs: list[LiveJob], timeline: Path | None, *, on_disk: bool) -> None:
     """Fail on what can be seen to be wrong before a model is loaded."""
     from specmd.measurement.measuring import refuse
 
     if timeline is not None and len(jobs) > 1:
         raise SpecmdError(f"--timeline is of one run, and these are {len(jobs)}")
     for job in jobs:
+        if job.config.host_slots is not None and not on_disk:
+            raise SpecmdError("--host-capacity needs a disk behind the host: --experts disk")
+        if job.config.host_slots is None and job.settings.scratch is not None:
+            raise SpecmdError("--experts disk of a trace needs a --host-capacity")
         refuse(job.config)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from specmd.core import state as residency
 from specmd.errors import SpecmdError
 from specmd.live.core import Decisions
+from specmd.live.host import HostTier
 from specmd.live.layer import Engine
 from specmd.live.layer_buffers import LayerBuffers
 from specmd.live.links.host import HostLink
@@ -28,7 +29,7 @@ from specmd.live.links.speed import time_link
 from specmd.live.links.throttle import Throttle
 from specmd.live.passes import Passes
 from specmd.live.patch import Patch
-from specmd.live.placement import find_device, plan_world
+from specmd.live.placement import find_device, plan_host, plan_world
 from specmd.live.report import Report, make_report
 from specmd.live.room import room_on
 from specmd.live.routing_log import RoutingLog
@@ -36,6 +37,8 @@ from specmd.live.service import Residence
 from specmd.live.slots import Slots
 from specmd.live.stores.checkpoint import CheckpointStore
 from specmd.live.stores.store import ExpertStore, HostStore
+from specmd.live.stores.tiered import TieredStore
+from specmd.live.tiered import TieredMover
 from specmd.live.timing import StepTimes
 from specmd.live.transfers import Mover
 from specmd.models.facts import model_facts, size_facts
@@ -73,6 +76,9 @@ class Offload:
             bypass_wide=options["prefill"] != "waves",
             interpreted=options["interpreted"],
         )
+        behind = plan_host(self._moe, self._world, options)
+        interpreted = options["interpreted"]
+        self._tier = None if behind is None else HostTier(*behind, interpreted=interpreted)
         throttle = options["throttle"]
         self._throttle = None if throttle is None else Throttle(*throttle)
         self._store: ExpertStore | None = None
@@ -102,6 +108,23 @@ class Offload:
     def decision_digest(self) -> str:
         """Hash of all decisions so far: that of a simulation of the same routing."""
         return self._decisions.kernel.digest
+
+    @property
+    def host_counters(self) -> npt.NDArray[np.int64] | None:
+        """Counters of the host tier; its misses were read from the disk. None without one."""
+        self._settle_host()
+        return None if self._tier is None else self._tier.counters
+
+    @property
+    def host_digest(self) -> str:
+        """Hash of the host tier's decisions so far; empty without one."""
+        self._settle_host()
+        return "" if self._tier is None else self._tier.digest
+
+    def _settle_host(self) -> None:
+        """Where all transfers end before each event, let those of the last event end, too."""
+        if self._options["deterministic"] and self._tier is not None and self._mover is not None:
+            self._mover.drain()
 
     @property
     def trace(self) -> Trace:
@@ -206,16 +229,7 @@ class Offload:
         )
         link = self._make_link(slots)
         self._store = store = self._make_store(link)
-        self._mover = mover = Mover(
-            link,
-            store,
-            slots,
-            chunk_bytes=options["chunk_bytes"],
-            by_score=self._schedule.by_score,
-            timeout_s=options["timeout_s"],
-            throttle=self._throttle,
-            timeline=options["timeline"],
-        )
+        self._mover = mover = self._make_mover(link, store, slots)
         self._residence = Residence(
             self._decisions,
             slots,
@@ -243,7 +257,7 @@ class Offload:
         self._passes.install()
         self._patch.wrap_generate(self._passes.follow)
         self._patch.plug_in(self._engine.forward)
-        if link.needs_pinned:
+        if link.needs_pinned and self._tier is None:
             mover.unloaded_bytes_per_s = time_link(
                 link,
                 store,
@@ -304,7 +318,23 @@ class Offload:
             return None
         return LayerBuffers(self.capacity_slots, len(self._moe.layers), self._moe.num_experts)
 
+    def _make_mover(self, link: Link, store: ExpertStore, slots: Slots) -> Mover:
+        options = self._options
+        more = {name: options[name] for name in ("chunk_bytes", "timeout_s", "timeline")}
+        more |= {"by_score": self._schedule.by_score, "throttle": self._throttle}
+        if self._tier is None:
+            return Mover(link, store, slots, **more)
+        assert isinstance(store, TieredStore)
+        return TieredMover(link, store, slots, tier=self._tier, host=store, **more)
+
     def _make_store(self, link: Link) -> ExpertStore:
+        store = self._experts_of(link)
+        if self._tier is None:
+            return store
+        budget = self._options["pinned_budget"] if link.needs_pinned else 0
+        return TieredStore(store, self._tier.world, pinned_budget_bytes=budget)
+
+    def _experts_of(self, link: Link) -> ExpertStore:
         options, moe = self._options, self._moe
         if options["store"] is not None:
             store: ExpertStore = options["store"]

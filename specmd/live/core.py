@@ -206,6 +206,11 @@ class Decisions:
         if len(chunk.gates) and gates is not None:
             chunk.gates[:count] = gates
 
+    @property
+    def moment(self) -> tuple[int, int]:
+        """Step and phase of the event."""
+        return int(self._chunk.step[0]), int(self._chunk.phase[0])
+
     def look_ahead(self, live_tokens: int, scores: npt.NDArray[np.float32] | None = None) -> None:
         """Let the prefetcher see the event.
 

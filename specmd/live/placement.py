@@ -11,7 +11,9 @@ from specmd.core.event import World
 from specmd.errors import SpecmdError
 from specmd.models.facts import layer_bytes
 from specmd.models.moe import MoeModel
+from specmd.policy.registry import Choice, choose
 from specmd.runs.pools import divide, parse_capacity
+from specmd.runs.resolve import resolve_host
 from specmd.trace.header import TraceHeader
 
 
@@ -52,6 +54,30 @@ def plan_world(
         raise SpecmdError("the model does not say how many experts a token chooses")
     header = TraceHeader(num_layers=layers, num_experts=experts, top_k=int(top_k))
     return World.of(header, *pools, seed=int(options["seed"]), popularity=popularity)
+
+
+def plan_host(moe: MoeModel, world: World, options: dict[str, Any]) -> tuple[World, Choice] | None:
+    """Return pools and policy of the host tier, None where every expert is in host memory.
+
+    Raises:
+        SpecmdError: an impossible capacity, a policy that is told too little, no checkpoint to read
+            from, or a way of prefilling that has no tier.
+
+    """
+    layers, experts, sizes = world.num_layers, world.num_experts, layer_bytes(moe)
+    asked = options["host_capacity"], options["host_evict"]
+    slots, evict = resolve_host(*asked, layers, experts, sizes)
+    if slots is None:
+        return None
+    if options["checkpoint"] is None and not hasattr(options["store"], "extents"):
+        raise SpecmdError(
+            "host_capacity keeps some experts in host memory and reads the others from a disk: "
+            "give offload(..., checkpoint=folder), `specmd run --experts disk`"
+        )
+    if options["prefill"] != "waves":
+        raise SpecmdError(f"prefill {options['prefill']} has no host_capacity: leave one out")
+    pools = divide(slots, layers, sizes)
+    return World.of(world, *pools, seed=int(options["seed"])), choose("evict", evict)
 
 
 def find_device(link: str, device: torch.device | str | None) -> tuple[torch.device, str]:

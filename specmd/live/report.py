@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from specmd.core import state as residency
+from specmd.live.tiered import TieredMover
 
 if TYPE_CHECKING:
     from specmd.live.core import Decisions
@@ -37,6 +38,7 @@ class Report:
         busy_s: time the link took for them.
         link_bytes_per_s: `moved_bytes / busy_s`; None before the first copy.
         unloaded_bytes_per_s: what it carried at the start, unpaced; None on the cpu link.
+        disk_stall_s: time kernels waited for experts that were still on the disk.
         demand_stall_s: time kernels waited for demanded experts.
         late_stall_s: time kernels waited for prefetches that came late.
         waits: layers in which the host found nothing there to compute, and waited.
@@ -48,6 +50,9 @@ class Report:
         pinned_share: part of it that is pinned, 0 to 1.
         locked_bytes: host memory that the system keeps locked for that.
         pin_failure: why pinning stopped, "" if it did not.
+        disk: how a disk is read past the system's cache; "" without a host tier.
+        read_bytes: bytes of experts read from the disk.
+        disk_busy_s: time that took.
         peak_device_bytes: peak of the device's allocator; None on the cpu link.
 
     """
@@ -68,6 +73,7 @@ class Report:
     busy_s: float
     link_bytes_per_s: float | None
     unloaded_bytes_per_s: float | None
+    disk_stall_s: float
     demand_stall_s: float
     late_stall_s: float
     waits: int
@@ -79,6 +85,9 @@ class Report:
     pinned_share: float
     locked_bytes: int
     pin_failure: str
+    disk: str
+    read_bytes: int
+    disk_busy_s: float
     peak_device_bytes: int | None
 
 
@@ -102,6 +111,9 @@ def make_report(
         + totals[residency.CAPACITY_MISSES]
     )
     store_bytes = store.layouts.num_bytes
+    tiered = isinstance(mover, TieredMover)
+    if tiered:
+        store_bytes = mover.host.num_bytes
     return Report(
         link=link_name,
         device=str(mover.link.device),
@@ -119,6 +131,7 @@ def make_report(
         busy_s=mover.busy_s,
         link_bytes_per_s=mover.moved_bytes / mover.busy_s if mover.busy_s > 0 else None,
         unloaded_bytes_per_s=mover.unloaded_bytes_per_s,
+        disk_stall_s=residence.stall_s["disk_stall"],
         demand_stall_s=residence.stall_s["demand_stall"],
         late_stall_s=residence.stall_s["late_prefetch_stall"],
         waits=residence.waits,
@@ -130,6 +143,9 @@ def make_report(
         pinned_share=store.pinned_bytes / store_bytes if store_bytes else 0.0,
         locked_bytes=store.locked_bytes,
         pin_failure=getattr(store, "pin_failure", ""),
+        disk=mover.host.files.way if tiered else "",
+        read_bytes=mover.host.read_bytes if tiered else 0,
+        disk_busy_s=mover.disk_busy_s if tiered else 0.0,
         peak_device_bytes=_peak_bytes(mover),
     )
 

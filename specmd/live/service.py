@@ -130,6 +130,11 @@ class Residence:
     def _carry_out_demand(
         self, commands: list[tuple[int, int]], keys: Sequence[int]
     ) -> list[tuple[int, int]]:
+        for command, key in commands:
+            if command == FETCH:
+                self.mover.set_out(key, self.decisions.moment)
+            elif command in (PROMOTE, AWAIT):
+                self.mover.set_out_late(self._under_way[key])
         missing = {key for command, key in commands if command == FETCH}
         for key in keys:
             if key not in missing and (home := self._home.get(key)) is not None:
@@ -153,6 +158,7 @@ class Residence:
                 score = float(self.decisions.link.score[key])
                 home = self._settle_in(key, slot)
                 ahead = Transfer(key, home, demanded=False, score=score, prefetched=True)
+                ahead.issued = self.decisions.moment
                 under_way[key] = mover.queue(ahead)
             elif command == PROMOTE:
                 mover.hasten(under_way[key])
@@ -243,7 +249,7 @@ class Residence:
     def _wait(self, transfers: Iterable[Transfer]) -> Transfer:
         """Let the host wait until one of the copies is issued, and kernels until it is there."""
         timeline = self.mover.timeline
-        began_s = time.perf_counter() if timeline is not None else 0.0
+        began_s = time.perf_counter()
         wanted = list(transfers)
         if not self._waited and not any(transfer.done for transfer in wanted):
             self._waited = True
@@ -252,7 +258,9 @@ class Residence:
         done = self.mover.wait_for_any(wanted)
         self.mover.before_use(done.home.slot)
         cause = LATE_STALL if done.prefetched else DEMAND_STALL
-        self._stalls.end(began, cause)
+        waited_s = time.perf_counter() - began_s
+        from_disk_s = min(max(0.0, done.whole_s - began_s), waited_s)
+        self._stalls.end(began, cause, from_disk_s / waited_s if waited_s > 0 else 0.0)
         if timeline is not None:
             name = f"{timeline.key_name(done.key)} {cause.replace('_', ' ')}"
             timeline.span("stall", name, began_s, time.perf_counter())
@@ -271,6 +279,7 @@ class Residence:
         """Empty the cache and forget all it did; nothing may be running."""
         self._start_over()
         self.decisions.restart()
+        self.mover.restart(counted=True)
         self.deciding_s = 0.0
         self.waits = 0
         self._stalls.restart()
@@ -282,6 +291,7 @@ class Residence:
                 self.mover.demand.remove(transfer)
         self.mover.drain()
         self.decisions.reset()
+        self.mover.restart(counted=False)
         self._home.clear()
         if self.buffers is not None:
             self.buffers.drop_all()

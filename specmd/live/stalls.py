@@ -8,6 +8,9 @@ host clock sees). So the compute stream itself is asked: one tick before the wai
 it. The first is reached when the kernels before are done, the second when the copy has landed too;
 the time between them is the stall, whoever waited. A stream does one thing after the other, so no
 second is counted twice. Ticks are read when they have been reached; nothing waits for them.
+
+The share of a wait in which the expert was still read from the disk is the disk's; the host knows
+it, and the device's wait is divided alike.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from collections import deque
 from specmd.live.links.link import COMPUTE, Link, Mark
 from specmd.runs.metrics import PARTS
 
-DEMAND_STALL, LATE_STALL = "demand_stall", "late_prefetch_stall"
+DEMAND_STALL, LATE_STALL, DISK_STALL = "demand_stall", "late_prefetch_stall", "disk_stall"
 
 
 class Stalls:
@@ -32,20 +35,27 @@ class Stalls:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._seconds = {name: 0.0 for name, part in PARTS.items() if part.is_stall}
-        self._open: deque[tuple[Mark, Mark, str]] = deque()
+        self._open: deque[tuple[Mark, Mark, str, float]] = deque()
 
     def begin(self) -> Mark:
         """Return what `end` is to be given: call it before waiting for a copy."""
         tick = self._link.tick(COMPUTE)
         return time.perf_counter() if tick is None else tick
 
-    def end(self, began: Mark, cause: str) -> None:
-        """Count a wait; call it after the compute stream was told to wait for the copy."""
+    def end(self, began: Mark, cause: str, from_disk: float = 0.0) -> None:
+        """Count a wait; call it after the compute stream was told to wait for the copy.
+
+        `from_disk` is the share of it that was the disk's, 0 to 1.
+        """
         tick = self._link.tick(COMPUTE)
         if tick is None:
-            self._seconds[cause] += time.perf_counter() - began
+            self._count(time.perf_counter() - began, cause, from_disk)
         else:
-            self._open.append((began, tick, cause))
+            self._open.append((began, tick, cause, from_disk))
+
+    def _count(self, seconds: float, cause: str, from_disk: float) -> None:
+        self._seconds[DISK_STALL] += from_disk * seconds
+        self._seconds[cause] += (1.0 - from_disk) * seconds
 
     def seconds(self) -> dict[str, float]:
         """Return seconds so far by cause, as far as the device has got."""
@@ -56,8 +66,8 @@ class Stalls:
         """Count the waits that are over on the device; never blocks."""
         link = self._link
         while self._open and link.reached(self._open[0][1]):
-            began, ended, cause = self._open.popleft()
-            self._seconds[cause] += link.elapsed_s(began, ended)
+            began, ended, cause, from_disk = self._open.popleft()
+            self._count(link.elapsed_s(began, ended), cause, from_disk)
 
     def restart(self) -> None:
         """Forget all."""

@@ -1,9 +1,10 @@
 """A timeline of a live run, for ui.perfetto.dev and chrome://tracing.
 
-Three tracks: what the host computes (steps, layers, experts), what the link carries (chunks, by
-expert and cause), and what is waited for. Times are the host's: on an accelerator a kernel runs
-some time after its span here, and NVTX ranges with a profiler show when. The file is the JSON array
-format of Chrome's Trace Event Format: complete events (`ph` X), microseconds.
+Tracks: what the host computes (steps, layers, experts), what the link carries (chunks, by expert
+and cause), what is waited for, and what is read from a disk. Times are the host's: on an
+accelerator a kernel runs some time after its span here, and NVTX ranges with a profiler show when.
+The file is the JSON array format of Chrome's Trace Event Format: complete events (`ph` X),
+microseconds.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from specmd.files import write_text
 
 TRACKS = {"compute": 1, "link": 2, "stall": 3}
+_ALL_TRACKS = {**TRACKS, "disk": 4}  # the last where a host tier is
 
 
 class Timeline:
@@ -61,7 +63,8 @@ class Timeline:
         zero = spans[0][2] if spans else 0.0
         named: list[dict[str, Any]] = [
             {"ph": "M", "name": "thread_name", "pid": 1, "tid": tid, "args": {"name": track}}
-            for track, tid in TRACKS.items()
+            for track, tid in _ALL_TRACKS.items()
+            if track in {span[0] for span in spans}
         ]
         return named + [
             {
@@ -69,7 +72,7 @@ class Timeline:
                 "name": name,
                 "cat": track,
                 "pid": 1,
-                "tid": TRACKS[track],
+                "tid": _ALL_TRACKS[track],
                 "ts": round((start - zero) * 1e6, 3),
                 "dur": round((end - start) * 1e6, 3),
                 "args": facts,

@@ -18,6 +18,8 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
+from torch import Tensor
+
 from specmd.errors import SpecmdError
 from specmd.live.links.link import COMPUTE, COPY, Link, Mark
 from specmd.live.links.throttle import Throttle
@@ -27,7 +29,7 @@ from specmd.live.timeline import Timeline
 from specmd.live.transfer import Transfer, unfinished
 
 IN_FLIGHT_CHUNKS = 2
-_LOOK_S = 0.25  # how often a waiting thread looks whether the other is still alive
+LOOK_S = 0.25  # how often a waiting thread looks whether the other is still alive
 
 
 class Mover:
@@ -78,6 +80,21 @@ class Mover:
         self._stopping = False
         self._busy = False  # the chunk to be moved was waiting for the one before
 
+    # What a mover with a disk behind the host does otherwise (`specmd.live.tiered`).
+
+    def set_out(self, key: int, issued: tuple[int, int]) -> None:
+        """Note that the transfer of a demanded key begins, in some step and phase."""
+
+    def set_out_late(self, transfer: Transfer) -> None:
+        """Note that a prefetch begins, if it has not, because it is demanded."""
+
+    def restart(self, *, counted: bool) -> None:
+        """Forget what is kept on the way to the link; with `counted` also what was counted."""
+
+    def _source(self, transfer: Transfer, start: int, stop: int) -> tuple[Tensor, bool]:
+        """Return bytes of a transfer in host memory, and whether a device can read them."""
+        return self.store.read(transfer.key, start, stop), self.store.is_pinned(transfer.key)
+
     # What is queued. The lock is held.
 
     def queue(self, transfer: Transfer) -> Transfer:
@@ -99,7 +116,7 @@ class Mover:
         transfer.demanded = True
         if transfer in self.ahead:
             self.ahead.remove(transfer)
-            self.demand.insert(0 if transfer.started else len(self.demand), transfer)
+            self.demand.insert(0 if transfer.moves else len(self.demand), transfer)
             self.lock.notify_all()
 
     def cancel(self, transfer: Transfer) -> None:
@@ -146,7 +163,7 @@ class Mover:
                     if transfer.done:
                         return transfer
                 if self._thread is not None:
-                    self.lock.wait(_LOOK_S)
+                    self.lock.wait(LOOK_S)
                     self._look_after_thread(deadline, wanted[0].key)
             if self._thread is None and not self.step():
                 raise SpecmdError(f"nothing can move, but expert {wanted[0].key} is waited for")
@@ -165,9 +182,11 @@ class Mover:
                 self.link.synchronise(mark, self.timeout_s)
                 self._ready[slot] = None
 
+    def _threads(self) -> list[threading.Thread]:
+        return [] if self._thread is None else [self._thread]
+
     def _look_after_thread(self, deadline: float, key: int) -> None:
-        assert self._thread is not None
-        if not self._thread.is_alive() and self.failure is None:
+        if not all(each.is_alive() for each in self._threads()) and self.failure is None:
             self.failure = RuntimeError("it ended without a word")
         if time.monotonic() > deadline and self.failure is None:
             raise SpecmdError(
@@ -205,9 +224,9 @@ class Mover:
         """Pick what moves: a demand, else the prefetch that has started, else the best."""
         able = next((t for t in self.demand if t.may_move), None)
         if able is None and (ahead := [t for t in self.ahead if t.may_move]):
-            able = max(ahead, key=lambda t: (t.started, self.by_score and t.score))
+            able = max(ahead, key=lambda t: (t.crossing, self.by_score and t.score))
         if able is not None:
-            able.started = True
+            able.started = able.crossing = True
         return able
 
     def _move_or_fail(self, transfer: Transfer) -> int:
@@ -230,7 +249,8 @@ class Mover:
             self._wait_for_last_use(slot)
             if self.slots.canary:
                 link.blank(slot)
-        link.copy(slot, self.store.read(key, start, stop), start, stop, self.store.is_pinned(key))
+        source, pinned = self._source(transfer, start, stop)
+        link.copy(slot, source, start, stop, pinned)
         transfer.ready = link.record(COPY)
         self._issued.append(transfer.ready)
         if len(self._issued) > IN_FLIGHT_CHUNKS:
@@ -283,9 +303,9 @@ class Mover:
         with self.lock:
             self._stopping = True
             self.lock.notify_all()
-        if self._thread is not None:
-            self._thread.join(min(self.timeout_s, 10.0))
-            self._thread = None
+        for thread in self._threads():
+            thread.join(min(self.timeout_s, 10.0))
+        self._thread = None
         try:
             link = self.link
             for mark in (link.record(COPY), link.record(COMPUTE), *self._last_use):
@@ -314,7 +334,7 @@ class Mover:
                     transfer = None if self._stopping else self._start_next()
                     self._busy = transfer is not None
                     while transfer is None and not self._stopping:
-                        self.lock.wait(_LOOK_S)
+                        self.lock.wait(LOOK_S)
                         transfer = None if self._stopping else self._start_next()
                 if transfer is None:
                     return

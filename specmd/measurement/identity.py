@@ -29,7 +29,10 @@ def measured_id(
     """
     accelerator = torch.accelerator.is_available()
     named = settings.model_copy(
-        update={"checkpoint": settings.checkpoint and Path(settings.checkpoint).name}
+        update={
+            "checkpoint": settings.checkpoint and Path(settings.checkpoint).name,
+            "scratch": settings.scratch and "disk",
+        }
     )
     return digest(
         {

@@ -26,7 +26,7 @@ from specmd.measurement.identity import measured_id
 from specmd.measurement.settings import LiveSettings
 from specmd.measurement.workload import Workload
 from specmd.runs.contract import contract, recorded_config, trace_facts, unmet_need
-from specmd.runs.counters import by_layer, by_phase, check, tally
+from specmd.runs.counters import by_layer, by_phase, check, tally, tally_host
 from specmd.runs.declared import COMPOSED, OPTIONS
 from specmd.runs.identity import provenance
 from specmd.runs.latency import latency
@@ -39,7 +39,7 @@ from specmd.trace import Trace, locality
 
 _UNEVEN = 0.10  # a spread above this share of the mean is worth a word
 _SLOW_FIRST = 1.25
-_STALLS = [list(PARTS).index(name) for name in ("demand_stall", "late_prefetch_stall")]
+_STALLS = [column for column, part in enumerate(PARTS.values()) if part.is_stall]
 _OF_THE_WORKLOAD = (*COMPOSED, "profile", "shape")
 
 
@@ -62,6 +62,10 @@ class _Play:
     busy_s: float
     routing_s: float
     given_s: float
+    host_counters: npt.NDArray[np.int64] | None
+    host_digest: str
+    read_bytes: int
+    disk_busy_s: float
     trace: Trace | None
 
     @property
@@ -154,6 +158,9 @@ def measure(
         decision_digests=list(dict.fromkeys(play.digest for play in plays)),
         link_bytes_per_s=moved / busy_s if busy_s > 0 else None,
         moved_bytes=middle.moved_bytes,
+        disk=report.disk,
+        read_bytes=middle.read_bytes,
+        disk_bytes_per_s=middle.read_bytes / middle.disk_busy_s if middle.disk_busy_s else None,
         store_bytes=report.store_bytes,
         pinned_share=report.pinned_share,
         pin_failure=report.pin_failure,
@@ -182,6 +189,7 @@ def measure(
         measurement=measurement,
         contract=contract(config),
         decision_digest=middle.digest,
+        host_digest=middle.host_digest,
         warnings=[
             *cautions(trace, config, facts, found, metrics, phases.get("decode")),
             *warnings,
@@ -218,7 +226,7 @@ def _enter(
     asked = {name: getattr(config, name) for name, option in OPTIONS.items() if option.live}
     return offload(
         workload.model,
-        **asked | {"capacity": config.capacity_slots},
+        **asked | {"capacity": config.capacity_slots, "host_capacity": config.host_slots},
         throttle=settings.throttle,
         deterministic=settings.deterministic,
         training=training,
@@ -231,6 +239,7 @@ def _enter(
 
 
 def _played(cache: Offload, start: Report, given_s: float, *, keep_trace: bool) -> _Play:
+    host_digest = cache.host_digest  # before the report: it may wait for transfers to end
     end = cache.report()
     play = _Play(
         counters=cache.final_counters,
@@ -240,6 +249,10 @@ def _played(cache: Offload, start: Report, given_s: float, *, keep_trace: bool) 
         busy_s=end.busy_s - start.busy_s,
         routing_s=end.routing_s,
         given_s=given_s,
+        host_counters=cache.host_counters,
+        host_digest=host_digest,
+        read_bytes=end.read_bytes - start.read_bytes,
+        disk_busy_s=end.disk_busy_s - start.disk_busy_s,
         trace=cache.trace if keep_trace else None,
     )
     check(play.counters)
@@ -257,12 +270,16 @@ def _metrics(
         )
     metrics: Metrics = dict.fromkeys(METRICS)
     metrics |= tally(middle.counters.sum(axis=0), trace.header.layer_bytes, trace.num_tokens)
+    metrics |= _host(trace, middle)
     timed: dict[str, list[float]] = {}
     warnings: list[str] = []
     for play in plays:
-        found = latency(trace, play.step_seconds, 0, play.busy_s)
-        counted = tally(play.counters.sum(axis=0), trace.header.layer_bytes)
-        several = found.metrics | {name: counted[name] for name in ("hit_rate", "late_rate")}
+        tiered = play.host_counters is not None
+        disk_s = play.disk_busy_s if tiered else None
+        found = latency(trace, play.step_seconds, 0, play.busy_s, disk_s)
+        counted = tally(play.counters.sum(axis=0), trace.header.layer_bytes) | _host(trace, play)
+        rates = ("hit_rate", "late_rate", *(("host_hit_rate",) if tiered else ()))
+        several = found.metrics | {name: counted[name] for name in rates}
         for name, value in several.items():
             if value is not None:
                 timed.setdefault(name, []).append(float(value))
@@ -270,6 +287,14 @@ def _metrics(
             metrics |= found.metrics
             warnings = found.warnings
     return metrics, warnings, timed
+
+
+def _host(trace: Trace, play: _Play) -> Metrics:
+    """Metrics of the host tier; none without one."""
+    if play.host_counters is None:
+        return {}
+    rows = play.host_counters.sum(axis=0)
+    return tally_host(rows, trace.header.layer_bytes, trace.num_tokens)
 
 
 def _spread(values: Sequence[float]) -> Repeated:

@@ -19,7 +19,7 @@ from specmd.errors import SpecmdError
 from specmd.hardware.engines import load_engine
 from specmd.hardware.profile import Figure, HardwareProfile
 from specmd.hardware.shape import load_shape
-from specmd.runs.counters import tally
+from specmd.runs.counters import tally, tally_host
 from specmd.runs.latency import latency
 from specmd.runs.run import Metrics, Run, read_run
 from specmd.simulation.costs import coefficients
@@ -78,6 +78,11 @@ class Prediction:
             row[f"{name}_predicted"] = self.predicted.get(name)
         for name in TIMES:
             row[f"{name}_error"] = self.error(name)
+        if config.host_slots is not None:
+            row |= {"host_slots": config.host_slots, "host_evict": config.host_evict}
+            for name in ("host_hit_rate", "tpot_disk_stall_s"):
+                row[f"{name}_measured"] = self.run.metrics.get(name)
+                row[f"{name}_predicted"] = self.predicted.get(name)
         return row | {"same_decisions": self.same_decisions, "reason": self.reason}
 
 
@@ -140,8 +145,13 @@ def predict(
         return Prediction(run, {}, None, "the trace does not say how large an expert is")
     if measurement.deterministic:
         decided = replay(trace, run.config, training=training)
-        same = decided.decision_digest == run.decision_digest
+        same = (decided.decision_digest, decided.host_digest) == (
+            run.decision_digest,
+            run.host_digest,
+        )
         return Prediction(run, {}, same, "deterministic: decisions are compared, not times")
+    if run.config.host_slots is not None and profile.ssd is None:
+        return Prediction(run, {}, None, f"{profile.name} knows no disk: calibrate with --disk")
     paced = pace(profile, measurement.throttle, measurement.chunk_bytes, expert_bytes)
     shape = load_shape(run.config.shape) if run.config.shape else None
     costs = coefficients(paced, shape, expert_bytes, load_engine("eager"))
@@ -149,7 +159,11 @@ def predict(
     assert outcome.step_seconds is not None
     rows = outcome.counters.sum(axis=0)
     predicted: Metrics = tally(rows, trace.header.layer_bytes, trace.num_tokens)
-    predicted |= latency(trace, outcome.step_seconds, 0, outcome.link_busy_s).metrics
+    if outcome.host_counters is not None:
+        host_rows = outcome.host_counters.sum(axis=0)
+        predicted |= tally_host(host_rows, trace.header.layer_bytes, trace.num_tokens)
+    busy_s = outcome.link_busy_s, outcome.disk_busy_s
+    predicted |= latency(trace, outcome.step_seconds, 0, *busy_s).metrics
     return Prediction(run, predicted, None)
 
 

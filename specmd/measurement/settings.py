@@ -34,6 +34,7 @@ class LiveSettings(BaseModel):
     pinned_budget: int | None = Field(default=None, ge=0)
     compute_threads: int | None = Field(default=None, ge=1)
     checkpoint: str | None = Field(default=None, description="folder to read experts from")
+    scratch: str | None = Field(default=None, description="folder for the experts of a trace")
     warmup_runs: int = Field(default=1, ge=0, description="plays of the workload not counted")
     repetitions: int = Field(default=3, ge=1)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from torch import Tensor
 from specmd.errors import SpecmdError
 from specmd.hardware.memory import require_memory
 from specmd.hardware.shape import ModelShape
-from specmd.live.stores.random import RandomStore
+from specmd.live.stores.random import RandomFile, RandomStore
 from specmd.measurement.batches import StepBatch, batches, in_rows
 from specmd.measurement.trace_routing import ForcedRouting
 from specmd.models.dummy.context import Context
@@ -142,6 +143,10 @@ class TraceWorkload:
             other_bytes=other_bytes,
             seed=self._seed,
         )
+
+    def file(self, folder: Path) -> RandomFile:
+        """Write the experts' bytes to a file in a folder; it goes when the offload ends."""
+        return RandomFile(folder, self.layouts, seed=self._seed)
 
     @torch.no_grad()
     def play(self, each: Callable[[PlayedStep], None] | None = None) -> list[PlayedStep]:

@@ -66,6 +66,10 @@ class CheckpointFiles:
             self._maps[file] = np.memmap(file, np.uint8, "r")
         return self._maps[file][start:stop]
 
+    def place(self, name: str) -> tuple[Path, int, int]:
+        """Return the file of a tensor, and the bytes there that it starts and ends before."""
+        return self._where[name][:3]
+
     def dtype(self, name: str) -> str:
         """Name of a tensor's dtype, as torch spells it."""
         kind = self._where[name][3]

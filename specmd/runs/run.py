@@ -184,6 +184,9 @@ class Measurement(_Frozen):
     decision_digests: list[str] = Field(default=[], description="of the repetitions, each once")
     link_bytes_per_s: FiniteFloat | None = Field(default=None, description="while it carried")
     moved_bytes: int
+    disk: str = Field(default="", description="how one is read past the system's cache, if it is")
+    read_bytes: int = Field(default=0, description="of experts, from the disk")
+    disk_bytes_per_s: FiniteFloat | None = Field(default=None, description="while it was read")
     store_bytes: int = Field(description="host memory of the experts")
     pinned_share: FiniteFloat
     pin_failure: str = ""

@@ -16,7 +16,6 @@ compiled by numba inside the simulator's kernel.
 
 from __future__ import annotations
 
-from math import inf
 from typing import NamedTuple
 
 from specmd.errors import SpecmdError
@@ -59,7 +58,7 @@ class CostCoefficients(NamedTuple):
     prefill_flop_scale: float = 1.0  # seconds of arithmetic in a prefill, over those in decode
     prefill_read_scale: float = 1.0  # the same, of reading
     disk_latency_s: float = 0.0  # per expert read into host memory
-    disk_bytes_per_s: float = inf
+    disk_s_per_byte: float = 0.0
 
 
 def expert_s(c: CostCoefficients, tokens: float, n_bytes: float) -> float:
@@ -110,7 +109,7 @@ def transfer_s(c: CostCoefficients, n_bytes: float) -> float:
 
 def read_s(c: CostCoefficients, n_bytes: float) -> float:
     """Seconds one expert of `n_bytes` occupies an idle disk, on its way into host memory."""
-    return c.disk_latency_s + n_bytes / c.disk_bytes_per_s
+    return c.disk_latency_s + n_bytes * c.disk_s_per_byte
 
 
 def coefficients(
@@ -150,7 +149,7 @@ def coefficients(
     }
     if profile.ssd is not None:
         moving["disk_latency_s"] = profile.ssd.latency_s.value
-        moving["disk_bytes_per_s"] = profile.ssd.bytes_per_s.value
+        moving["disk_s_per_byte"] = 1 / profile.ssd.bytes_per_s.value
     flops_per_s, memory_bytes_per_s = rates["flops"], rates["memory"]
     if shape is None:
         nothing = ("layer_flop_s_per_token", "attn_flop_s", "layer_read_s", "kv_read_s")

@@ -46,7 +46,7 @@ def make_lanes(
     chunk_s = [costs.chunk_bytes / costs.bytes_per_s] * lanes
     wake_s = [costs.wake_s] * lanes
     if disk:
-        chunk_s.append(costs.chunk_bytes / costs.disk_bytes_per_s)
+        chunk_s.append(costs.chunk_bytes * costs.disk_s_per_byte)
         wake_s.append(0.0)
     seconds, numbers = np.zeros(num_keys), np.zeros(num_keys, np.int64)
     lanes = len(chunk_s)

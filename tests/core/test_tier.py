@@ -12,7 +12,7 @@ from specmd.simulation.replay import replay
 from specmd.trace import build_trace
 
 # FAST_LINK has an infinitely fast disk, too.
-SLOW_DISK = SLOW_LINK._replace(disk_latency_s=3e-5, disk_bytes_per_s=2e9)
+SLOW_DISK = SLOW_LINK._replace(disk_latency_s=3e-5, disk_s_per_byte=5e-10)
 OPTIONS = (
     {},
     {"prefetch": "oracle:depth=3,recall=0.7,extra=2", "schedule": "guard"},

@@ -16,7 +16,7 @@ from specmd.live.links.host import HostLink
 from specmd.live.links.link import COMPUTE, COPY
 from specmd.live.service import Residence
 from specmd.live.slots import Slots
-from specmd.live.stalls import DEMAND_STALL, LATE_STALL, Stalls
+from specmd.live.stalls import DEMAND_STALL, DISK_STALL, LATE_STALL, Stalls
 from specmd.live.transfers import Mover
 from specmd.models.layout import Layout, Layouts
 from specmd.policy.registry import choose
@@ -101,7 +101,7 @@ def test_slow_copies_stall_for_what_kernels_do_not_cover() -> None:
     serve(0, 0, 1, 2)
     link.now_s = link.free_s[COMPUTE]
     # 40 s for each expert; the kernels of the first two run beside the copy of the next.
-    assert residence.stall_s == {DEMAND_STALL: 120.0 - 2.0, LATE_STALL: 0.0}
+    assert residence.stall_s == {DISK_STALL: 0.0, DEMAND_STALL: 118.0, LATE_STALL: 0.0}
     serve(1, 0, 1, 2)  # hits
     link.now_s = link.free_s[COMPUTE]
     assert residence.stall_s[DEMAND_STALL] == 118.0
@@ -124,7 +124,20 @@ def test_waits_that_are_not_over_are_counted_later() -> None:
     link.now_s = 40.0
     assert residence.stall_s[DEMAND_STALL] == 40.0
     residence.restart()
-    assert residence.stall_s == {DEMAND_STALL: 0.0, LATE_STALL: 0.0}
+    assert residence.stall_s == {DISK_STALL: 0.0, DEMAND_STALL: 0.0, LATE_STALL: 0.0}
+
+
+def test_the_share_of_a_wait_that_an_expert_was_read_is_the_disks() -> None:
+    link = ScriptedLink(chunk_s=8.0, kernel_s=1.0)
+    stalls = Stalls(link)
+    for cause in (DEMAND_STALL, LATE_STALL):
+        began = stalls.begin()
+        link.copy(0, torch.zeros(1), 0, 1, True)
+        link.order(COMPUTE, link.record(COPY))
+        stalls.end(began, cause, 0.25)
+    assert stalls.seconds()[DISK_STALL] == 0.0
+    link.now_s = link.free_s[COMPUTE]
+    assert stalls.seconds() == {DISK_STALL: 4.0, DEMAND_STALL: 6.0, LATE_STALL: 6.0}
 
 
 def test_a_prefetch_that_comes_late_has_its_own_cause() -> None:

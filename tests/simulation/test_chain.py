@@ -35,7 +35,7 @@ class Noted(ChainedLink):
 def chain(disk, link, chunk=1e9, latency=0.0, **more):
     """Coefficients of two hops, each its milliseconds an expert; `chunk` is one of the disk's."""
     found = costs(link, chunk=chunk * link / disk, **more)
-    return found._replace(disk_bytes_per_s=MB / disk, disk_latency_s=latency)
+    return found._replace(disk_s_per_byte=disk / MB, disk_latency_s=latency)
 
 
 def run(trace, events, figures, slots=8, host=8, schedule="fifo", evict="lru", concludes=False):

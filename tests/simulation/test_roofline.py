@@ -54,7 +54,7 @@ def random_clock(rng):
         "prefill_flop_scale": float(rng.choice([0.5, 1.0, 2.0])),
         "prefill_read_scale": float(rng.choice([0.5, 1.0, 2.0])),
         "disk_latency_s": float(rng.choice([0.0, 0.2])),
-        "disk_bytes_per_s": BYTES / float(10 ** rng.uniform(-3, 2)),
+        "disk_s_per_byte": float(10 ** rng.uniform(-3, 2)) / BYTES,
     }
     return CostCoefficients(**figures)
 
@@ -192,7 +192,7 @@ def test_what_either_cache_holds_need_not_be_read():
     # All there is to wait for is the disk; the optimum of 3 + 2 slots is what must be read.
     trace = synthetic(num_layers=2, num_experts=5, top_k=2, decode_length=20, expert_bytes=BYTES)
     none = dict.fromkeys(CostCoefficients._fields, 0.0)
-    clock = none | {"bytes_per_s": float("inf"), "chunk_bytes": BYTES, "disk_bytes_per_s": BYTES}
+    clock = none | {"bytes_per_s": float("inf"), "chunk_bytes": BYTES, "disk_s_per_byte": 1 / BYTES}
     costs = CostCoefficients(**clock)
     config = RunConfig(capacity="3", capacity_slots=3, host_capacity="2", host_slots=2)
     both = RunConfig(evict="belady:bypass=true", capacity="5", capacity_slots=5, admission="bypass")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from specmd.errors import SpecmdError
+from specmd.live.stores.disk import Extent
 from specmd.models.files import CheckpointFiles
 from specmd.models.layout import Layouts, Piece
 from specmd.models.moe import MoeModel
@@ -109,6 +110,14 @@ class CheckpointStore:
     def _check_size(self, name: str, num_bytes: int) -> None:
         if len(self._files.raw(name)) != num_bytes:
             raise SpecmdError(f"{self._files.folder}: {name} is of another size")
+
+    def extents(self, key: int) -> list[Extent]:
+        """Return where the parts of a key's blob lie."""
+        found = []
+        for at, name, first, size in self._ranges[key]:
+            file, start, _ = self._files.place(name)
+            found.append(Extent(at, file, start + first, size))
+        return found
 
     def read(self, key: int, start: int, stop: int) -> Tensor:
         """Read bytes start..stop of a key's blob; valid until the next call."""
