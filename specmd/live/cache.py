@@ -37,7 +37,7 @@ from specmd.live.service import Residence
 from specmd.live.slots import Slots
 from specmd.live.stores.checkpoint import CheckpointStore
 from specmd.live.stores.store import ExpertStore, HostStore
-from specmd.live.stores.tiered import TieredStore
+from specmd.live.stores.tiered import OnDisk, TieredStore
 from specmd.live.tiered import TieredMover
 from specmd.live.timing import StepTimes
 from specmd.live.transfers import Mover
@@ -332,6 +332,7 @@ class Offload:
         if self._tier is None:
             return store
         budget = self._options["pinned_budget"] if link.needs_pinned else 0
+        assert isinstance(store, OnDisk)
         return TieredStore(store, self._tier.world, pinned_budget_bytes=budget)
 
     def _experts_of(self, link: Link) -> ExpertStore:

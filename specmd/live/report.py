@@ -111,9 +111,9 @@ def make_report(
         + totals[residency.CAPACITY_MISSES]
     )
     store_bytes = store.layouts.num_bytes
-    tiered = isinstance(mover, TieredMover)
-    if tiered:
-        store_bytes = mover.host.num_bytes
+    tiered = mover if isinstance(mover, TieredMover) else None
+    if tiered is not None:
+        store_bytes = tiered.host.num_bytes
     return Report(
         link=link_name,
         device=str(mover.link.device),
@@ -143,9 +143,9 @@ def make_report(
         pinned_share=store.pinned_bytes / store_bytes if store_bytes else 0.0,
         locked_bytes=store.locked_bytes,
         pin_failure=getattr(store, "pin_failure", ""),
-        disk=mover.host.files.way if tiered else "",
-        read_bytes=mover.host.read_bytes if tiered else 0,
-        disk_busy_s=mover.disk_busy_s if tiered else 0.0,
+        disk="" if tiered is None else tiered.host.files.way,
+        read_bytes=0 if tiered is None else tiered.host.read_bytes,
+        disk_busy_s=0.0 if tiered is None else tiered.disk_busy_s,
         peak_device_bytes=_peak_bytes(mover),
     )
 

@@ -110,8 +110,8 @@ class FollowedTrace:
     def offload_options(self, settings: LiveSettings, slots: int | None) -> dict[str, Any]:
         """Return experts of random bytes, and the trace's routing."""
         if settings.scratch is not None:
-            store = self._played.file(Path(settings.scratch))
-            return {"store": store, "routing": self._played.routing}
+            file = self._played.file(Path(settings.scratch))
+            return {"store": file, "routing": self._played.routing}
         budget, other_bytes = settings.pinned_budget, 0
         if find_device(settings.link, settings.device)[1] == "cpu":
             header = self._played.trace.header

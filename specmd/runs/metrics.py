@@ -174,9 +174,9 @@ def _declare() -> dict[str, Metric]:
     add("no_cache_bytes_per_token", "traffic without a cache", "bytes/token", "neither", "bytes",
         "bytes of the experts asked for / tokens")
     add("host_hits", "host hits", "count", "higher", "count",
-        "transfers to the device whose expert was in host memory when they began")
+        "transfers to the device, or experts computed on the host, that were in host memory")
     add("host_misses", "host misses", "count", "lower", "count",
-        "transfers to the device whose expert was read from the disk first")
+        "transfers to the device, or experts computed on the host, read from the disk first")
     add("host_hit_rate", "host hit rate", "share", "higher", "rate",
         "host_hits / (host_hits + host_misses)")
     add("bytes_disk", "disk traffic", "bytes", "lower", "bytes",

@@ -314,7 +314,8 @@ def _reads_s(
     asked = outcome.counters[..., ACCESSES].sum(axis=0)
     misses = (asked - found.hits(room).sum(axis=0)).tolist()
     sizes = header.layer_bytes or ()
-    return sum(count * read_s(costs, size) for count, size in zip(misses, sizes, strict=True))
+    taken: float = sum(n * read_s(costs, size) for n, size in zip(misses, sizes, strict=True))
+    return taken
 
 
 def _bound(trace: Trace, outcome: Outcome) -> Bound:

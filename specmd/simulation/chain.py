@@ -102,7 +102,7 @@ def go_on(clock: TimedLink, core: Core, until_s: float) -> int:
         if min(crossed_s, whole_s) == inf or min(crossed_s, whole_s) > until_s:
             return IDLE
         if crossed_s <= whole_s:
-            key = lanes.under_way[LINK]
+            key: int = lanes.under_way[LINK]
             finish(lanes, core, LINK, crossed_s)
             return key
         hand_over(clock, whole_s)
@@ -209,11 +209,11 @@ def whole_in_host_s(clock: TimedLink, core: Core, key: int) -> float:
 
     Until then the link carries prefetches.
     """
-    whole_s = clock.routed_s[DEVICE]
+    whole_s: float = clock.routed_s[DEVICE]
     if clock.lanes.lane[key] == DISK:
         whole_s = read_demanded(clock, key, whole_s)
     cross_until(clock, core, whole_s)
-    return whole_s  # type: ignore[no-any-return]
+    return whole_s
 
 
 def cross_until(clock: TimedLink, core: Core, until_s: float) -> None:
@@ -238,7 +238,7 @@ def read_demanded(clock: TimedLink, key: int, asked_s: float) -> float:
     """Read a demanded key; return when it is whole in the host."""
     lanes = clock.lanes
     start_s = begin_s(lanes, DISK, asked_s)
-    whole_s = start_s + lanes.remaining_s[key]
+    whole_s: float = start_s + lanes.remaining_s[key]
     if lanes.under_way[DISK] == key:
         start_s, whole_s = lanes.begun_s[DISK], end_s(lanes, DISK)
         lanes.under_way[DISK] = IDLE

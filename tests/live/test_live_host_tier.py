@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from live_models import build, generate, offload, prompt
+from live_models import build, build_mixed, generate, offload, prompt
 
 from specmd.core import state as residency
 from specmd.core.hooks import stage
@@ -297,3 +297,30 @@ def test_extents_are_the_bytes_of_the_blob(saved: Any) -> None:
             for each in extents:
                 part = slice(each.at, each.at + each.size)
                 assert torch.equal(blob[part], plain[part])
+
+
+# --- sizes
+
+
+@pytest.mark.parametrize("options", [{}, {"host_capacity": 3, "capacity": 3}], ids=str)
+def test_experts_of_several_sizes_have_host_slots_of_their_sizes(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    model = build_mixed()
+    model.save_pretrained(tmp_path)
+    asked = {"capacity": 12, "host_capacity": 15, **options}
+    with offload(model, capacity="100%", interpreted=True):
+        expected = generate(model)
+    more = {"interpreted": True, "deterministic": True, "log_routing": True, "canary": True}
+    with offload(model, checkpoint=tmp_path, **asked, **more) as cache:
+        assert same(generate(model), expected)
+        outcome = simulated(cache, asked)
+        assert cache.host_digest == outcome.host_digest
+        counters, report = cache.host_counters, cache.report()
+        sizes = np.array([layout.expert_bytes for layout in cache._layouts.of_layer])
+        slots = cache._tier.world.capacity
+    misses = [residency.COMPULSORY_MISSES, residency.COLLISION_MISSES, residency.CAPACITY_MISSES]
+    read = counters[..., misses].sum(axis=(0, 2)) @ sizes
+    assert report.read_bytes == read or asked["host_capacity"] < 15
+    assert report.read_bytes >= read
+    assert len(slots) == len(set(sizes))

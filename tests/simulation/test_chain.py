@@ -14,7 +14,14 @@ from specmd.policy.registry import choose
 from specmd.simulation.chain import DISK, ChainedLink
 from specmd.simulation.events import EventStream
 from specmd.simulation.lanes import IDLE
-from specmd.simulation.timed_link import DEMAND_STALL, DISK_STALL, LATE_STALL, LINK, NUM_PARTS
+from specmd.simulation.timed_link import (
+    CPU_EXPERT,
+    DEMAND_STALL,
+    DISK_STALL,
+    LATE_STALL,
+    LINK,
+    NUM_PARTS,
+)
 from specmd.trace.contexts import step_loads
 
 CANCEL, FETCH = residency.LOG_CANCEL, residency.LOG_FETCH
@@ -38,7 +45,17 @@ def chain(disk, link, chunk=1e9, latency=0.0, **more):
     return found._replace(disk_s_per_byte=disk / MB, disk_latency_s=latency)
 
 
-def run(trace, events, figures, slots=8, host=8, schedule="fifo", evict="lru", concludes=False):
+def run(
+    trace,
+    events,
+    figures,
+    slots=8,
+    host=8,
+    schedule="fifo",
+    evict="lru",
+    concludes=False,
+    computes=0,
+):
     """Serve the events, with their proposals; return the link, the log, the core, the kernel."""
     world = World.of(trace.header, [slots])
     options = choose("schedule", schedule).create()
@@ -64,6 +81,7 @@ def run(trace, events, figures, slots=8, host=8, schedule="fifo", evict="lru", c
         choose("evict", "lru"),
         link,
         guarded=options.guard,
+        host_tokens=computes,
         interpreted=True,
         behind=(World.of(trace.header, [host]), choose("evict", evict), residency.FORCED),
         also={residency.log: tell},
@@ -133,6 +151,27 @@ def test_what_the_host_has_crosses_while_another_is_read():
     assert link.routed_s[0] == pytest.approx(11.2)
     assert arrivals()[2] == {1: pytest.approx(12.2), 0: pytest.approx(14.2)}
     expect(link, 14.3, disk=2.0 + 2.9 + 0.9, demand=1.0 + 2.0 + 2.0)
+
+
+def test_what_the_host_computes_it_reads_first():
+    # Read 1-3, computed in the host 3-6; the second time it is there: computed 7-10.
+    figures = chain(2.0, 1.0)._replace(host_read_s_per_byte=3.0 / MB)
+    link, _, _, kernel = run(*one_layer({0}, {0}), figures, computes=1)
+    found = np.array(link.parts).reshape(-1, NUM_PARTS).sum(axis=0)
+    assert (found[DISK_STALL], found[CPU_EXPERT]) == pytest.approx((2.0, 6.0))
+    expect(link, 10.0, disk=2.0)
+    assert link.lanes.busy_s == pytest.approx([0.0, 2.0])
+    assert in_host(kernel) == {0}
+
+
+def test_reads_for_the_host_go_one_after_the_other_and_before_prefetches():
+    # Read 1-3 and 3-5, computed 3-6 and 6-9: the second waits for the first, not for the disk.
+    figures = chain(2.0, 1.0)._replace(host_read_s_per_byte=3.0 / MB)
+    trace, events = one_layer({0, 1}, {5}, proposals={0: [(5, 2)]})
+    link, *_ = run(trace, events, figures, computes=1)
+    # 5: read 5-7, crosses 7-8, wanted at 10.
+    expect(link, 10.1, disk=2.0 + 2.0)
+    assert link.lanes.busy_s == pytest.approx([1.0, 6.0])
 
 
 # --- prefetches

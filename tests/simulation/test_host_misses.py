@@ -7,6 +7,7 @@ import pytest
 import specmd
 from specmd.core.state import HOST_EXPERTS
 from specmd.errors import SpecmdError
+from specmd.runs.metrics import PART_COLUMN
 from specmd.runs.options import RunConfig
 from specmd.simulation.costs import CostCoefficients
 from specmd.simulation.replay import replay
@@ -84,12 +85,12 @@ def test_the_host_computes_beside_the_device_one_after_the_other(trace):
     # Prompt: dense 0.25; two experts come (1 s each), the second while the first computes.
     assert found[0].sum() == pytest.approx(0.25 + 2.0 + 1.0)
     # 0 hits (1 s), 2 on the host until 3.5: the rest of it is waited for.
-    assert found[1].tolist() == pytest.approx([0.25 + 1.0, 0.0, 0.0, 2.5, 0.0])
+    assert found[1].tolist() == pytest.approx([0.25 + 1.0, 0.0, 0.0, 0.0, 2.5, 0.0])
     # 1 hits, 3 on the host; then two hits; then two on the host, one after the other.
     assert found[3].sum() == pytest.approx(0.25 + 3.5)
     assert found[4].sum() == pytest.approx(0.25 + 2.0)
     assert found[5].sum() == pytest.approx(0.25 + 7.0)
-    assert found[:, 3].sum() == pytest.approx(2.5 + 2.5 + 2.5 + 7.0)
+    assert found[:, PART_COLUMN["cpu_expert"]].sum() == pytest.approx(2.5 + 2.5 + 2.5 + 7.0)
 
 
 def test_arithmetic_bounds_the_host_where_tokens_are_many(trace):

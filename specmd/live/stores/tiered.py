@@ -8,7 +8,7 @@ after another began to be read into it, it holds nobody.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ PASSING_SLOTS = 2
 NOBODY = -1
 
 
+@runtime_checkable
 class OnDisk(Protocol):
     """A store whose experts lie in files."""
 
