@@ -137,6 +137,7 @@ def test_following_a_trace_in_batches_of_chunks(run, specmd, tmp_path):
         (("-c", "0"), "less than one slot"),
         (("--device", "cuda:7", "--link", "accelerator"), "accelerator"),
         (("--experts", "disk"), "folder on disk"),
+        (("--host-capacity", "9"), "--experts disk"),
         (("-e", "belady"), "future"),
         (("--dtype", "int8"), "float32"),
     ],
