@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -86,20 +87,24 @@ class Kernel:
             link = link._replace(tier=make_tier(*behind))
             self._bindings |= bind_tier(behind[1])
             makers.append(behind[1])
-        entry = serve.run_sequential if sequential else serve.run
+        self._entry = entry = serve.run_sequential if sequential else serve.run
         self._checked = not all(is_cleared(maker.cls) for maker in makers)
         self.compiled = (
             all(maker.compiled for maker in makers)
             and not interpreted
             and not is_cheaper_interpreted(entry, self._bindings, accesses, self._checked)
         )
-        run = specialise(entry, self._bindings, self.compiled, self._checked)
-        self._run = named(run, evict.cls)
         self._frozen = evict.frozen and admission != NEVER_ADMIT and not resident
         self._settings = FROZEN if self._frozen else admission, guarded, host_tokens
         self.link = self._form(link)
         self.future = self._form(np.zeros(0, np.int64) if future is None else future.copy())
         self.core, self.policy = self._fresh()
+
+    @cached_property
+    def _run(self) -> Function:
+        """What serves a chunk; a live cache, which binds its own, does not ask for it."""
+        run = specialise(self._entry, self._bindings, self.compiled, self._checked)
+        return named(run, self._evict.cls)
 
     def _form(self, value: Any) -> Any:
         return value if self.compiled else as_lists(value)
@@ -264,13 +269,17 @@ class Planner:
             and not interpreted
             and not is_cheaper_interpreted(prefetch.plan, self._bindings, accesses, self._checked)
         )
-        plan = specialise(prefetch.plan, self._bindings, self.compiled, self._checked)
-        self._plan = named(plan, maker.cls)
         self._prefetcher = maker.create(world)
         if maker.compiled and not self.compiled:
             self._prefetcher = as_lists(self._prefetcher)
         self._none = np.zeros(0, np.int64)
         self._space = 4 * world.num_keys
+
+    @cached_property
+    def _plan(self) -> Function:
+        """What plans a chunk; a live cache binds its own."""
+        plan = specialise(prefetch.plan, self._bindings, self.compiled, self._checked)
+        return named(plan, self._cls)
 
     def plan(self, chunk: Chunk, outlook: prefetch.Outlook) -> Chunk:
         """Return the chunk with the prefetcher's proposals for each of its events."""

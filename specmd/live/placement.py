@@ -41,18 +41,18 @@ def plan_world(
     how = {name: options[name] for name in ("scope", "allocate")}
     slots = parse_capacity(options["capacity"], layers, experts, sizes, room=room, **how)
     pools = divide(min(slots, layers * experts), layers, sizes, **how)
-    popularity = None
-    training = options["training"]
-    if training is not None:
-        from specmd.simulation.loads import popularity as count_popularity
-
-        if (training.header.num_layers, training.header.num_experts) != (layers, experts):
-            raise SpecmdError("the training trace is of another model: layers or experts differ")
-        popularity = count_popularity(training)
     top_k = facts.get("top_k") or getattr(moe.layers[0].gate, "top_k", None)
     if not top_k:
         raise SpecmdError("the model does not say how many experts a token chooses")
     header = TraceHeader(num_layers=layers, num_experts=experts, top_k=int(top_k))
+    popularity = None
+    training = options["training"]
+    if training is not None:
+        from specmd.simulation.loads import popularity as count_popularity
+        from specmd.simulation.loads import require_same_model
+
+        require_same_model(training, header)
+        popularity = count_popularity(training)
     return World.of(header, *pools, seed=int(options["seed"]), popularity=popularity)
 
 

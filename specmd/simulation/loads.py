@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from specmd.core.event import FloatArray
+from specmd.core.event import FloatArray, Sizes
+from specmd.errors import SpecmdError
 from specmd.simulation.events import EventStream
 
 if TYPE_CHECKING:
     from specmd.trace import Trace
+
+
+def require_same_model(training: Trace, sizes: Sizes) -> None:
+    """Raise SpecmdError unless a training trace has the layers and experts of a model."""
+    header = training.header
+    if (header.num_layers, header.num_experts) != (sizes.num_layers, sizes.num_experts):
+        raise SpecmdError("the training trace is of another model: layers or experts differ")
 
 
 @lru_cache(maxsize=4)

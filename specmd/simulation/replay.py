@@ -23,6 +23,7 @@ from specmd.runs.pools import host_pools, pools_of
 from specmd.simulation.chain import ChainedLink
 from specmd.simulation.events import EventStream
 from specmd.simulation.loads import popularity as count_popularity
+from specmd.simulation.loads import require_same_model
 from specmd.simulation.timed_link import TimedLink
 from specmd.trace.contexts import step_loads
 
@@ -133,11 +134,7 @@ class _Replay:
                 "prefetches; leave out --prefetch and --profile, or --sequential"
             )
         if training is not None:
-            same = ("num_layers", "num_experts")
-            if any(getattr(training.header, n) != getattr(trace.header, n) for n in same):
-                raise SpecmdError(
-                    "the training trace is of another model: layers or experts differ"
-                )
+            require_same_model(training, trace.header)
         steps = len(np.unique(trace.step))
         if 0 < steps <= config.warmup:
             raise SpecmdError(
