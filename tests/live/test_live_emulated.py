@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,3 +97,17 @@ def test_logits_and_restoring(emulated: None, pinned_budget: int | None) -> None
     assert share == {None: 1.0, 0: 0.0}.get(pinned_budget, share)
     assert pinned_budget != 70_000 or 0 < share < 1
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+
+
+def test_a_disk_behind_pinned_host_slots(emulated: None, tmp_path: Path) -> None:
+    model, inputs = build("gpt_oss"), prompt(2, 12)
+    model.save_pretrained(tmp_path)
+    with offload(model, capacity="100%", interpreted=True):
+        resident = generate(model, **inputs)
+    options = {"prefetch": "next_gate", "capacity": 5, "chunk_bytes": 1500, "canary": True}
+    with offload(model, checkpoint=tmp_path, host_capacity=6, interpreted=True, **options) as cache:
+        found = generate(model, **inputs)
+        report = cache.report()
+    assert torch.equal(resident[1], found[1])
+    assert report.pinned_share == 1.0
+    assert report.read_bytes > 0

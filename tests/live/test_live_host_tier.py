@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from specmd.core.specialise import specialise
 from specmd.core.tier import bind_tier, make_tier
 from specmd.errors import SpecmdError
 from specmd.live import cache as caches
+from specmd.live.links.host import HostLink
+from specmd.live.links.link import COPY
 from specmd.live.stores import disk
 from specmd.live.stores.disk import Extent, UncachedFiles
 from specmd.live.tiered import TieredMover
@@ -168,6 +171,54 @@ def test_right_in_every_order_of_reads_copies_and_kernels(
     with entered:
         assert same(generate(model), expected), f"seed {seed}"
         assert same(generate(model, 4, **prompt(3, 9)), wide), f"seed {seed}"
+
+
+class LateLink(HostLink):
+    """Copies are done when somebody waits for them, as late as a device may."""
+
+    def __init__(self, slots: Any) -> None:
+        super().__init__(slots)
+        self._lock, self._asked, self._done = threading.Lock(), 0, 0
+        self._late: list[Any] = []
+
+    def copy(self, *what: Any) -> None:
+        with self._lock:
+            self._late.append(what)
+            self._asked += 1
+
+    def record(self, stream: int) -> int:
+        return self._asked if stream == COPY else 0
+
+    def reached(self, mark: int) -> bool:
+        return mark <= self._done
+
+    def order(self, stream: int, mark: int) -> None:
+        with self._lock:
+            while self._done < mark:
+                super().copy(*self._late.pop(0))
+                self._done += 1
+
+    def synchronise(self, mark: int, timeout_s: float) -> None:
+        self.order(COPY, mark)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_host_slot_is_filled_again_only_when_the_device_has_read_it(
+    saved: Any, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, expected, wide = saved
+    monkeypatch.setattr(caches, "HostLink", LateLink)
+    monkeypatch.setattr(caches, "TieredMover", Unsteady)
+    if not waits:
+        monkeypatch.setattr(Unsteady, "_wait_for_copies", lambda *_: None)
+    right = []
+    for seed in range(3):
+        monkeypatch.setattr(Unsteady, "chance", random.Random(seed))
+        model, entered = live(folder, capacity=8, host_capacity=1 + seed)
+        with entered:
+            right += [same(generate(model), expected)]
+            right += [same(generate(model, 4, **prompt(3, 9)), wide)]
+    assert all(right) == waits
 
 
 def test_what_is_read_overlaps_what_is_copied(saved: Any) -> None:
