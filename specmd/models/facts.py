@@ -86,7 +86,8 @@ def expert_bytes(experts: nn.Module) -> int:
 def kv_bytes_per_token(model: nn.Module) -> int:
     """Bytes of keys and values that one token takes in all layers; SpecmdError if unknown.
 
-    As transformers caches them: latent where attention is, and at full length also where it slides.
+    At most: at full length also where attention slides, and expanded where it is latent, as older
+    releases of transformers cache it (newer ones keep the latents, a fraction of that).
     """
     config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
@@ -96,7 +97,7 @@ def kv_bytes_per_token(model: nn.Module) -> int:
         raise SpecmdError("the model does not say how large its keys and values are")
     size = next(p.element_size() for p in model.parameters() if p.is_floating_point())
     if getattr(text, "kv_lora_rank", None):
-        width = text.kv_lora_rank + text.qk_rope_head_dim
+        width = heads * (text.qk_nope_head_dim + text.qk_rope_head_dim + text.v_head_dim)
     else:
         head = getattr(text, "head_dim", None) or text.hidden_size // heads
         width = 2 * (getattr(text, "num_key_value_heads", None) or heads) * head

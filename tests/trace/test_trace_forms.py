@@ -362,3 +362,11 @@ def test_the_recording_of_warp():
         pytest.skip(f"real trace {path.name} is not on this machine")
     trace = import_trace(path, num_experts=64)
     assert (trace.expert_ids.shape, trace.num_steps) == ((299, 16, 8), 299)
+
+
+@pytest.mark.parametrize("text", ["0,0\n0\0,1\n1,2\n", "layer,expert\n0,\x001\n"])
+def test_a_nul_byte_is_refused_whatever_a_reader_would_make_of_it(tmp_path, text):
+    path = tmp_path / "recording"
+    path.write_bytes(text.encode())
+    with pytest.raises(SpecmdError, match="NUL byte"):
+        import_trace(path, num_experts=4)
