@@ -24,7 +24,7 @@ from torch import Tensor
 from specmd.live.host import Answer, HostTier
 from specmd.live.stores.tiered import TieredStore
 from specmd.live.transfer import Transfer, unfinished_in_host
-from specmd.live.transfers import LOOK_S, Mover
+from specmd.live.transfers import Mover
 
 
 class TieredMover(Mover):
@@ -200,22 +200,4 @@ class TieredMover(Mover):
         return [*super()._threads(), *([] if self._reader is None else [self._reader])]
 
     def _work_reading(self) -> None:
-        try:
-            self.link.attach()
-            transfer: Transfer | None = None
-            stop = 0
-            while True:
-                with self.lock:
-                    if transfer is not None:
-                        self._has_read(transfer, stop)
-                    transfer = None if self._stopping else self._take_up()
-                    while transfer is None and not self._stopping:
-                        self.lock.wait(LOOK_S)
-                        transfer = None if self._stopping else self._take_up()
-                if transfer is None:
-                    return
-                stop = self._read(transfer)
-        except BaseException as error:  # whoever waits for us gets it
-            with self.lock:
-                self.failure = self.failure or error
-                self.lock.notify_all()
+        self._work_off(self._take_up, lambda transfer, _: self._read(transfer), self._has_read)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
@@ -318,10 +318,28 @@ class Mover:
             self.link.close()
 
     def _work(self) -> None:
-        """Move chunk after chunk, with one hold of the lock between two of them.
+        self._work_off(self._start_next, self._carry, self._arrive)
+
+    def _carry(self, transfer: Transfer, waited: bool) -> int:
+        self._busy = not waited
+        return self._move_or_fail(transfer)
+
+    def _work_off(
+        self,
+        take: Callable[[], Transfer | None],
+        carry: Callable[[Transfer, bool], int],
+        account: Callable[[Transfer, int], None],
+    ) -> None:
+        """Carry chunk after chunk, with one hold of the lock between two of them.
 
         Every time this thread wants the lock or the interpreter, the thread that computes may have
         to wait for it, and then to be woken up.
+
+        Args:
+            take: picks what is next, or nothing; the lock is held.
+            carry: carries a chunk, told whether it had to be waited for; returns where it ends.
+            account: notes that it was carried so far; the lock is held.
+
         """
         try:
             self.link.attach()
@@ -330,15 +348,15 @@ class Mover:
             while True:
                 with self.lock:
                     if transfer is not None:
-                        self._arrive(transfer, stop)
-                    transfer = None if self._stopping else self._start_next()
-                    self._busy = transfer is not None
+                        account(transfer, stop)
+                    transfer = None if self._stopping else take()
+                    waited = transfer is None
                     while transfer is None and not self._stopping:
                         self.lock.wait(LOOK_S)
-                        transfer = None if self._stopping else self._start_next()
+                        transfer = None if self._stopping else take()
                 if transfer is None:
                     return
-                stop = self._move_or_fail(transfer)
+                stop = carry(transfer, waited)
         except BaseException as error:  # whoever waits for us gets it
             with self.lock:
                 self.failure = self.failure or error

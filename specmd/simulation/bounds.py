@@ -214,7 +214,7 @@ def _start(config: RunConfig) -> Start:
 
 def _key(trace: Trace, config: RunConfig, training: Trace | None, depth: int | None = None) -> str:
     """Hash what the bounds of a run depend on: its capacity, or the depth of their curves."""
-    free = {*_FREE_AXES, *SPELLED, "admission", "profile", "shape"}
+    free = {*_FREE_AXES, *SPELLED, "admission", "context", "profile", "shape"}
     if depth is not None:
         free |= {"capacity_slots", "allocate", "host_slots", "host_evict"}
         config = config.model_copy(update={"host_slots": None})

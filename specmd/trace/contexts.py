@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from specmd.trace.trace import Trace
 
+_measured: WeakKeyDictionary[Trace, tuple[NDArray[Any], ...]] = WeakKeyDictionary()
+
 
 def step_loads(trace: Trace) -> tuple[NDArray[Any], ...]:
     """Measure each step: new tokens, mean context, summed context, logits wanted.
 
     A token attends to all before it in its request, the prompt included also where its prefill was
-    not recorded but its length is known. Returns four float arrays of shape (steps,).
+    not recorded but its length is known. Returns four float arrays of shape (steps,), shared by all
+    who ask: not to be written.
     """
+    if trace not in _measured:
+        _measured[trace] = _measure(trace)
+    return _measured[trace]
+
+
+def _measure(trace: Trace) -> tuple[NDArray[Any], ...]:
     starts = trace.step_starts
     order = np.argsort(trace.request, kind="stable")
     request = trace.request[order]
