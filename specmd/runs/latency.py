@@ -112,10 +112,27 @@ def unfinished_prompt(whole: Trace, tokens: int | None = None) -> int | None:
     return int(np.searchsorted(np.unique(whole.request[:tokens]), whole.request[tokens - 1]))
 
 
+def request_seconds(
+    trace: Trace, step_seconds: Seconds, first_step: int, unfinished: int | None = None
+) -> Seconds:
+    """Return the seconds to its first token of each request, (requests,); NaN if not counted."""
+    found = np.full(trace.num_requests, np.nan)
+    whole, parts = _whole_ttft(trace, step_seconds, first_step, unfinished)
+    found[whole] = parts.sum(axis=1)
+    return found
+
+
 def _ttft_parts(
     trace: Trace, step_seconds: Seconds, first_step: int, unfinished: int | None
 ) -> Seconds:
     """Return (requests with a whole counted prefill, PARTS) seconds."""
+    return _whole_ttft(trace, step_seconds, first_step, unfinished)[1]
+
+
+def _whole_ttft(
+    trace: Trace, step_seconds: Seconds, first_step: int, unfinished: int | None
+) -> tuple[NDArray[np.bool_], Seconds]:
+    """Return (R,) which requests have a whole counted prefill, and their (n, PARTS) seconds."""
     requests = trace.num_requests
     rows = trace.phase == PREFILL
     owner, steps = trace.request[rows], trace.step[rows].astype(np.int64)
@@ -127,7 +144,7 @@ def _ttft_parts(
     begin, end = begin[whole] - first_step, end[whole] - first_step
     until = np.zeros((len(step_seconds) + 1, step_seconds.shape[1]))
     np.cumsum(step_seconds, axis=0, out=until[1:])
-    return np.asarray(until[end + 1] - until[begin])
+    return whole, np.asarray(until[end + 1] - until[begin])
 
 
 def _spread(short: str, parts: Seconds) -> Metrics:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from specmd.errors import SpecmdError
 from specmd.files import write_text
+from specmd.runs.details import Details, read_details, write_details
 from specmd.runs.metrics import METRICS
 from specmd.runs.options import RunConfig
 from specmd.trace.header import Kind
@@ -237,6 +239,21 @@ class Run(_Frozen):
     warnings: list[str] = []
     provenance: dict[str, Any] = {}
 
+    @cached_property
+    def details(self) -> Details | None:
+        """What it says of each request and expert; None if that is not known.
+
+        Of a run that was read, they are read when asked for.
+        """
+        folder = vars(self).get("folder")
+        return None if folder is None else read_details(folder, self.id)
+
+    def with_details(self, details: Details | None) -> Run:
+        """Return the same run with its details."""
+        made = self.model_copy()
+        vars(made)["details"] = details
+        return made
+
     def to_json(self) -> str:
         """Return the run as JSON text, keys in declaration order; NaN is refused."""
         fields = self.model_dump(mode="json", by_alias=True)
@@ -269,12 +286,14 @@ class Run(_Frozen):
 
 
 def write_run(run: Run, folder: str | os.PathLike[str]) -> Path:
-    """Write a run into a folder, under its id; returns the path.
+    """Write a run into a folder, under its id, and its details beside it; returns the path.
 
     Raises SpecmdError where `kept_run` does: what is there is not overwritten.
     """
     path = Path(folder) / f"{run.id}.json"
     kept_run(folder, run.id)
+    if run.details is not None:
+        write_details(run.details, folder, run.id)
     write_text(path, run.to_json() + "\n")
     return path
 
@@ -328,7 +347,9 @@ def read_run(path: str | os.PathLike[str]) -> Run:
         text = source.read_bytes()
     except OSError as error:
         raise SpecmdError(f"{source}: cannot be read: {error.strerror or error}") from None
-    return parse_run(text, str(source))
+    found = parse_run(text, str(source))
+    vars(found)["folder"] = source.parent  # where its details are
+    return found
 
 
 def read_runs(folder: str | os.PathLike[str]) -> list[Run]:

@@ -32,6 +32,7 @@ largest that will be asked for (see `specmd.simulation.curves`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,7 +49,8 @@ from specmd.runs.pools import host_pools, pools_of
 from specmd.runs.run import Bound, Bounds, Metrics
 from specmd.simulation.costs import CostCoefficients, read_s, transfer_s
 from specmd.simulation.curves import Rule, Start, curve
-from specmd.simulation.replay import Outcome, Residency, replay
+from specmd.simulation.replay import replay
+from specmd.simulation.walk import Outcome, Residency
 from specmd.trace import Trace, slice_steps
 
 _FREE_AXES = ("evict", "prefetch", "schedule", "route")  # a bound does not depend on these
@@ -66,6 +68,16 @@ class Ends(BaseModel):
     all_resident: Bound
     no_cache: Bound
     roofline_s: float | None
+
+
+class Limits(BaseModel):
+    """Those of the bounds under a clock that are the same at every capacity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    compulsory: Bound
+    all_resident: Bound
+    no_cache: Bound
 
 
 class Counts(BaseModel):
@@ -137,8 +149,9 @@ def _ends(
 ) -> Ends:
     if costs is None:
         return _count(trace, config, training, interpreted, keep_in, most_slots)
-    key = _key(trace, config, training)
-    return _keep(key, Ends, keep_in, lambda: _time(trace, config, costs, training, interpreted))
+    timing = _Timing(trace, config, costs, training, interpreted)
+    limits = _keep(_key(trace, config, training, any_capacity=True), Limits, keep_in, timing.limits)
+    return _keep(_key(trace, config, training), Ends, keep_in, lambda: timing.ends(limits))
 
 
 def _keep(key: str, kind: type[_Kept], keep_in: Path | None, make: Callable[[], _Kept]) -> _Kept:
@@ -212,12 +225,21 @@ def _start(config: RunConfig) -> Start:
     return "seen" if config.warmup else "cache"
 
 
-def _key(trace: Trace, config: RunConfig, training: Trace | None, depth: int | None = None) -> str:
+def _key(
+    trace: Trace,
+    config: RunConfig,
+    training: Trace | None,
+    depth: int | None = None,
+    *,
+    any_capacity: bool = False,
+) -> str:
     """Hash what the bounds of a run depend on: its capacity, or the depth of their curves."""
     free = {*_FREE_AXES, *SPELLED, "admission", "context", "profile", "shape"}
     if depth is not None:
         free |= {"capacity_slots", "allocate", "host_slots", "host_evict"}
         config = config.model_copy(update={"host_slots": None})
+    if any_capacity:
+        free |= {"capacity_slots", "allocate", "scope"}
     kept = config.model_dump(mode="json", exclude=free)
     return digest(
         {
@@ -233,51 +255,71 @@ def _key(trace: Trace, config: RunConfig, training: Trace | None, depth: int | N
     )
 
 
-def _time(
-    trace: Trace,
-    config: RunConfig,
-    costs: CostCoefficients,
-    training: Trace | None,
-    interpreted: bool,
-) -> Ends:
-    """Bound under a clock, by replays at the run's capacity."""
-    keys = trace.header.num_layers * trace.header.num_experts
+@dataclass(frozen=True)
+class _Timing:
+    """Bounds under a clock, by replays."""
 
-    def end(
-        evict: str, residency: Residency = "cache", part: Trace = trace, **changes: Any
+    trace: Trace
+    config: RunConfig
+    costs: CostCoefficients
+    training: Trace | None
+    interpreted: bool
+
+    def limits(self) -> Limits:
+        """Time what is bounded alike at every capacity."""
+        keys = self.trace.header.num_layers * self.trace.header.num_experts
+        return Limits(
+            compulsory=self._bound("lru", capacity_slots=keys, scope="global"),
+            all_resident=self._bound("lru", "all"),
+            no_cache=self._bound("lru", "none"),
+        )
+
+    def ends(self, limits: Limits) -> Ends:
+        """Time what depends on the run's capacity."""
+        trace, config, costs = self.trace, self.config, self.costs
+        bypass = choose("evict", "belady:bypass=true").spelled
+        best = _start(config)
+        run = self._end(bypass, best, admission="bypass")
+        transfers_s = _transfers_s(trace, run, costs)
+        reads_s = _reads_s(trace, config, run, costs, best, self.interpreted)
+        if config.warmup:
+            counted, cold = (
+                slice_steps(trace, config.warmup),
+                config.model_copy(update={"warmup": 0}),
+            )
+            start = self._end(bypass, "any", counted, admission="bypass", warmup=0)
+            transfers_s = _transfers_s(counted, start, costs)
+            reads_s = _reads_s(counted, cold, start, costs, "any", self.interpreted)
+        computing_s = limits.all_resident.total_s or 0.0
+        return Ends(
+            belady=self._bound("belady", best),
+            belady_bypass=_bound(trace, run),
+            **{name: getattr(limits, name) for name in Limits.model_fields},
+            roofline_s=max(computing_s, transfers_s, reads_s),
+        )
+
+    def _bound(self, evict: str, residency: Residency = "cache", **changes: Any) -> Bound:
+        return _bound(self.trace, self._end(evict, residency, **changes))
+
+    def _end(
+        self,
+        evict: str,
+        residency: Residency = "cache",
+        part: Trace | None = None,
+        **changes: Any,
     ) -> Outcome:
+        config = self.config
         changed = {**config.model_dump(), **_plain(), "admission": "forced", "evict": evict}
         if choose("miss", config.miss).create().host_tokens:
             changed["miss"] = _MOVING
         return replay(
-            part,
+            self.trace if part is None else part,
             RunConfig.model_validate(changed | changes),
-            training=training,
-            costs=costs,
+            training=self.training,
+            costs=self.costs,
             residency=residency,
-            interpreted=interpreted,
+            interpreted=self.interpreted,
         )
-
-    bypass = choose("evict", "belady:bypass=true").spelled
-    best = _start(config)
-    best_run = end(bypass, best, admission="bypass")
-    optimum = _bound(trace, best_run)
-    all_resident = _bound(trace, end("lru", "all"))
-    transfers_s = _transfers_s(trace, best_run, costs)
-    reads_s = _reads_s(trace, config, best_run, costs, _start(config), interpreted)
-    if config.warmup:
-        counted, cold = slice_steps(trace, config.warmup), config.model_copy(update={"warmup": 0})
-        start = end(bypass, "any", counted, admission="bypass", warmup=0)
-        transfers_s = _transfers_s(counted, start, costs)
-        reads_s = _reads_s(counted, cold, start, costs, "any", interpreted)
-    return Ends(
-        belady=_bound(trace, end("belady", best)),
-        belady_bypass=optimum,
-        compulsory=_bound(trace, end("lru", capacity_slots=keys, scope="global")),
-        all_resident=all_resident,
-        no_cache=_bound(trace, end("lru", "none")),
-        roofline_s=max(all_resident.total_s or 0.0, transfers_s, reads_s),
-    )
 
 
 def _transfers_s(trace: Trace, outcome: Outcome, costs: CostCoefficients) -> float:

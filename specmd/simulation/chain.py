@@ -38,16 +38,15 @@ from specmd.simulation.lanes import (
     start_next,
     unqueue,
 )
-from specmd.simulation.timed_link import (
+from specmd.simulation.timed_link import LINK, TimedLink
+from specmd.simulation.timeline import (
     CPU_EXPERT,
     DEVICE,
     DISK_STALL,
     HOST_KEY,
     LATE_KEY,
-    LINK,
     NUM_PARTS,
     READY_KEY,
-    TimedLink,
 )
 
 DISK = 1  # the lane before LINK
@@ -271,6 +270,7 @@ class ChainedLink(TimedLink):
         start_s = max(self.host_s[DEVICE], self.now_s[DEVICE], whole_s)
         self.host_s[DEVICE] = start_s + host_expert_s(self.costs, tokens, self.size[key])
         self.wanted[key] = HOST_KEY
+        self.missed[key] += 1
 
     def conclude(self, core: Core) -> None:
         """Ask the host for what is still queued: its transfer counts as begun."""

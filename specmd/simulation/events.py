@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ from specmd.core.state import Chunk
 
 if TYPE_CHECKING:
     from specmd.trace import Trace
+
+_sorted: WeakKeyDictionary[Trace, npt.NDArray[np.uint8]] = WeakKeyDictionary()
 
 CHUNK_ACCESSES = 1 << 17  # small enough that a stretch stays in the processor's cache
 
@@ -82,6 +85,11 @@ class EventStream:
         if future:
             self._look_back = _kernel(look_back, trace)
             self._walk_back()
+
+    @property
+    def accesses(self) -> int:
+        """Accesses of all steps, at most: tokens that agree on an expert share one."""
+        return int(self._accesses[-1])
 
     def stretches(self, first: int, last: int) -> Iterator[tuple[int, int]]:
         """List the stretches in steps first..last; both must be stretch boundaries or ends."""
@@ -184,12 +192,14 @@ class EventStream:
             weights = np.ascontiguousarray(self.trace.weights[low:high], dtype=np.float32)
         steps = self.step_start[first : last + 1] - low
         plain = not (self.weights or self.trace.header.ragged)
-        if self.sequential and high - low == last - first and plain:
-            # One token a step: recorded order is memory order.
+        if high - low == last - first and plain:
+            # One token a step: a row is an event, in recorded order or, for U, in ascending order.
+            ids = ids if self.sequential else _ascending(self.trace)[low:high]
             flat = (len(ids), len(self._base))
             keys = held.keys[:size].reshape(flat)
             np.add(ids.reshape(flat), self._base, out=keys, dtype=np.uint32)
             np.multiply(np.arange(events + 1), ids.shape[2], out=held.start[: events + 1])
+            held.tokens[:size] = 1
             return held
         self._gather(ids, weights, steps, self.experts, held)
         return held
@@ -206,6 +216,13 @@ class EventStream:
             self._look_back(buffers, accesses, clock, events, upcoming, self.sequential)
             self._upcoming[first] = upcoming.copy()
         self.first_use = upcoming
+
+
+def _ascending(trace: Trace) -> npt.NDArray[np.uint8]:
+    """Return the expert ids of a trace, each token's in ascending order; sorted once."""
+    if trace not in _sorted:
+        _sorted[trace] = np.sort(trace.expert_ids, axis=2)
+    return _sorted[trace]
 
 
 def _kernel(entry: Function, trace: Trace) -> Function:

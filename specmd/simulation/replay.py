@@ -1,51 +1,41 @@
-"""Replay a trace through the residency core: configuration and trace in, counts and times out."""
+"""Replay a trace through the residency core: configuration and trace in, counts and times out.
+
+Where no decision depends on time (no prefetch, no cache in host memory), a run is replayed without
+a clock, and timed afterwards (`specmd.simulation.clock`): its decisions are kept for a while, for
+they are those of every profile.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
-from specmd.core.event import NEVER, World
-from specmd.core.instant_link import InstantLink
-from specmd.core.kernel import Kernel, Planner
-from specmd.core.prefetch import Outlook
-from specmd.core.state import BYPASS, FETCHED_EVER, FORCED, NEVER_ADMIT, Chunk
-from specmd.errors import SpecmdError
-from specmd.policy.needs import offered, shown, unmet
-from specmd.policy.registry import Choice, choose
+from specmd.core.state import HOST_EXPERTS
+from specmd.policy.registry import AXES, choose
+from specmd.runs.counters import MISSES
+from specmd.runs.declared import COMPOSED
 from specmd.runs.metrics import PARTS
 from specmd.runs.options import RunConfig
-from specmd.runs.pools import host_pools, pools_of
-from specmd.simulation.chain import ChainedLink
+from specmd.simulation.clock import Clock, require_sizes
+from specmd.simulation.costs import transfer_s
 from specmd.simulation.events import EventStream
-from specmd.simulation.loads import popularity as count_popularity
-from specmd.simulation.loads import require_same_model
-from specmd.simulation.timed_link import TimedLink
-from specmd.trace.contexts import step_loads
+from specmd.simulation.walk import Outcome, Residency, Walk, is_timeless
+from specmd.trace import DECODE
 
 if TYPE_CHECKING:
     from specmd.simulation.costs import CostCoefficients
     from specmd.trace import Trace
 
-Residency = Literal["cache", "all", "none", "seen", "any"]
+__all__ = ["Outcome", "Residency", "replay"]
 
+KEPT = 8
+"""Decisions of a trace that are kept, for more profiles to come; each some MB."""
 
-@dataclass(frozen=True)
-class Outcome:
-    """What happened, as arrays; `specmd.simulate` turns it into a `Run`."""
-
-    counters: npt.NDArray[np.int64]  # (2 phases, layers, NUM_COUNTERS), see specmd.core.state
-    decision_digest: str
-    step_seconds: npt.NDArray[np.float64] | None  # (counted steps, PARTS); None without a clock
-    first_step: int  # the first counted step: steps before it were warm-up
-    link_busy_s: float | None  # time the link carried bytes, of the counted steps
-    host_counters: npt.NDArray[np.int64] | None = None  # of the host tier; None without one
-    host_digest: str = ""
-    disk_busy_s: float | None = None
+_kept: WeakKeyDictionary[Trace, dict[tuple[Any, ...], Outcome]] = WeakKeyDictionary()
 
 
 def replay(
@@ -68,197 +58,90 @@ def replay(
     `compiled` compiles what can be even where so little is served sooner without.
     Raises SpecmdError when a policy's needs are not met.
     """
+    if config.tokens is not None and config.tokens < trace.num_tokens:
+        from specmd.trace import slice_tokens
+
+        trace = slice_tokens(trace, 0, config.tokens)
     size = None if compiled else trace.expert_ids.size
-    return _Replay(trace, config, training, costs, residency, interpreted, size).run()
+
+    def run(costs: CostCoefficients | None) -> Outcome:
+        return Walk(trace, config, training, costs, residency, interpreted, size).run()
+
+    if not is_timeless(config):
+        return _with_median(trace, config, run(costs))
+    key = _decisions_key(trace, config, training, residency, interpreted, compiled)
+    known = _kept.setdefault(trace, {})
+    decided = known.pop(key, None) or run(None)
+    known[key] = decided
+    while len(known) > KEPT:
+        known.pop(next(iter(known)))
+    return (
+        decided if costs is None else _timed(trace, config, decided, costs, residency, interpreted)
+    )
 
 
-class _Replay:
-    """One run: the parts it is made of, and the walk over the trace."""
+def _decisions_key(
+    trace: Trace, config: RunConfig, training: Trace | None, *how: Any
+) -> tuple[Any, ...]:
+    """Name what decides: all but the clock."""
+    free = {"profile", "engine", "shape", "context", "capacity", "tokens", *COMPOSED}
+    policies = tuple(choose(axis, getattr(config, axis)).entry.cls for axis in AXES)
+    fitted = training.digest if training is not None else None
+    return (config.model_dump_json(exclude=free), policies, fitted, trace.header.layer_bytes, *how)
 
-    def __init__(
-        self,
-        trace: Trace,
-        config: RunConfig,
-        training: Trace | None,
-        costs: CostCoefficients | None,
-        resident: str,
-        interpreted: bool,
-        size: int | None,
-    ) -> None:
-        if config.tokens is not None and config.tokens < trace.num_tokens:
-            from specmd.trace import slice_tokens
 
-            trace = slice_tokens(trace, 0, config.tokens)
-        self.trace, self.config, self.costs, self.resident = trace, config, costs, resident
-        self.evict = choose("evict", config.evict)
-        self.prefetch = choose("prefetch", config.prefetch)
-        self.schedule = choose("schedule", config.schedule).create()
-        self.miss = choose("miss", config.miss).create()
-        self._check(training)
-        self.shows = shown(self.evict.needs), shown(self.prefetch.needs)
-        needs = {*self.evict.needs, *self.prefetch.needs}
-        self.events = EventStream(
-            trace,
-            sequential=config.sequential,
-            weights="weights" in needs,
-            future="future" in needs,
-            ahead_events=self.prefetch.ahead if "future" in self.prefetch.needs else 0,
-        )
-        self.kernel = Kernel(
-            self._world(self.evict, training),
-            self.evict,
-            self._link(),
-            admission=self._admission(),
-            guarded=self.schedule.guard,
-            host_tokens=0 if resident == "none" else self.miss.host_tokens,
-            resident=resident == "all",
-            sequential=config.sequential,
-            interpreted=interpreted,
-            accesses=size,
-            future=self.events.first_use if "future" in self.evict.needs else None,
-            behind=self._behind(),
-        )
-        self.planner: Planner | None = None
-        if hasattr(self.prefetch.cls, "predict"):
-            world = self._world(self.prefetch, training)
-            self.planner = Planner(world, self.prefetch, interpreted=interpreted, accesses=size)
+def _timed(
+    trace: Trace,
+    config: RunConfig,
+    decided: Outcome,
+    costs: CostCoefficients,
+    residency: Residency,
+    interpreted: bool,
+) -> Outcome:
+    """Put decisions that are made on a profile's clock."""
+    require_sizes(trace.header)
+    assert decided.notes is not None
+    if residency == "all":
+        costs = costs._replace(decide_s=0.0)  # nothing is asked where all is there
+    blocks = choose("miss", config.miss).create().blocks
+    clock = Clock(EventStream(trace), decided.notes, costs, blocks=blocks, interpreted=interpreted)
+    seconds = clock.step_seconds()
+    sizes = np.asarray(trace.header.layer_bytes, np.float64)
+    moved = decided.counters[..., MISSES].sum(axis=(0, 2)) - decided.counters[
+        ..., HOST_EXPERTS
+    ].sum(axis=0)
+    link_s = float(
+        sum(n * transfer_s(costs, size) for n, size in zip(moved.tolist(), sizes, strict=True))
+    )
+    step = median_decode(trace, seconds, config.warmup)
+    return replace(
+        decided,
+        step_seconds=seconds[config.warmup :],
+        link_busy_s=link_s,
+        median=None if step is None else (step, clock.layer_seconds(step)),
+    )
 
-    def _check(self, training: Trace | None) -> None:
-        config, trace = self.config, self.trace
-        for choice in (self.evict, self.prefetch):
-            if reason := unmet(choice, offered(trace, training)):
-                raise SpecmdError(reason)
-        if config.sequential and (self.prefetch.entry.name != "none" or self.costs is not None):
-            raise SpecmdError(
-                "sequential mode is for cross-checks of eviction alone: it has neither a clock nor "
-                "prefetches; leave out --prefetch and --profile, or --sequential"
-            )
-        if training is not None:
-            require_same_model(training, trace.header)
-        steps = len(np.unique(trace.step))
-        if 0 < steps <= config.warmup:
-            raise SpecmdError(
-                f"warm-up of {config.warmup} steps leaves nothing of a trace of {steps}"
-            )
 
-    def _world(self, choice: Choice, training: Trace | None) -> World:
-        """Build the world as one of the policies may know it."""
-        header, config = self.trace.header, self.config
-        everything = header.num_layers * header.num_experts if self.resident == "all" else None
-        pools = pools_of(header, config, everything)
-        popularity = None
-        if training is not None and "training" in choice.needs:
-            popularity = count_popularity(training)
-        return World.of(header, *pools, seed=config.seed, popularity=popularity)
+def _with_median(trace: Trace, config: RunConfig, outcome: Outcome) -> Outcome:
+    """Choose, of the last steps of a run, a decode step of median duration."""
+    if outcome.step_seconds is None or outcome.trail is None:
+        return outcome
+    first = trace.num_steps - len(outcome.trail)
+    seconds = np.concatenate([np.zeros((config.warmup, len(PARTS))), outcome.step_seconds])
+    step = median_decode(trace, seconds, first)
+    found = None if step is None else (step, outcome.trail[step - first])
+    return replace(outcome, trail=None, median=found)
 
-    def _behind(self) -> tuple[World, Choice, int] | None:
-        """Return what the host tier is made of, None where every expert is in host memory."""
-        config, header = self.config, self.trace.header
-        if config.host_slots is None:
-            return None
-        choice = choose("evict", config.host_evict)
-        world = World.of(header, *host_pools(header, config), seed=config.seed)
-        admission = BYPASS if choice.bypasses else FORCED
-        return world, choice, NEVER_ADMIT if self.resident == "none" else admission
 
-    def run(self) -> Outcome:
-        config, events, kernel = self.config, self.events, self.kernel
-        busy_before_s = np.zeros(2)
-        resets = events.resets() if config.reset == "request" else set()
-        cuts = sorted({0, events.num_steps, *resets, config.warmup})
-        events.split(cuts[1:-1])
-        for first, last in pairwise(cuts):
-            if first in resets:
-                kernel.empty()
-            elif first == config.warmup and first > 0 and self.resident == "seen":
-                self._fill()
-            if self.resident == "any" and (first == 0 or first in resets):
-                self._fill()
-            if first == config.warmup and first > 0:
-                kernel.forget_counts()
-                busy_before_s = self._busy_s()
-            for low, high in events.stretches(first, last):
-                kernel.run(self._with_prefetches(events.chunk(low, high), low, high))
-        kernel.conclude()
-        kernel.write_off()
-        seconds = link_s = disk_s = None
-        if self.costs is not None:
-            parts = np.asarray(kernel.link.parts, np.float64).reshape(-1, len(PARTS))
-            seconds = parts[config.warmup :]
-            link_s, disk_s = (self._busy_s() - busy_before_s).tolist()
-        return Outcome(
-            kernel.counters,
-            kernel.digest,
-            seconds,
-            config.warmup,
-            link_s,
-            kernel.tier_counters,
-            kernel.tier_digest,
-            None if config.host_slots is None else disk_s,
-        )
-
-    def _busy_s(self) -> npt.NDArray[np.float64]:
-        """Seconds that link and disk have carried bytes, (2,); 0 without a clock or a disk."""
-        lanes = self.kernel.link.lanes.busy_s if self.costs is not None else ()
-        return np.array([*lanes, 0.0, 0.0])[:2]
-
-    def _link(self) -> Any:
-        header = self.trace.header
-        if self.costs is None:
-            return InstantLink.create(header.num_layers * header.num_experts)
-        if header.layer_bytes is None:
-            raise SpecmdError(
-                "a timed simulation needs the bytes of an expert: import with --expert-bytes"
-            )
-        costs = self.costs
-        if self.resident == "all":
-            costs = costs._replace(decide_s=0.0)  # nothing is asked where all is there
-        if "lookahead" in self.prefetch.needs:
-            layer_s = costs.layer_launch_s + costs.predict_s
-            costs = costs._replace(layer_launch_s=layer_s)
-        link = TimedLink if self.config.host_slots is None else ChainedLink
-        return link.create(
-            np.repeat(np.asarray(header.layer_bytes, np.float64), header.num_experts),
-            costs,
-            step_loads(self.trace),
-            by_score=self.schedule.by_score,
-            cancels=self.schedule.cancel,
-            blocks=self.miss.blocks,
-            disk=link is ChainedLink,
-        )
-
-    def _admission(self) -> int:
-        if self.resident == "none":
-            return NEVER_ADMIT
-        bypass = self.config.admission == "bypass" or self.evict.bypasses
-        return BYPASS if bypass else FORCED
-
-    def _fill(self) -> None:
-        """Give Belady the keys that are used again soonest: of those seen so far, or of all."""
-        wanted = np.array(self.kernel.future)
-        if self.resident == "seen":
-            wanted[np.asarray(self.kernel.core.mark) & FETCHED_EVER == 0] = NEVER
-        keys = np.argsort(-wanted, kind="stable").astype(np.uint32)  # the soonest enter last
-        keys = keys[wanted[keys] < NEVER]
-        self.kernel.fill(keys, wanted[keys])
-
-    def _with_prefetches(self, chunk: Chunk, first: int, last: int) -> Chunk:
-        """Show the eviction policy what it needs of a chunk, and the prefetcher what it needs."""
-        seen, foreseen = (show(chunk) for show in self.shows)
-        if self.planner is None:
-            return seen
-        low, high = int(self.events.step_start[first]), int(self.events.step_start[last])
-        lookahead = np.zeros((0, 0, 0, 0), np.float32)
-        if "lookahead" in self.prefetch.needs:
-            assert self.trace.lookahead is not None
-            lookahead = np.ascontiguousarray(self.trace.lookahead[low:high], dtype=np.float32)
-        ahead = chunk.start if "future" in self.prefetch.needs else chunk.start[:0]
-        tokens = self.events.step_start[first : last + 1] - low
-        outlook = Outlook(0, ahead, foreseen.keys, tokens, first, lookahead)
-        planned = self.planner.plan(foreseen, outlook)
-        return seen._replace(
-            prefetch_start=planned.prefetch_start,
-            prefetch_keys=planned.prefetch_keys,
-            prefetch_due=planned.prefetch_due,
-            prefetch_score=planned.prefetch_score,
-        )
+def median_decode(trace: Trace, seconds: npt.NDArray[np.float64], first: int) -> int | None:
+    """Return the counted decode step of median duration, None if there is none."""
+    decodes = np.zeros(trace.num_steps, np.bool_)
+    decodes[
+        np.repeat(np.arange(trace.num_steps), np.diff(trace.step_starts))[trace.phase == DECODE]
+    ] = True
+    decodes[:first] = False
+    found = np.flatnonzero(decodes)
+    if not len(found):
+        return None
+    middle = (len(found) - 1) // 2
+    return int(found[np.argpartition(seconds[found].sum(axis=1), middle)[middle]])

@@ -49,6 +49,7 @@ from specmd.runs.run import Metrics, Run, Status
 from specmd.simulation.bounds import bounds as bounds_of
 from specmd.simulation.bounds import over_roofline
 from specmd.simulation.costs import CostCoefficients, coefficients, cost_warnings
+from specmd.simulation.detailing import detail
 from specmd.simulation.prefill import mean_ttft_estimate
 from specmd.simulation.replay import replay
 from specmd.trace import Locality, Trace, compose, load, locality
@@ -126,6 +127,7 @@ def run_config(
         host_rows = outcome.host_counters.sum(axis=0)
         metrics |= tally_host(host_rows, layer_bytes, facts.counted_tokens)
     estimate_s = None
+    unfinished = unfinished_prompt(whole, trace.num_tokens)
     if outcome.step_seconds is not None and costs is not None:
         timed = latency(
             trace,
@@ -133,7 +135,7 @@ def run_config(
             outcome.first_step,
             outcome.link_busy_s,
             outcome.disk_busy_s,
-            unfinished=unfinished_prompt(whole, trace.num_tokens),
+            unfinished=unfinished,
         )
         metrics |= timed.metrics
         warnings += timed.warnings
@@ -157,7 +159,7 @@ def run_config(
             most_slots=most_slots,
         )
         metrics["over_roofline"] = over_roofline(metrics, ends)
-    return Run(
+    made = Run(
         id=run_id(whole, config, bounds=bounds, training=training),
         label=label(profile),
         config=recorded_config(config, profile),
@@ -176,6 +178,7 @@ def run_config(
         warnings=cautions(trace, config, facts, found, metrics, phases.get("decode")) + warnings,
         provenance=provenance(config, whole.digest, argv),
     )
+    return made.with_details(detail(trace, outcome, unfinished=unfinished))
 
 
 def try_config(

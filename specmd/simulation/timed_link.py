@@ -21,13 +21,11 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from specmd.core.event import NOBODY, PREFILL, Event, FloatArray, IntArray, KeyArray
+from specmd.core.event import NOBODY, Event, FloatArray, IntArray, KeyArray
 from specmd.core.state import FORCED, Core, land
-from specmd.runs.metrics import PART_COLUMN
 from specmd.runs.options import STAGING_SLOTS
 from specmd.simulation.costs import (
     CostCoefficients,
-    expert_s,
     host_expert_s,
     in_prefill,
     layer_s,
@@ -49,19 +47,29 @@ from specmd.simulation.lanes import (
     take,
     unqueue,
 )
+from specmd.simulation.timeline import (
+    CPU_EXPERT,
+    DEMAND_STALL,
+    DEVICE,
+    DISK_STALL,
+    HOST_KEY,
+    LATE_KEY,
+    LATE_STALL,
+    MISSED_KEY,
+    NUM_PARTS,
+    READY_KEY,
+    TRAIL,
+    compute,
+    compute_ready,
+    costs_of,
+    count_ready,
+    remember,
+    spend,
+)
 
-DEVICE = 0  # whose timeline computes: one today
 LINK = 0  # the lane that leads to it
 # Entries of `TimedLink.count`.
 DEMANDED, LAST_STEP = range(2)
-# How a key of this event is wanted.
-READY_KEY, LATE_KEY, MISSED_KEY, HOST_KEY = range(4)
-# Columns of `TimedLink.parts`.
-COMPUTE, OVERHEAD = PART_COLUMN["compute"], PART_COLUMN["overhead"]
-CPU_EXPERT = PART_COLUMN["cpu_expert"]
-DEMAND_STALL, LATE_STALL = PART_COLUMN["demand_stall"], PART_COLUMN["late_prefetch_stall"]
-DISK_STALL = PART_COLUMN["disk_stall"]
-NUM_PARTS = len(PART_COLUMN)
 
 
 class TimedLink(NamedTuple):
@@ -91,6 +99,10 @@ class TimedLink(NamedTuple):
     step_kv: FloatArray  # (steps,) context summed over requests
     step_logits: FloatArray  # (steps,) tokens whose logits are computed
     parts: FloatArray  # (steps * NUM_PARTS,)
+    trail: FloatArray  # (TRAIL * layers * NUM_PARTS,) parts of the last steps when a layer was done
+    missed: IntArray  # (keys,) demand fetches, and what the host was asked to compute
+    late: IntArray  # (keys,) prefetches that were demanded under way
+    ahead: IntArray  # (keys,) prefetches, but those that were cancelled
     cancels: int
     blocks: int
     staging: int
@@ -107,11 +119,12 @@ class TimedLink(NamedTuple):
         blocks: bool,
         staging: int = STAGING_SLOTS,
         disk: bool = False,
+        layers: int = 0,
     ) -> Self:
         """Build an idle link.
 
         `size` are the bytes of each key; `loads` are those of `specmd.trace.contexts.step_loads`.
-        `disk` adds a lane for one, see `specmd.simulation.chain`.
+        `disk` adds a lane for one, see `specmd.simulation.chain`. The trail is of so many `layers`.
         """
         num_keys = len(size)
         keys, seconds, numbers = (
@@ -142,6 +155,10 @@ class TimedLink(NamedTuple):
             step_kv=loads[2],
             step_logits=loads[3],
             parts=np.zeros(len(loads[0]) * NUM_PARTS),
+            trail=np.zeros(TRAIL * layers * NUM_PARTS),
+            missed=numbers.copy()[:num_keys],
+            late=numbers.copy()[:num_keys],
+            ahead=numbers.copy()[:num_keys],
             cancels=int(cancels),
             blocks=int(blocks),
             staging=staging,
@@ -169,6 +186,7 @@ class TimedLink(NamedTuple):
     def promote(self, core: Core, key: int) -> None:
         """Move a loading prefetch to the demand list; one under way goes on uninterrupted."""
         self.wanted[key] = LATE_KEY
+        self.late[key] += 1
         if self.lanes.under_way[self.lanes.lane[key]] == key:
             for i in range(self.count[DEMANDED], 0, -1):
                 self.demand[i] = self.demand[i - 1]
@@ -189,6 +207,7 @@ class TimedLink(NamedTuple):
                     meant = core.due[key] <= event.clock and core.hold[key] == 1
                     if meant and lanes.started[key] == 0:
                         unqueue(lanes, lane, i)
+                        self.ahead[key] -= 1
                         return key
         return NOBODY
 
@@ -200,6 +219,7 @@ class TimedLink(NamedTuple):
                 key = lanes.queue[lane * lanes.keys + i]
                 if core.pool[key] == pool and lanes.started[key] == 0:
                     unqueue(lanes, lane, i)
+                    self.ahead[key] -= 1
                     return key
         return NOBODY
 
@@ -210,6 +230,7 @@ class TimedLink(NamedTuple):
     def fetch(self, core: Core, key: int, event: Event) -> None:
         """Append to this event's demand transfers."""
         self.wanted[key] = MISSED_KEY
+        self.missed[key] += 1
         self.step[key], self.phase[key] = event.step, event.phase
         set_out(self, key)
         self.demand[self.count[DEMANDED]] = key
@@ -220,10 +241,12 @@ class TimedLink(NamedTuple):
         begin = max(self.host_s[DEVICE], self.now_s[DEVICE])
         self.host_s[DEVICE] = begin + host_expert_s(self.costs, tokens, self.size[key])
         self.wanted[key] = HOST_KEY
+        self.missed[key] += 1
 
     def prefetch(self, core: Core, key: int, score: float, event: Event) -> None:
         """Queue a transfer at the moment the routing was known."""
         self.step[key], self.phase[key] = event.step, event.phase
+        self.ahead[key] += 1
         self.lanes.lane[key] = len(self.lanes.queued) - 1  # where the chain begins
         seconds = transfer_s(self.costs, self.size[key])
         enqueue(self.lanes, key, score, self.routed_s[DEVICE], seconds)
@@ -291,6 +314,7 @@ class TimedLink(NamedTuple):
         if self.host_s[DEVICE] > self.routed_s[DEVICE]:
             await_host(self, event)
         self.count[DEMANDED] = 0
+        remember(self, event)
 
 
 def await_host(clock: TimedLink, event: Event) -> None:
@@ -345,43 +369,3 @@ def whole_in_host_s(clock: TimedLink, core: Core, key: int) -> float:
     """When a demanded key is in host memory, and may cross."""
     at_s: float = clock.routed_s[DEVICE]
     return at_s
-
-
-def costs_of(clock: TimedLink, event: Event) -> CostCoefficients:
-    """Return the costs of a prefill, or of decode."""
-    return clock.prefill if event.phase == PREFILL else clock.costs
-
-
-def compute(clock: TimedLink, event: Event, key: int, position: int) -> None:
-    """Compute an expert, the event's `position`-th."""
-    costs = costs_of(clock, event)
-    seconds = expert_s(costs, clock.tokens[key], clock.size[key])
-    spend(clock, event.step * NUM_PARTS, seconds, costs.launch_s)
-    clock.done[position] = clock.now_s[DEVICE]
-
-
-def compute_ready(clock: TimedLink, event: Event) -> int:
-    """Compute what is there from the start; return how many that are."""
-    computed = 0
-    for i in range(event.start, event.stop):
-        if clock.wanted[event.keys[i]] == READY_KEY:
-            compute(clock, event, event.keys[i], computed)
-            computed += 1
-    return computed
-
-
-def count_ready(clock: TimedLink, event: Event) -> int:
-    """Count what is there from the start."""
-    found = 0
-    for i in range(event.start, event.stop):
-        if clock.wanted[event.keys[i]] == READY_KEY:
-            found += 1
-    return found
-
-
-def spend(clock: TimedLink, row: int, seconds: float, launch_s: float) -> None:
-    """Advance the compute timeline; the launch part of `seconds` is overhead."""
-    if seconds > 0.0:
-        clock.parts[row + COMPUTE] += seconds - launch_s
-        clock.parts[row + OVERHEAD] += launch_s
-        clock.now_s[DEVICE] += seconds

@@ -14,14 +14,8 @@ from specmd.policy.registry import choose
 from specmd.simulation.chain import DISK, ChainedLink
 from specmd.simulation.events import EventStream
 from specmd.simulation.lanes import IDLE
-from specmd.simulation.timed_link import (
-    CPU_EXPERT,
-    DEMAND_STALL,
-    DISK_STALL,
-    LATE_STALL,
-    LINK,
-    NUM_PARTS,
-)
+from specmd.simulation.timed_link import LINK
+from specmd.simulation.timeline import CPU_EXPERT, DEMAND_STALL, DISK_STALL, LATE_STALL, NUM_PARTS
 from specmd.trace.contexts import step_loads
 
 CANCEL, FETCH = residency.LOG_CANCEL, residency.LOG_FETCH

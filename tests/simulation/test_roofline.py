@@ -134,7 +134,8 @@ def test_the_roofline_of_a_chain_is_never_beaten(seed):
         took_s = seconds(trace, config, costs)
         assert found.roofline_s <= took_s * (1 + 1e-9), f"{seed}: {config}"
         assert found.roofline_s <= found.belady_bypass.total_s * (1 + 1e-9), f"{seed}: {config}"
-        assert found.roofline_s >= ends(trace, plain, costs).roofline_s, f"{seed}: {config}"
+        without_s = ends(trace, plain, costs).roofline_s
+        assert found.roofline_s >= without_s * (1 - 1e-9), f"{seed}: {config}"
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -147,7 +148,7 @@ def test_a_disk_is_never_free_and_without_any_cache_it_is_slowest(seed):
     config = with_host(rng, trace, plain)
     found, free = ends(trace, config, costs), ends(trace, plain, costs)
     assert found.belady.total_s <= found.no_cache.total_s * (1 + 1e-9), f"{seed}: {config}"
-    assert found.all_resident == free.all_resident
+    assert found.all_resident.model_dump() == pytest.approx(free.all_resident.model_dump())
     for end in ("belady", "belady_bypass", "compulsory", "no_cache"):
         ours, without = getattr(found, end), getattr(free, end)
         assert ours.misses == without.misses

@@ -14,14 +14,8 @@ from specmd.simulation.costs import CostCoefficients
 from specmd.simulation.events import EventStream
 from specmd.simulation.lanes import IDLE
 from specmd.simulation.replay import replay
-from specmd.simulation.timed_link import (
-    COMPUTE,
-    DEMAND_STALL,
-    LATE_STALL,
-    NUM_PARTS,
-    OVERHEAD,
-    TimedLink,
-)
+from specmd.simulation.timed_link import TimedLink
+from specmd.simulation.timeline import COMPUTE, DEMAND_STALL, LATE_STALL, NUM_PARTS, OVERHEAD
 from specmd.trace import synthetic
 from specmd.trace.contexts import step_loads
 

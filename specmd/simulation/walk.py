@@ -1,0 +1,281 @@
+"""One walk over a trace with a cache: the parts a run is made of, and what they counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from specmd.core.event import NEVER, IntArray, World
+from specmd.core.instant_link import NOTED, InstantLink
+from specmd.core.kernel import Kernel, Planner
+from specmd.core.prefetch import Outlook
+from specmd.core.state import BYPASS, FETCHED_EVER, FORCED, NEVER_ADMIT, Chunk
+from specmd.errors import SpecmdError
+from specmd.policy.needs import offered, shown, unmet
+from specmd.policy.registry import Choice, choose
+from specmd.runs.metrics import PARTS
+from specmd.runs.options import RunConfig
+from specmd.runs.pools import host_pools, pools_of
+from specmd.simulation.chain import ChainedLink
+from specmd.simulation.clock import Notes, require_sizes, take_notes
+from specmd.simulation.events import EventStream
+from specmd.simulation.loads import popularity as count_popularity
+from specmd.simulation.loads import require_same_model
+from specmd.simulation.timed_link import TimedLink
+from specmd.simulation.timeline import TRAIL
+from specmd.trace.contexts import step_loads
+
+if TYPE_CHECKING:
+    from specmd.simulation.costs import CostCoefficients
+    from specmd.trace import Trace
+
+Residency = Literal["cache", "all", "none", "seen", "any"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What happened, as arrays; `specmd.simulate` turns it into a `Run`."""
+
+    counters: npt.NDArray[np.int64]  # (2 phases, layers, NUM_COUNTERS), see specmd.core.state
+    decision_digest: str
+    step_seconds: npt.NDArray[np.float64] | None  # (counted steps, PARTS); None without a clock
+    first_step: int  # the first counted step: steps before it were warm-up
+    link_busy_s: float | None  # time the link carried bytes, of the counted steps
+    host_counters: npt.NDArray[np.int64] | None = None  # of the host tier; None without one
+    host_digest: str = ""
+    disk_busy_s: float | None = None
+    # Of each key, (keys,), in the counted steps: demand fetches, late hits, prefetches that moved.
+    missed: IntArray | None = None
+    late: IntArray | None = None
+    ahead: IntArray | None = None
+    notes: Notes | None = None  # of a run whose decisions depend on no time
+    trail: npt.NDArray[np.float64] | None = None  # (steps, layers, PARTS) of the last steps
+    median: tuple[int, npt.NDArray[np.float64]] | None = None  # see `specmd.simulation.replay`
+
+
+def is_timeless(config: RunConfig) -> bool:
+    """Tell whether no decision of a run depends on time, so that none needs a clock."""
+    if config.host_slots is not None or config.sequential:
+        return False
+    return not hasattr(choose("prefetch", config.prefetch).cls, "predict")
+
+
+class Walk:
+    """One run: the parts it is made of, and the walk over the trace.
+
+    See `specmd.simulation.replay.replay` for the arguments; `size` are the accesses to come, None
+    where it pays to compile whatever they are.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        config: RunConfig,
+        training: Trace | None,
+        costs: CostCoefficients | None,
+        resident: str,
+        interpreted: bool,
+        size: int | None,
+    ) -> None:
+        self.trace, self.config, self.costs, self.resident = trace, config, costs, resident
+        self.evict = choose("evict", config.evict)
+        self.prefetch = choose("prefetch", config.prefetch)
+        self.schedule = choose("schedule", config.schedule).create()
+        self.miss = choose("miss", config.miss).create()
+        self._check(training)
+        self.shows = shown(self.evict.needs), shown(self.prefetch.needs)
+        needs = {*self.evict.needs, *self.prefetch.needs}
+        self.events = EventStream(
+            trace,
+            sequential=config.sequential,
+            weights="weights" in needs,
+            future="future" in needs,
+            ahead_events=self.prefetch.ahead if "future" in self.prefetch.needs else 0,
+        )
+        self.kernel = Kernel(
+            self._world(self.evict, training),
+            self.evict,
+            self._link(),
+            admission=self._admission(),
+            guarded=self.schedule.guard,
+            host_tokens=0 if resident == "none" else self.miss.host_tokens,
+            resident=resident == "all",
+            sequential=config.sequential,
+            interpreted=interpreted,
+            accesses=size,
+            future=self.events.first_use if "future" in self.evict.needs else None,
+            behind=self._behind(),
+        )
+        self.planner: Planner | None = None
+        if hasattr(self.prefetch.cls, "predict"):
+            world = self._world(self.prefetch, training)
+            self.planner = Planner(world, self.prefetch, interpreted=interpreted, accesses=size)
+
+    def _check(self, training: Trace | None) -> None:
+        config, trace = self.config, self.trace
+        for choice in (self.evict, self.prefetch):
+            if reason := unmet(choice, offered(trace, training)):
+                raise SpecmdError(reason)
+        if config.sequential and (self.prefetch.entry.name != "none" or self.costs is not None):
+            raise SpecmdError(
+                "sequential mode is for cross-checks of eviction alone: it has neither a clock nor "
+                "prefetches; leave out --prefetch and --profile, or --sequential"
+            )
+        if training is not None:
+            require_same_model(training, trace.header)
+        steps = trace.num_steps
+        if 0 < steps <= config.warmup:
+            raise SpecmdError(
+                f"warm-up of {config.warmup} steps leaves nothing of a trace of {steps}"
+            )
+
+    def _world(self, choice: Choice, training: Trace | None) -> World:
+        """Build the world as one of the policies may know it."""
+        header, config = self.trace.header, self.config
+        everything = header.num_layers * header.num_experts if self.resident == "all" else None
+        pools = pools_of(header, config, everything)
+        popularity = None
+        if training is not None and "training" in choice.needs:
+            popularity = count_popularity(training)
+        return World.of(header, *pools, seed=config.seed, popularity=popularity)
+
+    def _behind(self) -> tuple[World, Choice, int] | None:
+        """Return what the host tier is made of, None where every expert is in host memory."""
+        config, header = self.config, self.trace.header
+        if config.host_slots is None:
+            return None
+        choice = choose("evict", config.host_evict)
+        world = World.of(header, *host_pools(header, config), seed=config.seed)
+        admission = BYPASS if choice.bypasses else FORCED
+        return world, choice, NEVER_ADMIT if self.resident == "none" else admission
+
+    def run(self) -> Outcome:
+        """Serve the whole trace."""
+        config, events, kernel = self.config, self.events, self.kernel
+        busy_before_s = np.zeros(2)
+        resets = events.resets() if config.reset == "request" else set()
+        cuts = sorted({0, events.num_steps, *resets, config.warmup})
+        events.split(cuts[1:-1])
+        for first, last in pairwise(cuts):
+            if first in resets:
+                kernel.empty()
+            elif first == config.warmup and first > 0 and self.resident == "seen":
+                self._fill()
+            if self.resident == "any" and (first == 0 or first in resets):
+                self._fill()
+            if first == config.warmup and first > 0:
+                kernel.forget_counts()
+                for counts in self._by_key():
+                    counts[:] = [0] * len(counts)
+                busy_before_s = self._busy_s()
+            for low, high in events.stretches(first, last):
+                kernel.run(self._with_prefetches(events.chunk(low, high), low, high))
+        kernel.conclude()
+        kernel.write_off()
+        seconds = link_s = disk_s = notes = None
+        if self.costs is not None:
+            parts = np.asarray(kernel.link.parts, np.float64).reshape(-1, len(PARTS))
+            seconds = parts[config.warmup :]
+            link_s, disk_s = (self._busy_s() - busy_before_s).tolist()
+        elif is_timeless(config):
+            noted = np.asarray(kernel.link.noted, np.uint8)[: kernel.link.count[NOTED]]
+            notes = take_notes(events, noted, int(kernel.core.admission[0]))
+        missed, late, ahead = (np.array(counts, np.int64) for counts in self._by_key())
+        return Outcome(
+            counters=kernel.counters,
+            decision_digest=kernel.digest,
+            step_seconds=seconds,
+            first_step=config.warmup,
+            link_busy_s=link_s,
+            host_counters=kernel.tier_counters,
+            host_digest=kernel.tier_digest,
+            disk_busy_s=None if config.host_slots is None else disk_s,
+            missed=missed,
+            late=late,
+            ahead=ahead,
+            notes=notes,
+            trail=None if self.costs is None else self._trail(),
+        )
+
+    def _by_key(self) -> tuple[Any, Any, Any]:
+        """Return the link's counts of each key: demand fetches, late hits, prefetches."""
+        link = self.kernel.link
+        late = link.late if self.costs is not None else np.zeros(0, np.int64)
+        return link.missed, late, link.ahead
+
+    def _trail(self) -> npt.NDArray[np.float64]:
+        """Return the time of the last steps by layer, (steps, layers, PARTS)."""
+        steps = min(TRAIL, self.events.num_steps - self.config.warmup)
+        shape = (TRAIL, self.trace.header.num_layers, len(PARTS))
+        trail = np.asarray(self.kernel.link.trail, np.float64).reshape(shape)
+        found = trail[np.arange(self.events.num_steps - steps, self.events.num_steps) % TRAIL]
+        return np.diff(found, axis=1, prepend=0.0)
+
+    def _busy_s(self) -> npt.NDArray[np.float64]:
+        """Seconds that link and disk have carried bytes, (2,); 0 without a clock or a disk."""
+        lanes = self.kernel.link.lanes.busy_s if self.costs is not None else ()
+        return np.array([*lanes, 0.0, 0.0])[:2]
+
+    def _link(self) -> Any:
+        header = self.trace.header
+        if self.costs is None:
+            accesses = self.events.accesses if is_timeless(self.config) else 0
+            return InstantLink.create(header.num_layers * header.num_experts, accesses=accesses)
+        require_sizes(header)
+        costs = self.costs
+        if self.resident == "all":
+            costs = costs._replace(decide_s=0.0)  # nothing is asked where all is there
+        if "lookahead" in self.prefetch.needs:
+            layer_s = costs.layer_launch_s + costs.predict_s
+            costs = costs._replace(layer_launch_s=layer_s)
+        link = TimedLink if self.config.host_slots is None else ChainedLink
+        return link.create(
+            np.repeat(np.asarray(header.layer_bytes, np.float64), header.num_experts),
+            costs,
+            step_loads(self.trace),
+            by_score=self.schedule.by_score,
+            cancels=self.schedule.cancel,
+            blocks=self.miss.blocks,
+            disk=link is ChainedLink,
+            layers=header.num_layers,
+        )
+
+    def _admission(self) -> int:
+        if self.resident == "none":
+            return NEVER_ADMIT
+        bypass = self.config.admission == "bypass" or self.evict.bypasses
+        return BYPASS if bypass else FORCED
+
+    def _fill(self) -> None:
+        """Give Belady the keys that are used again soonest: of those seen so far, or of all."""
+        wanted = np.array(self.kernel.future)
+        if self.resident == "seen":
+            wanted[np.asarray(self.kernel.core.mark) & FETCHED_EVER == 0] = NEVER
+        keys = np.argsort(-wanted, kind="stable").astype(np.uint32)  # the soonest enter last
+        keys = keys[wanted[keys] < NEVER]
+        self.kernel.fill(keys, wanted[keys])
+
+    def _with_prefetches(self, chunk: Chunk, first: int, last: int) -> Chunk:
+        """Show the eviction policy what it needs of a chunk, and the prefetcher what it needs."""
+        seen, foreseen = (show(chunk) for show in self.shows)
+        if self.planner is None:
+            return seen
+        low, high = int(self.events.step_start[first]), int(self.events.step_start[last])
+        lookahead = np.zeros((0, 0, 0, 0), np.float32)
+        if "lookahead" in self.prefetch.needs:
+            assert self.trace.lookahead is not None
+            lookahead = np.ascontiguousarray(self.trace.lookahead[low:high], dtype=np.float32)
+        ahead = chunk.start if "future" in self.prefetch.needs else chunk.start[:0]
+        tokens = self.events.step_start[first : last + 1] - low
+        outlook = Outlook(0, ahead, foreseen.keys, tokens, first, lookahead)
+        planned = self.planner.plan(foreseen, outlook)
+        return seen._replace(
+            prefetch_start=planned.prefetch_start,
+            prefetch_keys=planned.prefetch_keys,
+            prefetch_due=planned.prefetch_due,
+            prefetch_score=planned.prefetch_score,
+        )
