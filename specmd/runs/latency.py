@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from specmd.runs.metrics import PART_COLUMN, PARTS, PERCENTILES
 from specmd.runs.run import Metrics
 from specmd.trace import DECODE, PREFILL, Trace
+from specmd.trace.contexts import decode_steps
 
 Seconds = NDArray[np.float64]
 
@@ -69,9 +70,8 @@ def latency(
             f"{missing} of {trace.num_requests} requests have no whole prefill recorded and "
             "counted: TTFT is over the others"
         )
-    decodes = np.zeros(trace.num_steps, np.bool_)
-    decodes[trace.step[trace.phase == DECODE]] = True
-    steps = step_seconds[decodes[first_step:]]
+    decodes = decode_steps(trace)[first_step:]
+    steps = step_seconds if decodes.all() else step_seconds[decodes]
     found.update(_spread("tpot", steps))
     if not len(steps):
         warnings.append("the counted trace has no decode step: TPOT is null")
@@ -135,6 +135,8 @@ def _whole_ttft(
     """Return (R,) which requests have a whole counted prefill, and their (n, PARTS) seconds."""
     requests = trace.num_requests
     rows = trace.phase == PREFILL
+    if not rows.any():
+        return np.zeros(requests, np.bool_), np.zeros((0, step_seconds.shape[1]))
     owner, steps = trace.request[rows], trace.step[rows].astype(np.int64)
     begin = np.full(requests, trace.num_steps, np.int64)
     end = np.full(requests, -1, np.int64)

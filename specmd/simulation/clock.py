@@ -68,8 +68,8 @@ class Notes:
             missed = np.append(0, np.cumsum(self.noted != NOTED_HIT))
             return np.asarray(np.diff(missed[self.step_start]))
         chunk, noted = self.kinds
-        misses = np.add.reduceat(noted != NOTED_HIT, chunk.start[:-1], dtype=np.int64)
-        by_step = misses[self.kind].reshape(len(self.step_start) - 1, -1)
+        misses = np.add.reduceat(noted != NOTED_HIT, chunk.start[:-1], dtype=np.int32)
+        by_step = np.take(misses, self.kind).reshape(len(self.step_start) - 1, -1)
         return np.asarray(by_step.sum(axis=1))
 
 
@@ -81,7 +81,9 @@ def require_sizes(header: TraceHeader) -> None:
         )
 
 
-def take_notes(events: EventStream, noted: KeyArray, admission: int) -> Notes:
+def take_notes(
+    events: EventStream, noted: KeyArray, admission: int, *, interpreted: bool = False
+) -> Notes:
     """Keep what a replay noted of all events of a stream, as little as is needed of it."""
     trace, steps = events.trace, events.num_steps
     header = trace.header
@@ -96,26 +98,20 @@ def take_notes(events: EventStream, noted: KeyArray, admission: int) -> Notes:
     if header.layer_bytes is not None:
         sizes = np.unique(np.asarray(header.layer_bytes), return_inverse=True)[1]
     shapes = 2 * (int(sizes.max()) + 1)
-    if shapes << (2 * top_k) > MOST_KINDS:
+    most = shapes << (2 * top_k)
+    if most > MOST_KINDS:
         return Notes(noted, None, None, start, admission)
-    kind = np.zeros((steps, layers), np.uint32)
-    for i in range(top_k):
-        kind = (kind << np.uint32(2)) | noted.reshape(steps, layers, top_k)[..., i]
-    kind = kind * np.uint32(shapes) + (2 * sizes + events.step_phase[:, None]).astype(np.uint32)
-    flat = kind.ravel()
-    number = np.zeros(shapes << (2 * top_k), np.int64)
-    number[flat] = 1
-    found = np.flatnonzero(number)
-    number[found] = np.arange(len(found))
-    first = np.zeros(len(found), np.int64)
-    named = number[flat]
-    first[named[::-1]] = np.arange(len(flat))[
-        ::-1
-    ]  # of equals the last one written stays: the first
-    chunk = _gathered(events, first)
+    kind, example = (
+        np.zeros(steps * layers, np.uint32),
+        np.zeros(min(most, steps * layers), np.int64),
+    )
+    count, number = np.zeros(1, np.int64), np.zeros(most, np.int64)
+    facts = noted, 2 * sizes, events.step_phase, top_k, shapes
+    call(sort_out, {}, len(noted) // 10, (*facts, number, count, example, kind), interpreted)
+    first = example[: count[0]]
     rows = noted.reshape(-1, top_k)[first].ravel()
-    small = np.uint8 if len(found) <= 256 else np.uint16 if len(found) <= 1 << 16 else np.uint32
-    return Notes(noted[:0], named.astype(small), (chunk, rows), start, admission)
+    small = np.uint8 if len(first) <= 1 << 8 else np.uint16 if len(first) <= 1 << 16 else np.uint32
+    return Notes(noted[:0], kind.astype(small), (_gathered(events, first), rows), start, admission)
 
 
 def _counts(events: EventStream, low: int, high: int) -> IntArray:
@@ -188,8 +184,9 @@ class Clock:
         header = events.trace.header
         self.loads = step_loads(events.trace)
         sizes = np.repeat(np.asarray(header.layer_bytes, np.float64), header.num_experts)
+        nothing = (np.zeros(0),) * len(self.loads)
         self.link = TimedLink.create(
-            sizes, costs, self.loads, by_score=False, cancels=False, blocks=blocks
+            sizes, costs, nothing, by_score=False, cancels=False, blocks=blocks
         )
         world = World.of(header, [len(sizes)])
         self.core = create_core(world, notes.admission)
@@ -199,10 +196,11 @@ class Clock:
         notes, steps = self.notes, self.events.num_steps
         parts = self._dense(0, steps)
         if notes.kind is not None and notes.kinds is not None:
-            table = self._execute(*notes.kinds).ravel()
-            arguments = (notes.kind, table, parts.ravel(), self.events.layers)
-            parts = self._call(add_up, {}, notes.kind.size // 10, arguments, 2)
-            return np.asarray(parts.reshape(steps, NUM_PARTS))
+            table = self._kinds.ravel()
+            flat = parts.ravel()
+            arguments = (notes.kind, table, flat, self.events.layers)
+            call(add_up, {}, notes.kind.size // 10, arguments, self.interpreted)
+            return flat.reshape(steps, NUM_PARTS)
         for low, high in self.events.stretches(0, steps):
             parts[low:high] += self._stretch(low, high).sum(axis=1)
         return parts
@@ -215,9 +213,14 @@ class Clock:
         found = np.tile((whole - once) / layers, (layers, 1))
         found[0] += once
         if notes.kind is not None and notes.kinds is not None:
-            table = self._execute(*notes.kinds)
-            return np.asarray(found + table[notes.kind[step * layers : (step + 1) * layers]])
+            return np.asarray(found + self._kinds[notes.kind[step * layers : (step + 1) * layers]])
         return np.asarray(found + self._stretch(step, step + 1)[0])
+
+    @cached_property
+    def _kinds(self) -> Seconds:
+        """Time an event of each kind, (kinds, PARTS)."""
+        assert self.notes.kinds is not None
+        return self._execute(*self.notes.kinds)
 
     def _stretch(self, low: int, high: int) -> Seconds:
         """Time the events of some steps, (steps, layers, PARTS)."""
@@ -231,7 +234,8 @@ class Clock:
         """Execute the events of a chunk, each on an idle link, (events, PARTS)."""
         link = self.link._replace(parts=np.zeros(len(chunk.layer) * NUM_PARTS))
         arguments = (self.core, link, chunk, noted, np.zeros(0, np.int64))
-        done = self._call(execute_noted, bind_link(TimedLink), len(noted), arguments, 1)
+        bindings = bind_link(TimedLink)
+        done = call(execute_noted, bindings, len(noted), arguments, self.interpreted)[1]
         return np.asarray(done.parts, np.float64).reshape(-1, NUM_PARTS)
 
     def _dense(self, low: int, high: int, layers: int | None = None) -> Seconds:
@@ -246,18 +250,53 @@ class Clock:
         )
         layers = self.events.layers if layers is None else layers
         arguments = (link, self.events.step_phase[low:high], layers)
-        done = self._call(attend, {}, high - low, arguments, 0)
+        done = call(attend, {}, high - low, arguments, self.interpreted)[0]
         return np.asarray(done.parts, np.float64).reshape(-1, NUM_PARTS)
 
-    def _call(
-        self, entry: Function, bindings: Any, work: int, arguments: tuple[Any, ...], out: int
-    ) -> Any:
-        """Call a kernel, compiled or interpreted; return the argument it wrote into."""
-        cheap = self.interpreted or is_cheaper_interpreted(entry, bindings, work)
-        if cheap:
-            arguments = as_lists(arguments)
-        specialise(entry, bindings, compiled=not cheap)(*arguments)
-        return np.asarray(arguments[out]) if isinstance(arguments[out], list) else arguments[out]
+
+def call(
+    entry: Function, bindings: Any, work: int, arguments: tuple[Any, ...], interpreted: bool
+) -> tuple[Any, ...]:
+    """Call a kernel, compiled or interpreted; return its arguments, which it wrote into.
+
+    `work` is how much of it there is, in accesses.
+    """
+    cheap = interpreted or is_cheaper_interpreted(entry, bindings, work)
+    given = as_lists(arguments) if cheap else arguments
+    specialise(entry, bindings, compiled=not cheap)(*given)
+    if cheap:
+        for array, values in zip(arguments, given, strict=True):
+            if isinstance(array, np.ndarray):
+                array[:] = values
+    return given
+
+
+def sort_out(
+    noted: Any,
+    sizes: Any,
+    phase: Any,
+    top_k: int,
+    shapes: int,
+    number: Any,
+    count: Any,
+    example: Any,
+    kind: Any,
+) -> None:
+    """Give the kinds of events numbers in order of appearance, and name an example of each.
+
+    A kind is what became of the `top_k` accesses, the layer's size of experts, and the phase.
+    """
+    for event in range(len(kind)):
+        code = 0
+        for i in range(event * top_k, (event + 1) * top_k):
+            code = code * 4 + noted[i]
+        step = event // len(sizes)
+        code = code * shapes + sizes[event - step * len(sizes)] + phase[step]
+        if number[code] == 0:
+            example[count[0]] = event
+            count[0] += 1
+            number[code] = count[0]
+        kind[event] = number[code] - 1
 
 
 def execute_noted(

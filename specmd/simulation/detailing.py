@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from specmd.simulation.walk import Outcome
     from specmd.trace import Trace
 
+_paired: WeakKeyDictionary[Trace, dict[int, tuple[Any, Any, Any]]] = WeakKeyDictionary()
 _asked: WeakKeyDictionary[Trace, dict[int, npt.NDArray[np.int64]]] = WeakKeyDictionary()
 
 
@@ -29,7 +30,6 @@ def detail(trace: Trace, outcome: Outcome, *, unfinished: int | None = None) -> 
     header, first, requests = trace.header, outcome.first_step, trace.num_requests
     shape = header.num_layers, header.num_experts
     none = np.full(requests, np.nan)
-    decodes = np.zeros(requests, np.int64)
     ttft, tpot = none, none.copy()
     owner, step, decoded = _pairs(trace, first)
     decodes = np.bincount(owner[decoded], minlength=requests)
@@ -87,6 +87,9 @@ def _pairs(trace: Trace, first: int) -> tuple[Any, Any, Any]:
 
     And whether the request decodes in it.
     """
+    known = _paired.setdefault(trace, {})
+    if first in known:
+        return known[first]
     step = np.repeat(np.arange(trace.num_steps), np.diff(trace.step_starts))
     owner = trace.request.astype(np.int64)
     decoded = trace.phase == DECODE
@@ -96,4 +99,5 @@ def _pairs(trace: Trace, first: int) -> tuple[Any, Any, Any]:
         owner, step = found // 2 % trace.num_requests, found // 2 // trace.num_requests
         decoded = found % 2 == 1
     counted = step >= first
-    return owner[counted], step[counted], decoded[counted]
+    known[first] = owner[counted], step[counted], decoded[counted]
+    return known[first]

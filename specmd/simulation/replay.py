@@ -24,7 +24,7 @@ from specmd.simulation.clock import Clock, require_sizes
 from specmd.simulation.costs import transfer_s
 from specmd.simulation.events import EventStream
 from specmd.simulation.walk import Outcome, Residency, Walk, is_timeless
-from specmd.trace import DECODE
+from specmd.trace.contexts import decode_steps
 
 if TYPE_CHECKING:
     from specmd.simulation.costs import CostCoefficients
@@ -135,10 +135,7 @@ def _with_median(trace: Trace, config: RunConfig, outcome: Outcome) -> Outcome:
 
 def median_decode(trace: Trace, seconds: npt.NDArray[np.float64], first: int) -> int | None:
     """Return the counted decode step of median duration, None if there is none."""
-    decodes = np.zeros(trace.num_steps, np.bool_)
-    decodes[
-        np.repeat(np.arange(trace.num_steps), np.diff(trace.step_starts))[trace.phase == DECODE]
-    ] = True
+    decodes = decode_steps(trace).copy()
     decodes[:first] = False
     found = np.flatnonzero(decodes)
     if not len(found):

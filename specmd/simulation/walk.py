@@ -183,7 +183,9 @@ class Walk:
             link_s, disk_s = (self._busy_s() - busy_before_s).tolist()
         elif is_timeless(config):
             noted = np.asarray(kernel.link.noted, np.uint8)[: kernel.link.count[NOTED]]
-            notes = take_notes(events, noted, int(kernel.core.admission[0]))
+            notes = take_notes(
+                events, noted, int(kernel.core.admission[0]), interpreted=not kernel.compiled
+            )
         missed, late, ahead = (np.array(counts, np.int64) for counts in self._by_key())
         return Outcome(
             counters=kernel.counters,

@@ -8,8 +8,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from specmd.trace.header import DECODE
 from specmd.trace.trace import Trace
 
+_decodes: WeakKeyDictionary[Trace, NDArray[np.bool_]] = WeakKeyDictionary()
 _measured: WeakKeyDictionary[Trace, tuple[NDArray[Any], ...]] = WeakKeyDictionary()
 
 
@@ -49,6 +51,16 @@ def _measure(trace: Trace) -> tuple[NDArray[Any], ...]:
     kv = np.bincount(step[ends], weights=context[ends], minlength=len(tokens))
     logits = np.bincount(step[ends], minlength=len(tokens)).astype(np.float64)
     return tokens, total / tokens, kv, logits
+
+
+def decode_steps(trace: Trace) -> NDArray[np.bool_]:
+    """Tell of each step, (steps,), whether a request decodes in it; not to be written."""
+    if trace not in _decodes:
+        found = np.zeros(trace.num_steps, np.bool_)
+        step = np.repeat(np.arange(trace.num_steps), np.diff(trace.step_starts))
+        found[step[trace.phase == DECODE]] = True
+        _decodes[trace] = found
+    return _decodes[trace]
 
 
 def held_tokens(trace: Trace) -> int:
