@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +26,7 @@ from specmd.simulation.clock import Notes, require_sizes, take_notes
 from specmd.simulation.events import EventStream
 from specmd.simulation.loads import popularity as count_popularity
 from specmd.simulation.loads import require_same_model
+from specmd.simulation.plans import PLANNED, Plans
 from specmd.simulation.timed_link import TimedLink
 from specmd.simulation.timeline import TRAIL
 from specmd.trace.contexts import step_loads
@@ -88,13 +90,15 @@ class Walk:
         self.miss = choose("miss", config.miss).create()
         self._check(training)
         self.shows = shown(self.evict.needs), shown(self.prefetch.needs)
-        needs = {*self.evict.needs, *self.prefetch.needs}
+        self.plans = self._plans(training, interpreted)
+        asking = () if self.plans is None or self.plans.known else self.prefetch.needs
+        needs = {*self.evict.needs, *asking}
         self.events = EventStream(
             trace,
             sequential=config.sequential,
             weights="weights" in needs,
             future="future" in needs,
-            ahead_events=self.prefetch.ahead if "future" in self.prefetch.needs else 0,
+            ahead_events=self.prefetch.ahead if "future" in asking else 0,
         )
         self.kernel = Kernel(
             self._world(self.evict, training),
@@ -110,10 +114,17 @@ class Walk:
             future=self.events.first_use if "future" in self.evict.needs else None,
             behind=self._behind(),
         )
-        self.planner: Planner | None = None
-        if hasattr(self.prefetch.cls, "predict"):
-            world = self._world(self.prefetch, training)
-            self.planner = Planner(world, self.prefetch, interpreted=interpreted, accesses=size)
+        if self.plans is not None and not self.plans.known:
+            make = partial(Planner, maker=self.prefetch, interpreted=interpreted, accesses=size)
+            self.plans.begin(self._world(self.prefetch, training), make)
+
+    def _plans(self, training: Trace | None, interpreted: bool) -> Plans | None:
+        """Return the prefetcher's plan, None if there is no prefetcher."""
+        if not hasattr(self.prefetch.cls, "predict"):
+            return None
+        fitted = training.digest if training is not None else None
+        choice = (self.prefetch.spelled, self.prefetch.cls, self.config.seed, fitted)
+        return Plans(self.trace, (*choice, interpreted, self.config.warmup, self.config.reset))
 
     def _check(self, training: Trace | None) -> None:
         config, trace = self.config, self.trace
@@ -176,6 +187,8 @@ class Walk:
                 kernel.run(self._with_prefetches(events.chunk(low, high), low, high))
         kernel.conclude()
         kernel.write_off()
+        if self.plans is not None:
+            self.plans.conclude()
         seconds = link_s = disk_s = notes = None
         if self.costs is not None:
             parts = np.asarray(kernel.link.parts, np.float64).reshape(-1, len(PARTS))
@@ -264,8 +277,15 @@ class Walk:
     def _with_prefetches(self, chunk: Chunk, first: int, last: int) -> Chunk:
         """Show the eviction policy what it needs of a chunk, and the prefetcher what it needs."""
         seen, foreseen = (show(chunk) for show in self.shows)
-        if self.planner is None:
+        if self.plans is None:
             return seen
+        planned = self.plans.plan(
+            foreseen, lambda: self._outlook(chunk, first, last), (first, last)
+        )
+        return seen._replace(**{name: getattr(planned, name) for name in PLANNED})
+
+    def _outlook(self, chunk: Chunk, first: int, last: int) -> Outlook:
+        """Return what a prefetcher may know beyond the events of some steps."""
         low, high = int(self.events.step_start[first]), int(self.events.step_start[last])
         lookahead = np.zeros((0, 0, 0, 0), np.float32)
         if "lookahead" in self.prefetch.needs:
@@ -273,11 +293,4 @@ class Walk:
             lookahead = np.ascontiguousarray(self.trace.lookahead[low:high], dtype=np.float32)
         ahead = chunk.start if "future" in self.prefetch.needs else chunk.start[:0]
         tokens = self.events.step_start[first : last + 1] - low
-        outlook = Outlook(0, ahead, foreseen.keys, tokens, first, lookahead)
-        planned = self.planner.plan(foreseen, outlook)
-        return seen._replace(
-            prefetch_start=planned.prefetch_start,
-            prefetch_keys=planned.prefetch_keys,
-            prefetch_due=planned.prefetch_due,
-            prefetch_score=planned.prefetch_score,
-        )
+        return Outlook(0, ahead, chunk.keys, tokens, first, lookahead)
