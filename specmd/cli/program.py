@@ -15,6 +15,7 @@ from specmd.cli.import_ import import_
 from specmd.cli.inspect_ import inspect_
 from specmd.cli.list_ import list_
 from specmd.cli.record import record
+from specmd.cli.report import report
 from specmd.cli.run import run
 from specmd.cli.selftest import selftest
 from specmd.cli.show import show
@@ -62,6 +63,7 @@ app.command("run")(run)
 app.command("calibrate")(calibrate)
 app.command("board")(board)
 app.command("show")(show)
+app.command("report")(report)
 app.command("selftest")(selftest)
 app.command("list")(list_)
 app.command("validate")(validate)

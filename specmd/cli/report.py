@@ -1,0 +1,63 @@
+"""`specmd report`: runs as a page to share, and its figures as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from specmd.errors import SpecmdError
+
+if TYPE_CHECKING:
+    from specmd.runs.run import Run
+
+
+def report(
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULTS", help="Folders of runs, or run files.")
+    ],
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Page to write.")
+    ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write every figure as PNG, SVG and PDF."),
+    ] = None,
+    title: Annotated[str, typer.Option(metavar="TEXT", help="Title of the page.")] = "",
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="Python file or folder with more policies. [repeatable]"),
+    ] = None,
+) -> None:
+    """Make a page of runs that opens anywhere, offline: answers, figures, every run.
+
+    It takes what `sweep --out` and `run --out` wrote, of several traces and devices, simulated and
+    measured. Needs the extra 'report'.
+    """
+    from specmd.policy.registry import add_plugin
+    from specmd.report.html.page import require_library, write_page
+
+    if html is None and figures is None:
+        raise SpecmdError("nothing to write: give --html FILE, --figures DIR, or both")
+    require_library()
+    for path in plugin or []:
+        add_plugin(path)
+    runs = read(results)
+    if html is not None:
+        write_page(runs, lambda run: None, html, title)
+        typer.echo(f"specmd: {html}: {len(runs):,} runs", err=True)
+
+
+def read(results: list[Path]) -> list[Run]:
+    """Read runs of folders and files, each once, in the order of tables."""
+    from specmd.cli.show import _order
+    from specmd.runs.run import read_run, read_runs
+
+    found: dict[str, Run] = {}
+    for path in results:
+        for run in read_runs(path) if path.is_dir() else [read_run(path)]:
+            found.setdefault(run.id, run)
+    if not found:
+        raise SpecmdError(f"{results[0]}: holds no runs: it takes what `specmd sweep --out` wrote")
+    return sorted(found.values(), key=_order)

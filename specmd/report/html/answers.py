@@ -1,0 +1,307 @@
+"""The first screen: which policy, how far from Belady, how much memory, whether copies bind.
+
+Said for every scene, from its runs and their bounds: the winner is the composition least behind the
+best over all capacities; those that know the future do not take part. Where a number depends on the
+capacity its range is said, and a table has it at each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import exp
+
+from specmd.report.html.scenes import Scene, winner
+from specmd.report.panels import percent, three_digits
+from specmd.runs.metrics import METRICS
+from specmd.runs.run import Bound, Bounds, Run
+
+ORACLE_SHARE = 0.9
+COPY_BOUND = 0.5
+"""Share of the time spent waiting from which on a run is called copy-bound."""
+ALIKE = 0.01
+"""Times that differ by less are not told apart when ranks are compared."""
+BASELINE = "lru"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A question, its answer in a few words, and what to know of it."""
+
+    question: str
+    answer: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class AtCapacity:
+    """The best at a capacity, as cells of a table."""
+
+    slots: int
+    size: str
+    best: str
+    value: str
+    ahead: str
+    over_baseline: str
+    of_belady: str
+    over_roofline: str
+    stall: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a scene answers."""
+
+    scene: Scene
+    winner: str
+    tiles: Sequence[Tile]
+    rows: Sequence[AtCapacity]
+    short: Sequence[str] = field(default=())
+
+
+def answer(scene: Scene) -> Answer:
+    """Answer the questions of the first screen for a scene."""
+    best = winner(scene) or next(iter(scene.compositions))
+    ranked = scene.leaders
+    won = sum(best in _first(scene, slots) for slots in ranked)
+    counted = f"best at {won} of {len(ranked)} capacities"
+    others = dict.fromkeys(ranked[slots][0][1] for slots in ranked)
+    others.pop(best, None)
+    detail = f"{counted}, by {scene.judge.title}"
+    if others:
+        detail += f"; elsewhere {', '.join(list(others)[:3])}{' and others' * (len(others) > 3)}"
+    if not ranked:
+        detail = "only runs that know the future have a result"
+    belady, memory, stall = (each(scene, best) for each in (_belady, _memory, _stall))
+    tiles = [Tile("Which policy?", best, detail), belady, memory, stall]
+    rows = [_at(scene, slots) for slots in ranked]
+    short = (best, f"{won} of {len(ranked)}", belady.answer, memory.answer, stall.answer)
+    return Answer(scene, best, tiles, rows, short)
+
+
+def size(scene: Scene, slots: int) -> str:
+    """Spell a capacity: `2.04 GB (20 %)`."""
+    run = next(runs[0] for (_, here), runs in scene.runs.items() if here == slots)
+    keys = run.trace.num_layers * run.trace.num_experts
+    part = f"{percent(100 * slots / keys)} %"
+    whole = run.regime.slots_bytes if run.regime is not None else None
+    if whole is None:
+        return f"{slots:,} slots ({part})"
+    scale, unit = (1e9, "GB") if whole >= 1e8 else (1e6, "MB") if whole >= 1e5 else (1e3, "kB")
+    return f"{three_digits(whole / scale)} {unit} ({part})"
+
+
+def _first(scene: Scene, slots: int) -> list[str]:
+    """Name the best at a capacity, several if they tie."""
+    ranked = scene.leaders[slots]
+    return [name for each, name in ranked if each == ranked[0][0]]
+
+
+def _bounds(scene: Scene, slots: int) -> Bounds | None:
+    at = (run for (_, here), runs in scene.runs.items() if here == slots for run in runs)
+    return next((run.bounds for run in at if run.bounds is not None), None)
+
+
+def _timed(scene: Scene) -> bool:
+    return scene.judge.name == "tpot_s"
+
+
+def _speed(scene: Scene, name: str, slots: int, of: str) -> float | None:
+    """Return the speed of a composition as a share of a bound's, or None."""
+    bounds = _bounds(scene, slots)
+    bound: Bound | None = getattr(bounds, of) if bounds is not None else None
+    own = scene.mean("tpot_s", name, slots)
+    return bound.tpot_s / own if bound is not None and bound.tpot_s and own else None
+
+
+def _belady(scene: Scene, name: str) -> Tile:
+    question = "How far from Belady?"
+    speeds, gaps, extra = {}, {}, {}
+    for slots in scene.slots:
+        bounds = _bounds(scene, slots)
+        speed = _speed(scene, name, slots, "belady")
+        if speed is not None:
+            speeds[slots] = speed
+        rate = scene.mean("hit_rate", name, slots)
+        if bounds is not None and bounds.belady.hit_rate is not None and rate is not None:
+            gaps[slots] = 100 * (bounds.belady.hit_rate - rate)
+        run = next(iter(scene.runs.get((name, slots), ())), None)
+        if run is not None and run.bounds is not None and run.bounds.regret_share is not None:
+            extra[slots] = run.bounds.regret_share
+    if not gaps:
+        return Tile(question, "not known", "the runs were made without bounds")
+    worst = max(extra, key=lambda slots: extra[slots], default=None)
+    most = f"at worst {extra[worst]:+.0%} misses, at {size(scene, worst)}" if worst else ""
+    points = f"hit rate {_span(gaps.values(), '{:.1f}')} points below"
+    if speeds and _timed(scene):
+        shares = _span((100 * each for each in speeds.values()), "{:.0f}")
+        return Tile(question, f"{shares} % of its speed", "; ".join(filter(None, (points, most))))
+    return Tile(question, f"{_span(gaps.values(), '{:.1f}')} points", most or "of hit rate")
+
+
+def _memory(scene: Scene, name: str) -> Tile:
+    question = f"Memory for {ORACLE_SHARE:.0%} of the oracle's speed?".replace("%", " %")
+    if not _timed(scene):
+        return Tile(question, "no clock", "run with --profile to know")
+    found = [_from_on(scene, name, of) for of in ("belady", "all_resident")]
+    if found[0] is None:
+        return Tile(question, "not known", "the runs were made without bounds, or without a clock")
+    resident = "" if found[1] is None else f"; of all experts resident: {found[1]}"
+    return Tile(question, found[0], f"the oracle is Belady with as much memory{resident}")
+
+
+def _from_on(scene: Scene, name: str, of: str) -> str | None:
+    """Say the least capacity from which on a share of a bound's speed is reached."""
+    known = {s: speed for s in scene.slots if (speed := _speed(scene, name, s, of)) is not None}
+    if not known:
+        return None
+    enough: int | None = None
+    for slots, speed in reversed(known.items()):
+        if speed < ORACLE_SHARE:
+            break
+        enough = slots
+    if enough is None:
+        return f"not by {size(scene, max(known))}"
+    least = "at most " if enough == min(known) and len(known) > 1 else ""
+    return f"{least}{size(scene, enough)}"
+
+
+def _stall(scene: Scene, name: str) -> Tile:
+    question = "Is it copy-bound?"
+    found = {s: share for s in scene.slots if (share := scene.mean("stall_share", name, s))}
+    if not _timed(scene) or not found:
+        return Tile(question, "no clock" if not _timed(scene) else "no", "no time spent waiting")
+    shares = _span((100 * each for each in found.values()), "{:.0f}")
+    bound = [slots for slots, share in found.items() if share >= COPY_BOUND]
+    detail = f"{shares} % of the time is spent waiting for copies"
+    if not bound:
+        return Tile(question, "no", detail)
+    if len(bound) == len(found):
+        return Tile(question, "yes, at every capacity" if len(found) > 1 else "yes", detail)
+    return Tile(question, f"yes, up to {size(scene, max(bound))}", detail)
+
+
+def _at(scene: Scene, slots: int) -> AtCapacity:
+    """Fill the row of a capacity."""
+    ranked = scene.leaders[slots]
+    best, name = ranked[0]
+    names = _first(scene, slots)
+    judge = scene.judge
+    behind = [each for each in (scene.behind[other][slots] for _, other in ranked) if each > 0]
+    gap = min(behind, default=None)
+    if gap is None:
+        ahead = "-" if len(ranked) < 2 else "tie"
+    else:
+        ahead = f"{exp(gap) - 1:.1%}" if _timed(scene) else f"{100 * gap:.1f} points"
+    base = scene.mean(judge.name, BASELINE, slots)
+    against = "-"
+    if base and best:
+        against = f"{base / best:.2f}x" if _timed(scene) else f"{100 * (best - base):+.1f} points"
+    of_belady = _speed(scene, name, slots, "belady")
+    bounds = _bounds(scene, slots)
+    near = "-" if of_belady is None else f"{of_belady:.0%}".replace("%", " %")
+    if not _timed(scene) and bounds is not None and bounds.belady.hit_rate is not None:
+        near = f"{100 * (best - bounds.belady.hit_rate):+.1f} points"
+    return AtCapacity(
+        slots=slots,
+        size=size(scene, slots),
+        best=name + (f" (and {len(names) - 1} alike)" if len(names) > 1 else ""),
+        value=judge.text(best),
+        ahead=ahead.replace("%", " %"),
+        over_baseline=against,
+        of_belady=near,
+        over_roofline=METRICS["over_roofline"].text(scene.mean("over_roofline", name, slots)),
+        stall=METRICS["stall_share"].text(scene.mean("stall_share", name, slots)),
+    )
+
+
+def _span(values: object, form: str) -> str:
+    """Spell the least and the largest value, once if they read alike."""
+    numbers = sorted(values)  # type: ignore[call-overload]
+    low, high = form.format(numbers[0]), form.format(numbers[-1])
+    return low if low == high else f"{low} to {high}"
+
+
+@dataclass(frozen=True)
+class Across:
+    """Winners of one trace and setting at a capacity, by device, and how ranks differ."""
+
+    slots: int
+    size: str
+    winners: Mapping[str, tuple[str, str]]
+    changes: bool
+    turned: str
+
+
+def across_devices(scenes: Sequence[Scene]) -> dict[tuple[str, str], list[Across]]:
+    """Compare devices: at each capacity that two or more of them have, who wins on which."""
+    groups: dict[tuple[str, str], list[Scene]] = {}
+    for scene in scenes:
+        if _timed(scene):
+            groups.setdefault((scene.trace, scene.setting), []).append(scene)
+    found = {}
+    for key, members in groups.items():
+        if len(members) < 2:
+            continue
+        rows = []
+        for slots in sorted({slots for scene in members for slots in scene.leaders}):
+            here = [scene for scene in members if slots in scene.leaders]
+            if len(here) > 1:
+                rows.append(_across(here, slots))
+        if rows:
+            found[key] = rows
+    return found
+
+
+def _across(here: Sequence[Scene], slots: int) -> Across:
+    winners = {}
+    for scene in here:
+        best, name = scene.leaders[slots][0]
+        winners[scene.device] = (name, scene.judge.text(best, with_unit=True))
+    pairs = turned = 0
+    for place, one in enumerate(here):
+        for other in here[place + 1 :]:
+            ours, theirs = (
+                {name: each for each, name in scene.leaders[slots]} for scene in (one, other)
+            )
+            both = [name for name in ours if name in theirs]
+            for i, first in enumerate(both):
+                for second in both[i + 1 :]:
+                    pairs += 1
+                    turned += _apart(ours, first, second) * _apart(theirs, first, second) < 0
+    return Across(
+        slots,
+        size(here[0], slots),
+        winners,
+        len({name for name, _ in winners.values()}) > 1,
+        f"{turned} of {pairs}",
+    )
+
+
+def _apart(times: Mapping[str, float], first: str, second: str) -> int:
+    """Say which of two is faster, 0 if they are alike."""
+    a, b = times[first], times[second]
+    if abs(a - b) <= ALIKE * min(a, b):
+        return 0
+    return -1 if a < b else 1
+
+
+def without_result(runs: Sequence[Run]) -> list[tuple[str, str, int, str]]:
+    """Group what was skipped or failed: status, reason, how many, of which policies."""
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        if run.status != "ok":
+            reason = run.reason or "no reason recorded"
+            groups.setdefault((run.status, reason), []).append(run)
+    found = []
+    for (status, reason), members in sorted(groups.items(), key=lambda each: -len(each[1])):
+        axes = dict.fromkeys(
+            f"{run.config.evict} + {run.config.prefetch}"
+            if run.config.prefetch != "none"
+            else run.config.evict
+            for run in members
+        )
+        names = list(axes)
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        found.append((status, reason, len(members), ", ".join(names[:8]) + more))
+    return found
