@@ -7,7 +7,7 @@ capacity its range is said, and a table has it at each.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import exp
 
@@ -19,8 +19,6 @@ from specmd.runs.run import Bound, Bounds, Run
 ORACLE_SHARE = 0.9
 COPY_BOUND = 0.5
 """Share of the time spent waiting from which on a run is called copy-bound."""
-ALIKE = 0.01
-"""Times that differ by less are not told apart when ranks are compared."""
 BASELINE = "lru"
 
 
@@ -102,10 +100,6 @@ def _bounds(scene: Scene, slots: int) -> Bounds | None:
     return next((run.bounds for run in at if run.bounds is not None), None)
 
 
-def _timed(scene: Scene) -> bool:
-    return scene.judge.name == "tpot_s"
-
-
 def _speed(scene: Scene, name: str, slots: int, of: str) -> float | None:
     """Return the speed of a composition as a share of a bound's, or None."""
     bounds = _bounds(scene, slots)
@@ -133,7 +127,7 @@ def _belady(scene: Scene, name: str) -> Tile:
     worst = max(extra, key=lambda slots: extra[slots], default=None)
     most = f"at worst {extra[worst]:+.0%} misses, at {size(scene, worst)}" if worst else ""
     points = f"hit rate {_span(gaps.values(), '{:.1f}')} points below"
-    if speeds and _timed(scene):
+    if speeds and scene.timed:
         shares = _span((100 * each for each in speeds.values()), "{:.0f}")
         return Tile(question, f"{shares} % of its speed", "; ".join(filter(None, (points, most))))
     return Tile(question, f"{_span(gaps.values(), '{:.1f}')} points", most or "of hit rate")
@@ -141,7 +135,7 @@ def _belady(scene: Scene, name: str) -> Tile:
 
 def _memory(scene: Scene, name: str) -> Tile:
     question = f"Memory for {ORACLE_SHARE:.0%} of the oracle's speed?".replace("%", " %")
-    if not _timed(scene):
+    if not scene.timed:
         return Tile(question, "no clock", "run with --profile to know")
     found = [_from_on(scene, name, of) for of in ("belady", "all_resident")]
     if found[0] is None:
@@ -169,8 +163,8 @@ def _from_on(scene: Scene, name: str, of: str) -> str | None:
 def _stall(scene: Scene, name: str) -> Tile:
     question = "Is it copy-bound?"
     found = {s: share for s in scene.slots if (share := scene.mean("stall_share", name, s))}
-    if not _timed(scene) or not found:
-        return Tile(question, "no clock" if not _timed(scene) else "no", "no time spent waiting")
+    if not scene.timed or not found:
+        return Tile(question, "no clock" if not scene.timed else "no", "no time spent waiting")
     shares = _span((100 * each for each in found.values()), "{:.0f}")
     bound = [slots for slots, share in found.items() if share >= COPY_BOUND]
     detail = f"{shares} % of the time is spent waiting for copies"
@@ -192,21 +186,21 @@ def _at(scene: Scene, slots: int) -> AtCapacity:
     if gap is None:
         ahead = "-" if len(ranked) < 2 else "tie"
     else:
-        ahead = f"{exp(gap) - 1:.1%}" if _timed(scene) else f"{100 * gap:.1f} points"
+        ahead = f"{exp(gap) - 1:.1%}" if scene.timed else f"{100 * gap:.1f} points"
     base = scene.mean(judge.name, BASELINE, slots)
     against = "-"
     if base and best:
-        against = f"{base / best:.2f}x" if _timed(scene) else f"{100 * (best - base):+.1f} points"
+        against = f"{base / best:.2f}x" if scene.timed else f"{100 * (best - base):+.1f} points"
     of_belady = _speed(scene, name, slots, "belady")
     bounds = _bounds(scene, slots)
     near = "-" if of_belady is None else f"{of_belady:.0%}".replace("%", " %")
-    if not _timed(scene) and bounds is not None and bounds.belady.hit_rate is not None:
+    if not scene.timed and bounds is not None and bounds.belady.hit_rate is not None:
         near = f"{100 * (best - bounds.belady.hit_rate):+.1f} points"
     return AtCapacity(
         slots=slots,
         size=size(scene, slots),
         best=name + (f" (and {len(names) - 1} alike)" if len(names) > 1 else ""),
-        value=judge.text(best),
+        value=three_digits(judge.scaled(best) or 0.0),
         ahead=ahead.replace("%", " %"),
         over_baseline=against,
         of_belady=near,
@@ -215,75 +209,11 @@ def _at(scene: Scene, slots: int) -> AtCapacity:
     )
 
 
-def _span(values: object, form: str) -> str:
+def _span(values: Iterable[float], form: str) -> str:
     """Spell the least and the largest value, once if they read alike."""
-    numbers = sorted(values)  # type: ignore[call-overload]
+    numbers = sorted(values)
     low, high = form.format(numbers[0]), form.format(numbers[-1])
     return low if low == high else f"{low} to {high}"
-
-
-@dataclass(frozen=True)
-class Across:
-    """Winners of one trace and setting at a capacity, by device, and how ranks differ."""
-
-    slots: int
-    size: str
-    winners: Mapping[str, tuple[str, str]]
-    changes: bool
-    turned: str
-
-
-def across_devices(scenes: Sequence[Scene]) -> dict[tuple[str, str], list[Across]]:
-    """Compare devices: at each capacity that two or more of them have, who wins on which."""
-    groups: dict[tuple[str, str], list[Scene]] = {}
-    for scene in scenes:
-        if _timed(scene):
-            groups.setdefault((scene.trace, scene.setting), []).append(scene)
-    found = {}
-    for key, members in groups.items():
-        if len(members) < 2:
-            continue
-        rows = []
-        for slots in sorted({slots for scene in members for slots in scene.leaders}):
-            here = [scene for scene in members if slots in scene.leaders]
-            if len(here) > 1:
-                rows.append(_across(here, slots))
-        if rows:
-            found[key] = rows
-    return found
-
-
-def _across(here: Sequence[Scene], slots: int) -> Across:
-    winners = {}
-    for scene in here:
-        best, name = scene.leaders[slots][0]
-        winners[scene.device] = (name, scene.judge.text(best, with_unit=True))
-    pairs = turned = 0
-    for place, one in enumerate(here):
-        for other in here[place + 1 :]:
-            ours, theirs = (
-                {name: each for each, name in scene.leaders[slots]} for scene in (one, other)
-            )
-            both = [name for name in ours if name in theirs]
-            for i, first in enumerate(both):
-                for second in both[i + 1 :]:
-                    pairs += 1
-                    turned += _apart(ours, first, second) * _apart(theirs, first, second) < 0
-    return Across(
-        slots,
-        size(here[0], slots),
-        winners,
-        len({name for name, _ in winners.values()}) > 1,
-        f"{turned} of {pairs}",
-    )
-
-
-def _apart(times: Mapping[str, float], first: str, second: str) -> int:
-    """Say which of two is faster, 0 if they are alike."""
-    a, b = times[first], times[second]
-    if abs(a - b) <= ALIKE * min(a, b):
-        return 0
-    return -1 if a < b else 1
 
 
 def without_result(runs: Sequence[Run]) -> list[tuple[str, str, int, str]]:

@@ -16,7 +16,6 @@ const scene = () => DATA.scenes[state.scene];
 function pointRow(i) {
   const row = {};
   for (const name of NAMES) row[name] = POINTS[name][i];
-  row.bound = DATA.lines[row.policy].bound;
   return row;
 }
 

@@ -36,22 +36,33 @@ async function draw(figure) {
   const rows = SHAPES[figure.shape]();
   const known = hasRows(figure, rows);
   const { node } = figure;
-  node.querySelector(".absent").hidden = known;
-  node.querySelector(".chart").hidden = !known;
-  node.classList.toggle("empty", !known);
+  node.hidden = !known;
+  sayAbsent();
   const where = node.querySelector(".where");
   where.replaceChildren(badge(scene().measured), ` ${whereText(figure)}`);
   if (!known) return;
+  const { step } = figure.spec.height;
+  const height = step && step * new Set(rows.filter((row) => hasRows(figure, [row]))
+    .map((row) => row.policy)).size;
   if (figure.view) {
+    if (step) figure.view.signal("height", height);
     await figure.view.data("rows", rows).resize().runAsync();
     return;
   }
   const spec = withLines(figure.spec);
   spec.data = { name: "rows", values: rows };
+  if (step) spec.height = height;
   const made = await vegaEmbed(node.querySelector(".chart"), spec, {
-    actions: false, renderer: "svg", ast: false,
+    actions: false, renderer: "svg",
   });
   figure.view = made.view;
+}
+
+// What cannot be drawn is a line that says why, never a silence.
+function sayAbsent() {
+  const lines = FIGURES.filter(({ node }) => node.hidden)
+    .map(({ title, absent }) => element("li", {}, element("b", {}, title), `: ${absent}`));
+  document.getElementById("absent").replaceChildren(...lines);
 }
 
 // One after another, so that a later state never loses to an earlier one.
@@ -82,7 +93,7 @@ function watchFigures() {
   const idle = window.requestIdleCallback ?? ((callback) => setTimeout(callback, 50));
   const next = () => {
     const figure = FIGURES.find(({ drawing }) => !drawing);
-    if (figure) redraw(figure).then(() => idle(next));
+    if (figure) redraw(figure).finally(() => idle(next));
     else document.documentElement.dataset.drawn = "all";
   };
   idle(next);

@@ -23,7 +23,7 @@ Lookup = Callable[["Run"], "Details | None"]
 
 MOST_NUMBERS = 260_000
 """Numbers of experts and steps that a page holds, about four characters each."""
-_COUNTS = ("asked", "missed", "late", "prefetched")
+COUNTS = ("asked", "missed", "late", "prefetched")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def maps(scenes: Sequence[Scene], lookup: Lookup, most: int = MOST_NUMBERS) -> M
         found: dict[str, Any] = {"scene": number, "policy": name, "slots": slots}
         found["layers"], found["experts"] = details.asked.shape
         found["bytes"] = run.trace.expert_bytes
-        for count in _COUNTS:
+        for count in COUNTS:
             found[count] = keep(getattr(details, count).ravel().tolist())
         for column, part in enumerate(PARTS):
             milliseconds = [digits(1e3 * s, 3) for s in details.step_parts_s[:, column].tolist()]
@@ -98,16 +98,16 @@ def expert_rows(maps: Maps, place: dict[str, Any]) -> list[dict[str, Any]]:
         name: maps.arrays[place[name]]
         if place[name] is not None
         else [0] * (place["layers"] * place["experts"])
-        for name in _COUNTS
+        for name in COUNTS
     }
     rows = []
     for i in range(place["layers"] * place["experts"]):
-        asked, missed, late, ahead = (int(counts[name][i] or 0) for name in _COUNTS)
+        asked, missed, late, ahead = (int(counts[name][i] or 0) for name in COUNTS)
         rate = 100 * (asked - missed - late) / asked if asked else None
         traffic = (missed + ahead) * place["bytes"] / 1e6 if place["bytes"] else None
         layer, expert = divmod(i, place["experts"])
         row = {"layer": layer, "expert": expert, "hit_rate": rate, "traffic": traffic}
-        rows.append(row | {name: int(counts[name][i] or 0) for name in _COUNTS})
+        rows.append(row | {name: int(counts[name][i] or 0) for name in COUNTS})
     return rows
 
 

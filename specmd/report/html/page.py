@@ -15,12 +15,14 @@ from typing import Any
 from specmd import __version__
 from specmd.errors import SpecmdError
 from specmd.files import write_text
-from specmd.report.html.answers import across_devices, answer, without_result
-from specmd.report.html.charts import ROWS, Palette, figures, spec
+from specmd.report.html.answers import answer, without_result
+from specmd.report.html.charts import figures, spec
+from specmd.report.html.devices import across_devices
+from specmd.report.html.drawing import Palette
 from specmd.report.html.maps import Lookup, maps
 from specmd.report.html.points import BOUNDS, packed, points, quality_metrics
 from specmd.report.html.record import contract_rows, table
-from specmd.report.html.scenes import MOST_LINES, Scene, order, scenes
+from specmd.report.html.scenes import MOST_LINES, Scene, order, scenes, shown
 from specmd.report.html.theme import (
     BOUND_DASHES,
     INK,
@@ -84,12 +86,8 @@ def render_page(runs: Sequence[Run], lookup: Lookup, title: str = "") -> str:
         "maps": _maps(found, lookup),
         "parts": {name: part.title for name, part in PARTS.items()},
         "figures": [
-            {
-                "name": each.name,
-                "shape": each.shape,
-                "needs": each.needs,
-                "spec": spec(each, _BLANK),
-            }
+            {name: getattr(each, name) for name in ("name", "title", "shape", "needs", "absent")}
+            | {"spec": spec(each, _BLANK)}
             for each in figure_list
         ],
         "table": table(runs),
@@ -142,7 +140,7 @@ def _scene(scene: Scene) -> dict[str, Any]:
         "measured": scene.measured,
         "slots": scene.slots,
         "lines": names,
-        "shown": names[:MOST_LINES],
+        "shown": shown(scene)[:MOST_LINES],
     }
 
 
@@ -177,6 +175,3 @@ def _inline(everything: dict[str, Any]) -> str:
     """Write data as JSON that may stand inside a script element."""
     text = json.dumps(everything, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-__all__ = ["ROWS", "render_page", "require_library", "write_page"]

@@ -30,6 +30,8 @@ BOUNDS = {
     "all_resident": "all resident (bound)",
     "no_cache": "no cache (bound)",
 }
+FLAT = ("compulsory", "all_resident", "no_cache")
+"""Bounds that hold at any capacity."""
 SPLIT = ("tpot", "ttft")
 """Times that are split into parts."""
 
@@ -67,7 +69,7 @@ def digits(number: float | None, count: int = 4) -> float | int | None:
 def points(scenes: Sequence[Scene]) -> Columns:
     """Return the points of all scenes, scene after scene, capacities rising."""
     metrics = shown_metrics(scenes)
-    head = ("scene", "policy", "slots", "share", "gb", "front", "low", "high", REGRET.name)
+    head = ("scene", "policy", "bound", "slots", "share", "gb", "front", "low", "high", REGRET.name)
     columns: Columns = {name: [] for name in (*head, *metrics)}
 
     def add(row: Mapping[str, Any]) -> None:
@@ -81,7 +83,7 @@ def points(scenes: Sequence[Scene]) -> Columns:
             place = _place(scene.runs[here[0], slots][0])
             for name in here:
                 runs = scene.runs[name, slots]
-                row = {"scene": number, "policy": name, "slots": slots, **place}
+                row = {"scene": number, "policy": name, "bound": 0, "slots": slots, **place}
                 row |= {each: _scaled(each, scene.mean(each, name, slots)) for each in metrics}
                 row["low"], row["high"] = _spread(runs)
                 row["front"] = 1 if (name, slots) in front else 0
@@ -91,8 +93,9 @@ def points(scenes: Sequence[Scene]) -> Columns:
             if bounded is not None and bounded.bounds is not None:
                 for field, title in BOUNDS.items():
                     found = _bound(bounded, bounded.bounds, field)
-                    kept = {each: _scaled(each, number) for each, number in found.items()}
-                    add({"scene": number, "policy": title, "slots": slots, **place, **kept})
+                    row = {each: _scaled(each, number) for each, number in found.items()}
+                    row |= {"scene": number, "policy": title, "slots": slots, **place}
+                    add(row | {"bound": 2 if field in FLAT else 1})
     return {name: each for name, each in columns.items() if any(v is not None for v in each)}
 
 
@@ -132,7 +135,7 @@ def _bound(run: Run, bounds: Bounds, field: str) -> dict[str, float | None]:
     """Return what a bound says in the words of metrics."""
     bound = getattr(bounds, field)
     found: dict[str, float | None] = {
-        "hit_rate": bound.hit_rate,
+        "hit_rate": bound.hit_rate if 0 < (bound.hit_rate or 0) < 1 else None,
         "tpot_s": bound.tpot_s,
         "ttft_s": bound.ttft_s,
         "tokens_per_s": 1 / bound.tpot_s if bound.tpot_s else None,
@@ -141,14 +144,16 @@ def _bound(run: Run, bounds: Bounds, field: str) -> dict[str, float | None]:
         found["over_roofline"] = bound.total_s / bounds.roofline_s
     whole, asked = run.metrics.get("no_cache_bytes_per_token"), run.metrics.get("accesses")
     sizes = run.regime.size_classes if run.regime is not None else ()
-    if whole is not None and asked and len(sizes) == 1:  # else bytes depend on which are missed
+    if (
+        whole is not None and asked and bound.misses and len(sizes) == 1
+    ):  # else bytes depend on which are missed
         found["bytes_per_token"] = bound.misses * whole / asked
     return found
 
 
 def _front(scene: Scene) -> set[tuple[str, int]]:
     """Return the points that nothing beats in both memory and speed, bounds aside."""
-    if scene.judge.name != "tpot_s":
+    if not scene.timed:
         return set()
     found: set[tuple[str, int]] = set()
     best = float("inf")

@@ -74,11 +74,16 @@ class Scene:
         """A run of it, for what all of them share."""
         return next(iter(self.runs.values()))[0]
 
-    @property
+    @cached_property
     def judge(self) -> Metric:
         """The metric by which policies are ranked: TPOT, or the hit rate without a clock."""
         timed = any(value(run, "tpot_s") is not None for each in self.runs.values() for run in each)
         return METRICS["tpot_s" if timed else "hit_rate"]
+
+    @property
+    def timed(self) -> bool:
+        """Whether policies are ranked by their time."""
+        return self.judge.name == "tpot_s"
 
     @cached_property
     def judged(self) -> dict[str, dict[int, float]]:
@@ -213,6 +218,14 @@ def order(scene: Scene) -> list[str]:
                 taken.add(policy)
                 first.setdefault(name)
     return list(first | dict.fromkeys(real) | dict.fromkeys(best))
+
+
+def shown(scene: Scene) -> list[str]:
+    """Return compositions in order, without those that know the future where bounds say it too."""
+    names = order(scene)
+    bounded = any(run.bounds for runs in scene.runs.values() for run in runs)
+    real = [name for name in names if not (bounded and scene.compositions[name].clairvoyant)]
+    return real or names
 
 
 def _place(scene: Scene, name: str) -> tuple[int, float, str]:
