@@ -8,10 +8,10 @@ capacity its range is said, and a table has it at each.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import exp
 
-from specmd.report.html.scenes import Scene, winner
+from specmd.report.html.scenes import Scene, slots_bytes, winner
 from specmd.report.panels import percent, three_digits
 from specmd.runs.metrics import METRICS
 from specmd.runs.run import Bound, Bounds, Run
@@ -54,7 +54,13 @@ class Answer:
     winner: str
     tiles: Sequence[Tile]
     rows: Sequence[AtCapacity]
-    short: Sequence[str] = field(default=())
+    short: Sequence[str]
+
+    @property
+    def beside_belady(self) -> str:
+        """What the column beside Belady holds."""
+        speed = any(row.of_belady.endswith("%") for row in self.rows)
+        return "Belady's speed" if speed else "hit rate, Belady (points)"
 
 
 def answer(scene: Scene) -> Answer:
@@ -82,7 +88,7 @@ def size(scene: Scene, slots: int) -> str:
     run = next(runs[0] for (_, here), runs in scene.runs.items() if here == slots)
     keys = run.trace.num_layers * run.trace.num_experts
     part = f"{percent(100 * slots / keys)} %"
-    whole = run.regime.slots_bytes if run.regime is not None else None
+    whole = slots_bytes(run)
     if whole is None:
         return f"{slots:,} slots ({part})"
     scale, unit = (1e9, "GB") if whole >= 1e8 else (1e6, "MB") if whole >= 1e5 else (1e3, "kB")
@@ -139,7 +145,7 @@ def _memory(scene: Scene, name: str) -> Tile:
         return Tile(question, "no clock", "run with --profile to know")
     found = [_from_on(scene, name, of) for of in ("belady", "all_resident")]
     if found[0] is None:
-        return Tile(question, "not known", "the runs were made without bounds, or without a clock")
+        return Tile(question, "not known", "the bounds of these runs have no times")
     resident = "" if found[1] is None else f"; of all experts resident: {found[1]}"
     return Tile(question, found[0], f"the oracle is Belady with as much memory{resident}")
 
@@ -194,8 +200,9 @@ def _at(scene: Scene, slots: int) -> AtCapacity:
     of_belady = _speed(scene, name, slots, "belady")
     bounds = _bounds(scene, slots)
     near = "-" if of_belady is None else f"{of_belady:.0%}".replace("%", " %")
-    if not scene.timed and bounds is not None and bounds.belady.hit_rate is not None:
-        near = f"{100 * (best - bounds.belady.hit_rate):+.1f} points"
+    rate = scene.mean("hit_rate", name, slots)
+    if of_belady is None and bounds is not None and bounds.belady.hit_rate is not None:
+        near = f"{100 * ((rate or 0) - bounds.belady.hit_rate):+.1f}"
     return AtCapacity(
         slots=slots,
         size=size(scene, slots),

@@ -23,6 +23,7 @@ _WITHOUT = {
     "hit_rate": "There is no hit rate.",
     "bytes_per_token": "The size of an expert is not known.",
     "regret": "These runs have no bounds, or prefetch: a late hit is no miss.",
+    "over_roofline": "The roofline needs bounds and the clock of a profile.",
     "ttft_s": "No whole prompt is recorded and counted.",
 }
 
@@ -77,7 +78,7 @@ def figures(quality: Sequence[str] = ()) -> list[Figure]:
             "the dots above are Belady's, a bound.",
             "points",
             "tokens_per_s",
-            pareto("gb", "memory of the slots (GB)", "tokens_per_s"),
+            pareto("gb", "memory of the slots", "tokens_per_s"),
             absent=f"{_NO_CLOCK} Or the size of an expert is not known.",
         )
     )

@@ -179,8 +179,12 @@ def pareto(across: str, title: str, up: str) -> Draw:
         known = _chart(palette).transform_filter(
             f"isValid(datum.{up}) && isValid(datum.{across}) && datum.bound < 2"
         )
+        plain = "datum.label" if across != "gb" else "format(1e9 * datum.value, '.3~s') + 'B'"
         x = alt.X(
-            f"{across}:Q", title=title, axis=alt.Axis(grid=False), scale=alt.Scale(zero=False)
+            f"{across}:Q",
+            title=title,
+            axis=alt.Axis(grid=False, labelExpr=plain),
+            scale=alt.Scale(zero=False),
         )
         y = alt.Y(f"{up}:Q", title=METRICS[up].label)
         dots = known.mark_circle(size=58, opacity=0.9).encode(
@@ -246,7 +250,12 @@ def step(palette: Palette) -> alt.TopLevelMixin:
         .encode(
             x=alt.X("start:Q", title="time in the step (ms)"),
             x2="end:Q",
-            y=alt.Y("policy:N", title=None, sort=None, axis=alt.Axis(labelLimit=150, ticks=False)),
+            y=alt.Y(
+                "policy:N",
+                title=None,
+                sort=alt.EncodingSortField("end", op="max"),
+                axis=alt.Axis(labelLimit=150, ticks=False),
+            ),
             color=_part_scale(palette),
             tooltip=["policy:N", "layer:Q", "part:N", alt.Tooltip("ms:Q", format=",.3~g")],
         )

@@ -97,7 +97,10 @@ function watchFigures() {
     else document.documentElement.dataset.drawn = "all";
   };
   idle(next);
-  window.addEventListener("beforeprint", () => FIGURES.filter((f) => !f.drawing).forEach(redraw));
+  window.addEventListener("beforeprint", () => {
+    FIGURES.filter((figure) => !figure.drawing).forEach(redraw);
+    for (const each of document.querySelectorAll("details.warnings")) each.open = true;
+  });
 }
 
 function swatch(line) {

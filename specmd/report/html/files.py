@@ -1,4 +1,4 @@
-"""The figures of a report as files: what the page shows at first, of every scene, in three formats."""
+"""The figures of a report as files: what the page shows of every scene at first."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write_figures(runs: Sequence[Run], lookup: Lookup, folder: Path) -> Iterator
             made = {"svg": svg.encode(), "png": svg_to_png(svg, scale=_SCALE)}
             made["pdf"] = svg_to_pdf(svg)
             for form in FORMATS:
-                path = folder / f"{_slug(scene.title)}-{figure.name}.{form}"
+                path = folder / f"{_slug(_where(figure, scene))}-{figure.name}.{form}"
                 with replacing(path) as file:
                     file.write(made[form])
                 yield path
@@ -104,15 +104,13 @@ def _definition(
         width=_WIDTH,
     )
     made = spec(figure, palette)
-    where = [scene.trace, scene.device, scene.setting]
-    if figure.shape == "devices":
-        where[1] = "simulated and measured, as named" if scene.measured else "devices as named"
+    where = [_where(figure, scene)]
     if figure.shape not in ("points", "map"):
         run = next(runs[0] for (_, slots), runs in scene.runs.items() if slots == _middle(scene))
         where.append(f"{percent(share(run))} % of all experts")
     made["title"] = {
         "text": figure.title,
-        "subtitle": ", ".join(filter(None, where)),
+        "subtitle": ", ".join(where),
         "anchor": "start",
         "fontSize": 14,
         "subtitleColor": INK,
@@ -120,6 +118,12 @@ def _definition(
     made["data"] = {"name": ROWS, "values": list(drawn)}
     made["$schema"] = "https://vega.github.io/schema/vega-lite/v6.json"
     return made
+
+
+def _where(figure: Figure, scene: Scene) -> str:
+    """Say whose numbers a figure has."""
+    device = "" if figure.shape == "devices" else scene.device
+    return ", ".join(filter(None, (scene.trace, device, scene.setting)))
 
 
 def _slug(title: str) -> str:

@@ -60,7 +60,7 @@ def maps(scenes: Sequence[Scene], lookup: Lookup, most: int = MOST_NUMBERS) -> M
             left_out += 1
             continue
         details = lookup(run)
-        if details is None:
+        if details is None or not details.asked.size:
             absent += 1
             continue
         found: dict[str, Any] = {"scene": number, "policy": name, "slots": slots}
@@ -69,8 +69,8 @@ def maps(scenes: Sequence[Scene], lookup: Lookup, most: int = MOST_NUMBERS) -> M
         for count in COUNTS:
             found[count] = keep(getattr(details, count).ravel().tolist())
         for column, part in enumerate(PARTS):
-            milliseconds = [digits(1e3 * s, 3) for s in details.step_parts_s[:, column].tolist()]
-            found[part] = keep(milliseconds)
+            seconds = details.step_parts_s[:, column].tolist() if details.step_parts_s.size else []
+            found[part] = keep([digits(1e3 * each, 3) for each in seconds])
         of.append(found)
     return Maps(arrays, of, left_out, absent)
 

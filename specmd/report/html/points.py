@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from specmd.report.html.scenes import Scene
+from specmd.report.html.scenes import Scene, slots_bytes
 from specmd.report.panels import share
 from specmd.runs.metrics import METRICS, PARTS, Metric
 from specmd.runs.run import Bounds, Run
@@ -100,9 +100,7 @@ def points(scenes: Sequence[Scene]) -> Columns:
 
 
 def _place(run: Run) -> dict[str, Any]:
-    sizes = run.regime.slots_bytes if run.regime is not None else None
-    if sizes is None and run.trace.expert_bytes is not None:
-        sizes = run.config.capacity_slots * run.trace.expert_bytes
+    sizes = slots_bytes(run)
     return {"share": digits(share(run)), "gb": None if sizes is None else digits(sizes / 1e9)}
 
 

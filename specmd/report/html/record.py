@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from specmd.report.html.points import REGRET, Columns, digits, packed
+from specmd.report.html.points import REGRET, Columns, declared, digits, packed
+from specmd.report.html.scenes import settings, slots_bytes, trace_names
 from specmd.report.names import caption, policy_name, varied_axes
 from specmd.report.panels import share
 from specmd.report.table import default_metrics
@@ -23,17 +24,26 @@ def table(runs: Sequence[Run]) -> dict[str, Any]:
     `columns` has name, label, direction and whether it is shown at first; `about` what runs say of
     themselves by section, each text once, and `of` which belongs to which run.
     """
-    varied = varied_axes(runs)
-    head = ("status", "source", "trace", "device", "policy", "slots", "share", "GB")
+    varied = [axis for axis in varied_axes(runs) if axis != "seed"]
+    names = trace_names(runs)
+    ok = [run for run in runs if run.status == "ok"]
+    said = dict(zip([run.id for run in ok], settings(ok), strict=True))
+    head = (
+        *("policy", "trace", "device", "setting", "source", "status"),
+        *("seed", "slots", "share", "GB"),
+    )
+    seeds = len({run.config.seed for run in runs}) > 1
     columns: Columns = {name: [] for name in head}
     named = [name for name in METRICS if any(run.metrics.get(name) for run in runs)]
     columns |= {name: [] for name in (*named, REGRET.name)}
     for run in runs:
-        size = run.regime.slots_bytes if run.regime is not None else None
+        size = slots_bytes(run)
         row: dict[str, Any] = {
             "status": run.status,
             "source": run.source,
-            "trace": run.trace.name,
+            "trace": names[run.trace.digest, run.trace.name],
+            "setting": said.get(run.id) or None,
+            "seed": run.config.seed if seeds else None,
             "device": caption(run),
             "policy": policy_name(run, varied),
             "slots": run.config.capacity_slots,
@@ -46,14 +56,17 @@ def table(runs: Sequence[Run]) -> dict[str, Any]:
             row[name] = digits(scaled, 9 if METRICS[name].unit == "count" else 4)
         for name, column in columns.items():
             column.append(row[name])
-    shown = {*head, *default_metrics(runs), "bytes_per_token", REGRET.name} - {"misses", "source"}
+    usual = [*default_metrics(runs), "bytes_per_token", REGRET.name]
+    usual.sort(key=lambda name: (declared(name).group != "time", name != "hit_rate"))
+    named = [name for name in usual if name in columns] + [n for n in columns if n not in usual]
+    shown = {*head, *usual} - {"misses", "source"}
     about = [
-        {"name": name, "label": name, "text": name not in ("slots", "share", "GB")}
+        {"name": name, "label": name, "text": name not in ("seed", "slots", "share", "GB")}
         | {"shown": name in shown, "better": "neither", "formula": ""}
         for name in head
     ]
     about[head.index("share")]["label"] = "capacity (%)"
-    for metric in (*(METRICS[name] for name in named), REGRET):
+    for metric in (declared(name) for name in dict.fromkeys(named) if name not in head):
         about.append(
             {"name": metric.name, "label": metric.label, "text": False}
             | {"shown": metric.name in shown, "better": metric.better, "formula": metric.formula}

@@ -132,14 +132,21 @@ def value(run: Run, name: str) -> float | None:
     return None if found is None else float(found)
 
 
+def slots_bytes(run: Run) -> int | None:
+    """Return the bytes of a run's slots; None if the size of an expert is not known."""
+    known = run.regime.slots_bytes if run.regime is not None else None
+    each = run.trace.expert_bytes
+    return known if known is not None or each is None else run.config.capacity_slots * each
+
+
 def scenes(runs: Sequence[Run]) -> list[Scene]:
     """Group the runs that have numbers, in the order in which they come."""
     ok = [run for run in runs if run.status == "ok" and run.metrics.get("hit_rate") is not None]
     varied = [axis for axis in varied_axes(ok) if axis != "seed"]
-    settings = _settings(ok)
-    names = _trace_names(ok)
+    said = settings(ok)
+    names = trace_names(ok)
     groups: dict[tuple[str, str, str], list[Run]] = {}
-    for run, setting in zip(ok, settings, strict=True):
+    for run, setting in zip(ok, said, strict=True):
         key = (names[run.trace.digest, run.trace.name], caption(run), setting)
         groups.setdefault(key, []).append(run)
     found = []
@@ -158,7 +165,7 @@ def scenes(runs: Sequence[Run]) -> list[Scene]:
     return found
 
 
-def _trace_names(runs: Iterable[Run]) -> dict[tuple[str, str], str]:
+def trace_names(runs: Iterable[Run]) -> dict[tuple[str, str], str]:
     """Name traces; two of one name are told apart by their digests."""
     keys = dict.fromkeys((run.trace.digest, run.trace.name) for run in runs)
     taken = [name for _, name in keys]
@@ -168,7 +175,7 @@ def _trace_names(runs: Iterable[Run]) -> dict[tuple[str, str], str]:
     }
 
 
-def _settings(runs: Sequence[Run]) -> list[str]:
+def settings(runs: Sequence[Run]) -> list[str]:
     """Say of each run what differs between runs of its trace beside policy, capacity and device."""
     differs: dict[tuple[str, ...], dict[str, set[object]]] = {}
 

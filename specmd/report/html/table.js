@@ -64,9 +64,10 @@ const said = (once, i) => once.words[once.at === 0 ? 0 : once.at[i]];
 
 function filterRuns() {
   const tests = matcher(document.getElementById("filter").value);
-  const { trace, device } = scene();
+  const { trace, device, setting } = scene();
   if (document.getElementById("here").checked) {
-    tests.push((i) => trace.startsWith(RUNS.trace[i]) && RUNS.device[i] === device);
+    tests.push((i) => RUNS.trace[i] === trace && RUNS.device[i] === device
+      && (RUNS.setting?.[i] ?? "") === setting);
   }
   view.order = RUNS.policy.map((_, i) => i).filter((i) => tests.every((test) => test(i)));
   if (view.by) {
