@@ -10,8 +10,6 @@ import typer
 from specmd.errors import SpecmdError
 
 if TYPE_CHECKING:
-    from specmd.report.html.maps import Lookup
-    from specmd.runs.details import Details
     from specmd.runs.run import Run
 
 
@@ -47,28 +45,12 @@ def report(
     for path in plugin or []:
         add_plugin(path)
     runs = read(results)
-    lookup = _details(results)
     if html is not None:
-        write_page(runs, lookup, html, title)
+        write_page(runs, html, title)
         typer.echo(f"specmd: {html}: {len(runs):,} runs", err=True)
     if figures is not None:
-        count = sum(1 for _ in write_figures(runs, lookup, figures))
+        count = sum(1 for _ in write_figures(runs, figures))
         typer.echo(f"specmd: {figures}: {count} files", err=True)
-
-
-def _details(results: list[Path]) -> Lookup:
-    """Find what a run says of experts and steps beside its file, in whichever folder that is."""
-    try:
-        from specmd.runs.details import read_details
-    except ImportError:
-        return lambda run: None
-    folders = list(dict.fromkeys(path if path.is_dir() else path.parent for path in results))
-
-    def look(run: Run) -> Details | None:
-        each = (read_details(folder, run.id) for folder in folders)
-        return next((found for found in each if found is not None), None)
-
-    return look
 
 
 def read(results: list[Path]) -> list[Run]:

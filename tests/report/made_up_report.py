@@ -1,10 +1,9 @@
 """Runs for a report, made up: two devices, measured ones, what was skipped, counts by expert."""
 
-from types import SimpleNamespace
-
 import numpy as np
 from made_up_runs import make_run
 
+from specmd.runs.details import Details
 from specmd.runs.metrics import PARTS
 
 DEVICES = {"t4": 1.0, "h100_sxm": 0.3}
@@ -56,7 +55,7 @@ def report_runs():
     found += [
         make_run("lfu", 51, profile="t4", seed=9, status="failed", reason="the disk was full")
     ]
-    return found
+    return [run.with_details(details(run)) if run.status == "ok" else run for run in found]
 
 
 def details(run):
@@ -64,8 +63,9 @@ def details(run):
     drawn = np.random.default_rng(int(run.id[:8], 16))
     asked = np.arange(1024).reshape(16, 64) % 7
     missed = drawn.integers(0, asked + 1)
-    none = np.zeros_like(asked)
+    none, unknown = np.zeros_like(asked), np.zeros(0)
     step = drawn.random((16, len(PARTS))) * 1e-3
-    return SimpleNamespace(
-        asked=asked, missed=missed, late=none, prefetched=none, step_parts_s=step
-    )
+    counts = {"asked": asked, "missed": missed, "late": none, "prefetched": none}
+    requests = ("ttft_s", "tpot_s", "decode_steps", "accesses", "misses")
+    of_requests = {f"request_{name}": unknown for name in requests}
+    return Details(**counts, **of_requests, step=np.array([7]), step_parts_s=step)

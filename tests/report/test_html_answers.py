@@ -1,7 +1,7 @@
 """What a report says before its figures: scenes, winners, answers, devices."""
 
 import pytest
-from made_up_report import DEVICES, MISSES, SLOTS, details, report_runs, simulated
+from made_up_report import DEVICES, MISSES, SLOTS, report_runs, simulated
 from made_up_runs import make_run
 
 from specmd.policy import registry
@@ -138,20 +138,20 @@ def test_compositions_of_one_colour_differ_in_their_dash():
 
 def test_maps_take_turns_between_scenes_until_there_is_no_room():
     found = scenes(report_runs())
-    whole = maps(found, details)
+    whole = maps(found)
     assert len(whole.of) == sum(len(scene.runs) for scene in found)
-    few = maps(found, details, most=4000)
+    few = maps(found, most=4000)
     assert {of["scene"] for of in few.of} == {0, 1, 2}
     assert few.left_out == len(whole.of) - len(few.of)
-    assert maps(found, lambda run: None).of == []
+    assert maps(scenes([simulated("lru", 51, "t4")])).of == []
 
 
 def test_maps_keep_every_count():
     found = scenes(report_runs())
-    made = maps(found, details)
+    made = maps(found)
     place = made.of[0]
     run = found[place["scene"]].runs[place["policy"], place["slots"]][0]
-    known = details(run)
+    known = run.details
     cells = expert_rows(made, place)
     assert [cell["missed"] for cell in cells] == known.missed.ravel().tolist()
     assert sum(cell["asked"] for cell in cells) == known.asked.sum()

@@ -4,7 +4,7 @@ import shutil
 from importlib.util import find_spec
 
 import pytest
-from made_up_report import SLOTS, details, report_runs
+from made_up_report import SLOTS, report_runs
 
 if any(find_spec(name) is None for name in ("altair", "vl_convert", "playwright")):
     pytest.skip("needs the extra 'report' and playwright", allow_module_level=True)
@@ -32,7 +32,7 @@ def browser():
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "page.html"
-    write_page(report_runs(), details, path)
+    write_page(report_runs(), path)
     return path.as_uri()
 
 

@@ -6,7 +6,7 @@ import sys
 from importlib.util import find_spec
 
 import pytest
-from made_up_report import details, report_runs, simulated
+from made_up_report import report_runs, simulated
 
 from specmd.__main__ import main
 from specmd.errors import SpecmdError
@@ -23,7 +23,7 @@ MOST_BYTES = 5_000_000
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "deep" / "page.html"
-    write_page(report_runs(), details, path)
+    write_page(report_runs(), path)
     return path.read_text("utf-8")
 
 
@@ -60,7 +60,7 @@ def test_every_run_has_its_contract_and_provenance(text):
 
 
 def test_equal_runs_make_equal_pages(tmp_path, text):
-    write_page(report_runs(), details, tmp_path / "again.html")
+    write_page(report_runs(), tmp_path / "again.html")
     assert (tmp_path / "again.html").read_text("utf-8") == text
 
 
@@ -74,14 +74,14 @@ def test_two_thousand_runs_fit(tmp_path):
     ]
     assert len(runs) > 2000
     path = tmp_path / "page.html"
-    write_page(runs, details, path)
+    write_page(runs, path)
     assert path.stat().st_size < MOST_BYTES
 
 
 def test_nothing_to_say_is_an_error(tmp_path):
     failed = [run for run in report_runs() if run.status != "ok"]
     with pytest.raises(SpecmdError, match="no run has a result"):
-        write_page(failed, details, tmp_path / "page.html")
+        write_page(failed, tmp_path / "page.html")
 
 
 @pytest.fixture
@@ -99,7 +99,8 @@ def test_the_command_writes_page_and_figures(folder, tmp_path, capsys):
     assert page.stat().st_size > 500_000
     names = {path.stem for path in figures.iterdir()}
     assert "made_up-simulated-t4-tpot_by_capacity" in names
-    assert "made_up-devices" in names
+    assert {"made_up-devices", "made_up-simulated-t4-expert_hits"} <= names
+    assert data_of(page.read_text("utf-8"))["maps"]["of"]
     for name in names:
         assert (figures / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (figures / f"{name}.pdf").read_bytes().startswith(b"%PDF")

@@ -10,7 +10,7 @@ from typing import Any
 from specmd.files import replacing
 from specmd.report.html.charts import Figure, figures, spec
 from specmd.report.html.drawing import ROWS, Palette
-from specmd.report.html.maps import Lookup, Maps, expert_rows, maps, step_rows
+from specmd.report.html.maps import Maps, expert_rows, maps, step_rows
 from specmd.report.html.points import BOUNDS, Columns, points, quality_metrics, rows
 from specmd.report.html.scenes import MOST_LINES, Scene, scenes, shown
 from specmd.report.html.theme import BOUND_DASHES, INK, dashes, policy_colours
@@ -23,7 +23,7 @@ _WIDTH = 520
 _SCALE = 2.0  # pixels of a PNG for each of the figure's
 
 
-def write_figures(runs: Sequence[Run], lookup: Lookup, folder: Path) -> Iterator[Path]:
+def write_figures(runs: Sequence[Run], folder: Path) -> Iterator[Path]:
     """Write every figure of every scene in every format; yields each path once it is there.
 
     Raises SpecmdError if a file cannot be written.
@@ -31,7 +31,7 @@ def write_figures(runs: Sequence[Run], lookup: Lookup, folder: Path) -> Iterator
     from vl_convert import svg_to_pdf, svg_to_png, vegalite_to_svg
 
     found = scenes(runs)
-    columns, details = points(found), maps(found, lookup)
+    columns, details = points(found), maps(found)
     colours = policy_colours(runs)
     for number, scene in enumerate(found):
         for figure in figures(quality_metrics(runs)):

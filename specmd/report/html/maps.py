@@ -7,19 +7,13 @@ policy) is written once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from specmd.report.html.points import digits
 from specmd.report.html.scenes import Scene, order
 from specmd.runs.metrics import PARTS
-
-if TYPE_CHECKING:
-    from specmd.runs.details import Details
-    from specmd.runs.run import Run
-
-Lookup = Callable[["Run"], "Details | None"]
 
 MOST_NUMBERS = 260_000
 """Numbers of experts and steps that a page holds, about four characters each."""
@@ -36,7 +30,7 @@ class Maps:
     absent: int = 0
 
 
-def maps(scenes: Sequence[Scene], lookup: Lookup, most: int = MOST_NUMBERS) -> Maps:
+def maps(scenes: Sequence[Scene], most: int = MOST_NUMBERS) -> Maps:
     """Collect details of the runs that come first, until the room is used up."""
     arrays: list[list[int | float | None]] = []
     places: dict[tuple[Any, ...], int] = {}
@@ -59,7 +53,7 @@ def maps(scenes: Sequence[Scene], lookup: Lookup, most: int = MOST_NUMBERS) -> M
         if room <= 0:
             left_out += 1
             continue
-        details = lookup(run)
+        details = run.details
         if details is None or not details.asked.size:
             absent += 1
             continue

@@ -19,7 +19,7 @@ from specmd.report.html.answers import answer, without_result
 from specmd.report.html.charts import figures, spec
 from specmd.report.html.devices import across_devices
 from specmd.report.html.drawing import Palette
-from specmd.report.html.maps import Lookup, maps
+from specmd.report.html.maps import maps
 from specmd.report.html.points import BOUNDS, packed, points, quality_metrics
 from specmd.report.html.record import contract_rows, table
 from specmd.report.html.scenes import MOST_LINES, Scene, order, scenes, shown
@@ -49,12 +49,11 @@ def require_library() -> None:
         raise SpecmdError(f"a report {_EXTRA} ({error.name} is missing)") from None
 
 
-def write_page(runs: Sequence[Run], lookup: Lookup, path: Path, title: str = "") -> None:
+def write_page(runs: Sequence[Run], path: Path, title: str = "") -> None:
     """Write runs as a page.
 
     Args:
         runs: with and without a result.
-        lookup: finds what a run says of its experts and steps, or None.
         path: the file, replaced whole.
         title: in place of a plain one.
 
@@ -63,10 +62,10 @@ def write_page(runs: Sequence[Run], lookup: Lookup, path: Path, title: str = "")
 
     """
     require_library()
-    write_text(path, render_page(runs, lookup, title))
+    write_text(path, render_page(runs, title))
 
 
-def render_page(runs: Sequence[Run], lookup: Lookup, title: str = "") -> str:
+def render_page(runs: Sequence[Run], title: str = "") -> str:
     """Return the text of the page."""
     from jinja2 import Environment
     from vl_convert import javascript_bundle
@@ -83,7 +82,7 @@ def render_page(runs: Sequence[Run], lookup: Lookup, title: str = "") -> str:
         "scenes": [_scene(scene) for scene in found],
         "lines": swatches,
         "points": packed(points(found)),
-        "maps": _maps(found, lookup),
+        "maps": _maps(found),
         "parts": {name: part.title for name, part in PARTS.items()},
         "figures": [
             {name: getattr(each, name) for name in ("name", "title", "shape", "needs", "absent")}
@@ -166,8 +165,8 @@ def _lines(found: Sequence[Scene], runs: Sequence[Run]) -> tuple[list[str], dict
     return styles, lines
 
 
-def _maps(found: Sequence[Scene], lookup: Lookup) -> dict[str, Any]:
-    made = maps(found, lookup)
+def _maps(found: Sequence[Scene]) -> dict[str, Any]:
+    made = maps(found)
     return {"arrays": made.arrays, "of": made.of, "leftOut": made.left_out, "absent": made.absent}
 
 
