@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from specmd.cli.show import read_results
 from specmd.errors import SpecmdError
-
-if TYPE_CHECKING:
-    from specmd.runs.run import Run
 
 
 def report(
@@ -44,24 +42,10 @@ def report(
     require_library()
     for path in plugin or []:
         add_plugin(path)
-    runs = read(results)
+    runs = read_results(results)
     if html is not None:
         write_page(runs, html, title)
         typer.echo(f"specmd: {html}: {len(runs):,} runs", err=True)
     if figures is not None:
         count = sum(1 for _ in write_figures(runs, figures))
         typer.echo(f"specmd: {figures}: {count} files", err=True)
-
-
-def read(results: list[Path]) -> list[Run]:
-    """Read runs of folders and files, each once, in the order of tables."""
-    from specmd.cli.show import _order
-    from specmd.runs.run import read_run, read_runs
-
-    found: dict[str, Run] = {}
-    for path in results:
-        for run in read_runs(path) if path.is_dir() else [read_run(path)]:
-            found.setdefault(run.id, run)
-    if not found:
-        raise SpecmdError(f"{results[0]}: holds no runs: it takes what `specmd sweep --out` wrote")
-    return sorted(found.values(), key=_order)

@@ -24,17 +24,23 @@ def show(
 ) -> int:
     """Show results again: those of `sweep --out` and `run --out`, several folders as one table."""
     from specmd.cli.requests import deliver, prepare
-    from specmd.runs.run import read_run, read_runs
 
     prepare(options)
+    deliver(read_results(results), options)
+    return 0
+
+
+def read_results(results: list[Path]) -> list[Run]:
+    """Read the runs of folders and files, each once, in the order of tables."""
+    from specmd.runs.run import read_run, read_runs
+
     found: dict[str, Run] = {}
     for path in results:
         for run in read_runs(path) if path.is_dir() else [read_run(path)]:
             found.setdefault(run.id, run)
     if not found:
         raise SpecmdError(f"{results[0]}: holds no runs: it takes what `specmd sweep --out` wrote")
-    deliver(sorted(found.values(), key=_order), options)
-    return 0
+    return sorted(found.values(), key=_order)
 
 
 def _order(run: Run) -> tuple[str, str, int, str, str, str]:

@@ -13,6 +13,7 @@ from specmd.cli.program import app
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "pandas", "matplotlib", "transformers", "numba", "numpy", "rich", "pydantic"}
+HEAVY |= {"altair", "vl_convert", "jinja2"}
 
 
 def process(*argv, **options):

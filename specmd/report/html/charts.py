@@ -10,7 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from specmd.report.html.drawing import ROWS, Draw, Palette, curve, heat, pareto, parts, ranks, step
+from specmd.report.html.drawing import (
+    ROWS,
+    TICKS,
+    Draw,
+    Palette,
+    curve,
+    heat,
+    pareto,
+    parts,
+    ranks,
+    step,
+)
 from specmd.report.html.points import CURVES, SPLIT, declared
 from specmd.runs.metrics import METRICS, Metric
 
@@ -147,6 +158,8 @@ def spec(figure: Figure, palette: Palette) -> dict[str, Any]:
     found["data"] = {"name": ROWS}
     found["description"] = f"{figure.title}. {figure.says}"
     found["config"] = _config(palette)
+    if figure.shape == "points":
+        found["params"] = [{"name": TICKS, "value": []}]
     if palette.width == "container":
         found["autosize"] = {"type": "fit-x", "contains": "padding"}
     return found

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ROWS = "rows"
 """Name under which a figure finds its data."""
+TICKS = "ticks"
+"""Name under which a figure against capacity finds the capacities to write on its axis."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,11 @@ def _dash(palette: Palette) -> Any:
 def _capacity() -> Any:
     import altair as alt
 
-    ticks = [0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 15, 20, 30, 40, 60, 80, 100]
     return alt.X(
         "share:Q",
         title="capacity (% of all experts)",
         scale=alt.Scale(type="log", nice=False, padding=12),
-        axis=alt.Axis(values=ticks, format="~g", grid=False),
+        axis=alt.Axis(values=alt.ExprRef(TICKS), format=".1~f", grid=False),
     )
 
 

@@ -32,6 +32,16 @@ function whereText(figure) {
   return words.filter(Boolean).join(", ");
 }
 
+// Of the capacities those that leave room for a word each on a logarithmic axis.
+function ticks(rows, room) {
+  const shares = [...new Set(rows.map((row) => row.share))].filter((share) => share > 0)
+    .sort((a, b) => b - a);
+  const least = room * Math.log(shares[0] / shares.at(-1));
+  const kept = shares.slice(0, 1);
+  for (const share of shares.slice(1)) if (Math.log(kept.at(-1) / share) >= least) kept.push(share);
+  return kept.reverse();
+}
+
 async function draw(figure) {
   const rows = SHAPES[figure.shape]();
   const known = hasRows(figure, rows);
@@ -44,7 +54,9 @@ async function draw(figure) {
   const { step } = figure.spec.height;
   const height = step && step * new Set(rows.filter((row) => hasRows(figure, [row]))
     .map((row) => row.policy)).size;
+  const shares = figure.shape === "points" && ticks(rows, 40 / node.clientWidth);
   if (figure.view) {
+    if (shares) figure.view.signal("ticks", shares);
     if (step) figure.view.signal("height", height);
     await figure.view.data("rows", rows).resize().runAsync();
     return;
@@ -52,6 +64,7 @@ async function draw(figure) {
   const spec = withLines(figure.spec);
   spec.data = { name: "rows", values: rows };
   if (step) spec.height = height;
+  if (shares) spec.params[0].value = shares;
   const made = await vegaEmbed(node.querySelector(".chart"), spec, {
     actions: false, renderer: "svg",
   });

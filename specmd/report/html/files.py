@@ -11,7 +11,7 @@ from specmd.files import replacing
 from specmd.report.html.charts import Figure, figures, spec
 from specmd.report.html.drawing import ROWS, Palette
 from specmd.report.html.maps import Maps, expert_rows, maps, step_rows
-from specmd.report.html.points import BOUNDS, Columns, points, quality_metrics, rows
+from specmd.report.html.points import BOUNDS, Columns, points, quality_metrics, rows, ticks
 from specmd.report.html.scenes import MOST_LINES, Scene, scenes, shown
 from specmd.report.html.theme import BOUND_DASHES, INK, dashes, policy_colours
 from specmd.report.panels import percent, share
@@ -115,6 +115,8 @@ def _definition(
         "fontSize": 14,
         "subtitleColor": INK,
     }
+    for parameter in made.get("params", ()):
+        parameter["value"] = ticks(row["share"] for row in drawn)
     made["data"] = {"name": ROWS, "values": list(drawn)}
     made["$schema"] = "https://vega.github.io/schema/vega-lite/v6.json"
     return made

@@ -8,6 +8,7 @@ digits, which is more than a figure shows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import log
 from typing import Any
 
 from specmd.report.html.scenes import Scene, slots_bytes
@@ -161,6 +162,19 @@ def _front(scene: Scene) -> set[tuple[str, int]]:
             best = tpot_s
             found.add((name, slots))
     return found
+
+
+def ticks(shares: Iterable[float], room: float = 1 / 12) -> list[float]:
+    """Choose of the capacities those that leave room for a word each on a logarithmic axis."""
+    each = sorted({each for each in shares if each > 0})
+    if not each:
+        return []
+    least = room * log(each[-1] / each[0])
+    kept = [each[-1]]
+    for lower in reversed(each[:-1]):
+        if log(kept[-1] / lower) >= least:
+            kept.append(lower)
+    return kept[::-1]
 
 
 def packed(columns: Columns) -> dict[str, Any]:
