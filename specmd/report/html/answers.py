@@ -20,6 +20,8 @@ ORACLE_SHARE = 0.9
 COPY_BOUND = 0.5
 """Share of the time spent waiting from which on a run is called copy-bound."""
 BASELINE = "lru"
+BYPASS_MATTERS = 0.05
+"""Forced Belady so far above Belady with bypass flatters every policy: both are said."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class AtCapacity:
 
     slots: int
     size: str
+    over_working_set: str
     best: str
     value: str
     ahead: str
@@ -132,11 +135,22 @@ def _belady(scene: Scene, name: str) -> Tile:
         return Tile(question, "not known", "the runs were made without bounds")
     worst = max(extra, key=lambda slots: extra[slots], default=None)
     most = f"at worst {extra[worst]:+.0%} misses, at {size(scene, worst)}" if worst else ""
+    most = most.replace("%", " %", 1)
+    if worst is not None and (by := _above_bypass(scene, name, worst)) is not None:
+        most += f"; {100 * by:+.0f} % above Belady with bypass"
     points = f"hit rate {_span(gaps.values(), '{:.1f}')} points below"
     if speeds and scene.timed:
         shares = _span((100 * each for each in speeds.values()), "{:.0f}")
         return Tile(question, f"{shares} % of its speed", "; ".join(filter(None, (points, most))))
     return Tile(question, f"{_span(gaps.values(), '{:.1f}')} points", most or "of hit rate")
+
+
+def _above_bypass(scene: Scene, name: str, slots: int) -> float | None:
+    """Return misses above Belady with bypass, where forced Belady is far from it."""
+    bounds = scene.runs[name, slots][0].bounds
+    if bounds is None or bounds.bypass_gap <= BYPASS_MATTERS * bounds.belady_bypass.misses:
+        return None
+    return bounds.bypass_regret_share
 
 
 def _memory(scene: Scene, name: str) -> Tile:
@@ -198,6 +212,7 @@ def _at(scene: Scene, slots: int) -> AtCapacity:
     if base and best:
         against = f"{base / best:.2f}x" if scene.timed else f"{100 * (best - base):+.1f} points"
     of_belady = _speed(scene, name, slots, "belady")
+    regime = scene.runs[name, slots][0].regime
     bounds = _bounds(scene, slots)
     near = "-" if of_belady is None else f"{of_belady:.0%}".replace("%", " %")
     rate = scene.mean("hit_rate", name, slots)
@@ -206,6 +221,7 @@ def _at(scene: Scene, slots: int) -> AtCapacity:
     return AtCapacity(
         slots=slots,
         size=size(scene, slots),
+        over_working_set="-" if regime is None else f"{regime.capacity_over_working_set:.2f}",
         best=name + (f" (and {len(names) - 1} alike)" if len(names) > 1 else ""),
         value=three_digits(judge.scaled(best) or 0.0),
         ahead=ahead.replace("%", " %"),

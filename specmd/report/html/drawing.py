@@ -121,9 +121,8 @@ def _part_scale(palette: Palette) -> Any:
 
     titles = [part.title for part in PARTS.values()]
     scale = alt.Scale(domain=titles, range=[palette.parts[name] for name in PARTS])
-    return alt.Color(
-        "part:N", scale=scale, legend=alt.Legend(title=None, orient="bottom", columns=3)
-    )
+    legend = alt.Legend(title=None, orient="bottom", columns=3) if palette.legend else None
+    return alt.Color("part:N", scale=scale, legend=legend)
 
 
 def parts(short: str) -> Draw:
@@ -180,7 +179,8 @@ def pareto(across: str, title: str, up: str) -> Draw:
         known = _chart(palette).transform_filter(
             f"isValid(datum.{up}) && isValid(datum.{across}) && datum.bound < 2"
         )
-        plain = "datum.label" if across != "gb" else "format(1e9 * datum.value, '.3~s') + 'B'"
+        spelled = "replace(format(1e9 * datum.value, '.3~s'), regexp('([kMGT]?)$'), ' $1B')"
+        plain = spelled if across == "gb" else "datum.label"
         x = alt.X(
             f"{across}:Q",
             title=title,

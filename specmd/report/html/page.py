@@ -104,6 +104,7 @@ def render_page(runs: Sequence[Run], title: str = "") -> str:
         notes=[text for text in said if not text.startswith("warning: ")],
         warnings=[text.removeprefix("warning: ") for text in said if text.startswith("warning: ")],
         figures=figure_list,
+        parts=PARTS,
         styles=styles,
         version=__version__,
         css=source.joinpath("page.css").read_text("utf-8"),

@@ -141,6 +141,8 @@ def _bound(run: Run, bounds: Bounds, field: str) -> dict[str, float | None]:
     }
     if field.startswith("belady") and bound.total_s is not None and bounds.roofline_s:
         found["over_roofline"] = bound.total_s / bounds.roofline_s
+    if field == "belady_bypass" and bounds.belady.misses:
+        found[REGRET.name] = bound.misses / bounds.belady.misses - 1
     whole, asked = run.metrics.get("no_cache_bytes_per_token"), run.metrics.get("accesses")
     sizes = run.regime.size_classes if run.regime is not None else ()
     if (
