@@ -36,7 +36,8 @@ class Palette:
     width: int | Literal["container"]
 
 
-Draw = Callable[[Palette], "alt.TopLevelMixin"]
+Draw = Callable[[Palette], Any]
+"""Draws a figure as an Altair chart."""
 
 
 def _chart(palette: Palette, height: Any = 260) -> alt.Chart:
@@ -89,7 +90,7 @@ def _hover(name: str) -> list[Any]:
 def curve(name: str) -> Draw:
     """Draw a metric against capacity: lines by composition, dashed bounds, spread of TPOT."""
 
-    def draw(palette: Palette) -> alt.TopLevelMixin:
+    def draw(palette: Palette) -> Any:
         import altair as alt
 
         known = _chart(palette).transform_filter(f"isValid(datum.{name}) && datum.share > 0")
@@ -129,7 +130,7 @@ def parts(short: str) -> Draw:
     """Draw bars of a time by its parts, the fastest on top, each with its composition's colour."""
     whole = f"{short}_s"
 
-    def draw(palette: Palette) -> alt.TopLevelMixin:
+    def draw(palette: Palette) -> Any:
         import altair as alt
 
         titles = {f"{short}_{name}_s": part.title for name, part in PARTS.items()}
@@ -173,7 +174,7 @@ def parts(short: str) -> Draw:
 def pareto(across: str, title: str, up: str) -> Draw:
     """Draw points of every capacity; against memory with the front that none beats."""
 
-    def draw(palette: Palette) -> alt.TopLevelMixin:
+    def draw(palette: Palette) -> Any:
         import altair as alt
 
         known = _chart(palette).transform_filter(
@@ -201,7 +202,7 @@ def pareto(across: str, title: str, up: str) -> Draw:
     return draw
 
 
-def ranks(palette: Palette) -> alt.TopLevelMixin:
+def ranks(palette: Palette) -> Any:
     """Draw ranks by TPOT, a line a composition across devices."""
     import altair as alt
 
@@ -209,7 +210,10 @@ def ranks(palette: Palette) -> alt.TopLevelMixin:
         _chart(palette, 280)
         .transform_filter("isValid(datum.tpot_s) && !datum.bound")
         .transform_window(
-            rank="rank()", sort=[alt.SortField("tpot_s")], groupby=["device"], frame=[None, None]
+            rank="row_number()",
+            sort=[alt.SortField("tpot_s"), alt.SortField("policy")],
+            groupby=["device"],
+            frame=[None, None],
         )
     )
     x = alt.X(
@@ -241,7 +245,7 @@ def ranks(palette: Palette) -> alt.TopLevelMixin:
     return alt.layer(line, dots, names)
 
 
-def step(palette: Palette) -> alt.TopLevelMixin:
+def step(palette: Palette) -> Any:
     """Draw the stretches of one step after another, a row a composition."""
     import altair as alt
 
@@ -266,7 +270,7 @@ def step(palette: Palette) -> alt.TopLevelMixin:
 def heat(name: str, title: str, scheme: str) -> Draw:
     """Draw a value by layer and expert."""
 
-    def draw(palette: Palette) -> alt.TopLevelMixin:
+    def draw(palette: Palette) -> Any:
         import altair as alt
 
         scale = (

@@ -156,7 +156,7 @@ def scenes(runs: Sequence[Run]) -> list[Scene]:
         for run in members:
             name = policy_name(run, varied)
             points.setdefault((name, run.config.capacity_slots), []).append(run)
-            axes = {axis: getattr(run.config, axis) for axis in AXES}
+            axes: dict[str, str] = {axis: getattr(run.config, axis) for axis in AXES}
             evict = run.config.evict.partition(":")[0]
             compositions.setdefault(name, Composition(name, evict, is_clairvoyant(run), axes))
         measured = members[0].source == "measured"
