@@ -47,5 +47,7 @@ def report(
         write_page(runs, html, title)
         typer.echo(f"specmd: {html}: {len(runs):,} runs", err=True)
     if figures is not None:
-        count = sum(1 for _ in write_figures(runs, figures))
+        count, left_out = write_figures(runs, figures)
         typer.echo(f"specmd: {figures}: {count} files", err=True)
+        for text in left_out:
+            typer.echo(f"specmd: {figures}: not of all: {text}", err=True)

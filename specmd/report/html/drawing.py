@@ -47,20 +47,30 @@ def _chart(palette: Palette, height: Any = 260) -> alt.Chart:
     return chart.properties(width=palette.width, height=height)
 
 
-def _colour(palette: Palette) -> Any:
+def _colour(palette: Palette, symbol: str = "circle") -> Any:
     import altair as alt
 
     scale = alt.Scale(domain=list(palette.lines), range=list(palette.lines.values()))
-    legend = alt.Legend(title=None, orient="bottom", columns=2) if palette.legend else None
-    return alt.Color("policy:N", scale=scale, legend=legend)
+    return alt.Color("policy:N", scale=scale, legend=_legend(palette, symbol))
 
 
 def _dash(palette: Palette) -> Any:
     import altair as alt
 
     scale = alt.Scale(domain=list(palette.dashes), range=[list(d) for d in palette.dashes.values()])
-    legend = alt.Legend(title=None, orient="bottom", columns=2) if palette.legend else None
-    return alt.StrokeDash("policy:N", scale=scale, legend=legend)
+    return alt.StrokeDash("policy:N", scale=scale, legend=_legend(palette, "stroke"))
+
+
+def _legend(palette: Palette, symbol: str) -> Any:
+    import altair as alt
+
+    if not palette.legend:
+        return None
+    size = 220 if symbol == "stroke" else 80
+    return alt.Legend(
+        title=None, orient="bottom", columns=2, symbolType=symbol, symbolSize=size,
+        symbolStrokeWidth=2, labelLimit=240,
+    )  # fmt: skip
 
 
 def _capacity() -> Any:
@@ -98,10 +108,10 @@ def curve(name: str) -> Draw:
             f"{name}:Q", title=declared(name).label, scale=alt.Scale(zero=name != "over_roofline")
         )
         line = known.mark_line(strokeWidth=2).encode(
-            x=_capacity(), y=y, color=_colour(palette), strokeDash=_dash(palette)
+            x=_capacity(), y=y, color=_colour(palette, "stroke"), strokeDash=_dash(palette)
         )
         dots = known.mark_circle(size=64, opacity=1).encode(
-            x=_capacity(), y=y, color=_colour(palette), tooltip=_hover(name)
+            x=_capacity(), y=y, color=_colour(palette, "stroke"), tooltip=_hover(name)
         )
         layers: list[Any] = [line, dots]
         if name == "tpot_s":
@@ -110,7 +120,10 @@ def curve(name: str) -> Draw:
             }
             spread = known.transform_calculate(**ends).mark_rule(strokeWidth=1.5)
             layers.insert(
-                0, spread.encode(x=_capacity(), y="low:Q", y2="high:Q", color=_colour(palette))
+                0,
+                spread.encode(
+                    x=_capacity(), y="low:Q", y2="high:Q", color=_colour(palette, "stroke")
+                ),
             )
         return alt.layer(*layers).properties(width=palette.width)
 
@@ -229,10 +242,10 @@ def ranks(palette: Palette) -> Any:
         axis=alt.Axis(tickMinStep=1, format="d", labelExpr="datum.value < 1 ? '' : datum.label"),
     )  # fmt: skip
     line = known.mark_line(strokeWidth=2).encode(
-        x=x, y=y, color=_colour(palette), strokeDash=_dash(palette)
+        x=x, y=y, color=_colour(palette, "stroke"), strokeDash=_dash(palette)
     )
     dots = known.mark_circle(size=110, opacity=1).encode(
-        x=x, y=y, color=_colour(palette),
+        x=x, y=y, color=_colour(palette, "stroke"),
         tooltip=["policy:N", "device:N", alt.Tooltip("rank:Q"),
                  alt.Tooltip("tpot_s:Q", title=METRICS["tpot_s"].label, format=",.4~g")],
     )  # fmt: skip

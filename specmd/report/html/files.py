@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from specmd.files import replacing
 from specmd.report.html.charts import Figure, figures, spec
 from specmd.report.html.drawing import ROWS, Palette
 from specmd.report.html.maps import Maps, expert_rows, maps, step_rows
-from specmd.report.html.points import BOUNDS, Columns, points, quality_metrics, rows, ticks
+from specmd.report.html.points import BOUNDS, CURVES, Columns, points, quality_metrics, rows, ticks
 from specmd.report.html.scenes import MOST_LINES, Scene, scenes, shown
 from specmd.report.html.theme import BOUND_DASHES, INK, dashes, policy_colours
 from specmd.report.panels import percent, share
@@ -23,8 +23,10 @@ _WIDTH = 520
 _SCALE = 2.0  # pixels of a PNG for each of the figure's
 
 
-def write_figures(runs: Sequence[Run], folder: Path) -> Iterator[Path]:
-    """Write every figure of every scene in every format; yields each path once it is there.
+def write_figures(runs: Sequence[Run], folder: Path) -> tuple[int, list[str]]:
+    """Write every figure of every scene in every format.
+
+    Returns how many files, and which figures some scene has not, with the reason.
 
     Raises SpecmdError if a file cannot be written.
     """
@@ -33,10 +35,13 @@ def write_figures(runs: Sequence[Run], folder: Path) -> Iterator[Path]:
     found = scenes(runs)
     columns, details = points(found), maps(found)
     colours = policy_colours(runs)
+    written, left_out = 0, dict[str, None]()
     for number, scene in enumerate(found):
         for figure in figures(quality_metrics(runs)):
-            drawn = _rows(figure, number, found, columns, details)
-            if not any(row.get(figure.needs) is not None for row in drawn):
+            every = _rows(figure, number, found, columns, details)
+            drawn = [row for row in every if row.get(figure.needs) is not None]
+            if not drawn:
+                left_out.setdefault(f"{figure.title}: {figure.absent}")
                 continue
             definition = _definition(figure, scene, drawn, colours)
             svg = vegalite_to_svg(definition)
@@ -46,7 +51,8 @@ def write_figures(runs: Sequence[Run], folder: Path) -> Iterator[Path]:
                 path = folder / f"{_slug(_where(figure, scene))}-{figure.name}.{form}"
                 with replacing(path) as file:
                     file.write(made[form])
-                yield path
+                written += 1
+    return written, list(left_out)
 
 
 def _middle(scene: Scene) -> int:
@@ -67,7 +73,9 @@ def _rows(
         here = [of for of in details.of if of["scene"] == number and of["slots"] == slots]
         return step_rows(details, [of for of in here if of["policy"] in names])
     if figure.shape == "points":
-        return [row for row in rows(columns, scene=number) if row["policy"] in names]
+        most = 2 if figure.needs in CURVES else 1  # bounds of any capacity are no points
+        at = [row for row in rows(columns, scene=number) if row["policy"] in names]
+        return [row for row in at if row["bound"] <= most]
     if figure.shape == "capacity":
         at = rows(columns, scene=number, slots=slots)
         return [row for row in at if row["policy"] in names and not row["bound"]]

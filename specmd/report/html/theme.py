@@ -2,7 +2,8 @@
 
 The page names them as variables, so that light, dark and print are a matter of its style sheet;
 files have them as they are in the light. In the dark a policy keeps its hue and is lifted until it
-can be seen; parts are greys and change places, so that waiting still stands out.
+can be seen, dark ones less than light ones; parts are greys and change places, so that waiting
+still stands out.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ _DASHES: tuple[tuple[int, ...], ...] = (
     *((), (7, 3), (2, 3), (9, 3, 2, 3), (4, 2), (1, 4), (12, 3), (6, 2, 1, 2, 1, 2)),
 )
 BOUND_DASHES: tuple[tuple[int, ...], ...] = ((2, 2), (6, 3), (1, 3), (9, 2, 2, 2), (4, 4))
-_LEAST_LIGHT = 0.64
 _GOLDEN = 0.381966  # of a turn: hues so far apart never meet
 
 
@@ -55,7 +55,7 @@ def lifted(shade: str) -> str:
     hue, light, saturation = _hls(shade)
     if saturation < 0.05:
         return INK_DARK
-    return _hex(hue, max(light, _LEAST_LIGHT), min(saturation, 0.75))
+    return _hex(hue, 0.42 + 0.62 * light, min(saturation, 0.8))
 
 
 def turned(shade: str) -> str:
