@@ -79,6 +79,19 @@ def test_memory_for_ninety_percent_is_from_where_it_stays_there():
     assert tile.answer.startswith("2.58 GB")  # 205 slots, not 51 where all policies are alike
 
 
+def test_a_lead_within_the_spread_of_repetitions_says_so():
+    runs = [simulated(evict, 51, "t4", seed=seed) for evict in ("lru", "lfu") for seed in (0, 1)]
+    times = (0.010, 0.014, 0.009, 0.011)
+    for apart, said in ((0.0, "within spread"), (0.004, "")):
+        made = [
+            run.model_copy(update={"metrics": run.metrics | {"tpot_s": each + apart * (i < 2)}})
+            for i, (run, each) in enumerate(zip(runs, times, strict=True))
+        ]
+        (row,) = answer(scenes(made)[0]).rows
+        assert row.best == "lfu"
+        assert row.ahead.partition(", ")[2] == said
+
+
 def test_without_a_clock_hit_rates_judge():
     said = answer(scenes([make_run(evict, 51, MISSES[evict]) for evict in ("lru", "lfu")])[0])
     assert said.winner == "lfu"

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import exp
 
+from specmd.report.html.points import spread
 from specmd.report.html.scenes import Scene, slots_bytes, winner
 from specmd.report.panels import percent, three_digits
 from specmd.runs.metrics import METRICS
@@ -207,6 +208,7 @@ def _at(scene: Scene, slots: int) -> AtCapacity:
         ahead = "-" if len(ranked) < 2 else "tie"
     else:
         ahead = f"{exp(gap) - 1:.1%}" if scene.timed else f"{100 * gap:.1f} points"
+        ahead += _unsure(scene, slots)
     base = scene.mean(judge.name, BASELINE, slots)
     against = "-"
     if base and best:
@@ -230,6 +232,13 @@ def _at(scene: Scene, slots: int) -> AtCapacity:
         over_roofline=METRICS["over_roofline"].text(scene.mean("over_roofline", name, slots)),
         stall=METRICS["stall_share"].text(scene.mean("stall_share", name, slots)),
     )
+
+
+def _unsure(scene: Scene, slots: int) -> str:
+    """Say where repetitions of the best and of the next overlap: it may be the other way round."""
+    best, following = (spread(scene.runs[name, slots]) for _, name in scene.leaders[slots][:2])
+    overlap = scene.timed and best is not None and following is not None and best[1] >= following[0]
+    return ", within spread" if overlap else ""
 
 
 def _span(values: Iterable[float], form: str) -> str:

@@ -14,7 +14,6 @@ from specmd.report.html.drawing import (
     ROWS,
     TICKS,
     Draw,
-    Palette,
     curve,
     heat,
     pareto,
@@ -23,6 +22,7 @@ from specmd.report.html.drawing import (
     step,
 )
 from specmd.report.html.points import CURVES, SPLIT, declared
+from specmd.report.html.theme import Palette
 from specmd.runs.metrics import METRICS, Metric
 
 Shape = Literal["points", "capacity", "devices", "map", "steps"]
@@ -85,8 +85,8 @@ def figures(quality: Sequence[str] = ()) -> list[Figure]:
         Figure(
             "pareto",
             "Speed against memory",
-            "Every composition at every capacity. The line joins those that none beats in both; "
-            "the dots above are Belady's, a bound.",
+            "Every composition at every capacity. The line joins those that none beats in both. "
+            "Belady, where its time is known, is a bound above them.",
             "points",
             "tokens_per_s",
             pareto("gb", "memory of the slots", "tokens_per_s"),

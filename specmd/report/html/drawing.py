@@ -7,12 +7,13 @@ A figure takes its rows by name (the page hands them over, files put them in) an
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from specmd.report.html.maps import COUNTS
 from specmd.report.html.points import declared
+from specmd.report.html.theme import Palette
 from specmd.runs.metrics import METRICS, PARTS
 
 if TYPE_CHECKING:
@@ -22,18 +23,6 @@ ROWS = "rows"
 """Name under which a figure finds its data."""
 TICKS = "ticks"
 """Name under which a figure against capacity finds the capacities to write on its axis."""
-
-
-@dataclass(frozen=True)
-class Palette:
-    """Colours and dashes by composition or bound, and colours by part."""
-
-    lines: Mapping[str, str]
-    dashes: Mapping[str, Sequence[int]]
-    parts: Mapping[str, str]
-    ink: str
-    legend: bool
-    width: int | Literal["container"]
 
 
 Draw = Callable[[Palette], Any]

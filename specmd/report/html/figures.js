@@ -169,5 +169,7 @@ function fillLegend() {
     : [];
   document.getElementById("legend").replaceChildren(
     element("div", { class: "chips" }, ...first.map(chip), ...bounds.map(chip)), ...more,
-    element("p", { class: "tools" }, "Show: ", ...tools));
+    element("p", { class: "tools" }, "Show: ", ...tools,
+      names.some((name) => DATA.lines[name].future)
+        ? element("span", {}, "† knows the future: a bound, not a choice") : ""));
 }

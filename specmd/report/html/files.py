@@ -9,11 +9,11 @@ from typing import Any
 
 from specmd.files import replacing
 from specmd.report.html.charts import Figure, figures, spec
-from specmd.report.html.drawing import ROWS, Palette
+from specmd.report.html.drawing import ROWS
 from specmd.report.html.maps import Maps, expert_rows, maps, step_rows
 from specmd.report.html.points import BOUNDS, CURVES, Columns, points, quality_metrics, rows, ticks
 from specmd.report.html.scenes import MOST_LINES, Scene, scenes, shown
-from specmd.report.html.theme import BOUND_DASHES, INK, dashes, policy_colours
+from specmd.report.html.theme import BOUND_DASHES, INK, Palette, dashes, policy_colours
 from specmd.report.panels import percent, share
 from specmd.runs.metrics import PARTS
 from specmd.runs.run import Run

@@ -18,7 +18,6 @@ from specmd.files import write_text
 from specmd.report.html.answers import answer, without_result
 from specmd.report.html.charts import figures, spec
 from specmd.report.html.devices import across_devices
-from specmd.report.html.drawing import Palette
 from specmd.report.html.maps import maps
 from specmd.report.html.points import BOUNDS, packed, points, quality_metrics
 from specmd.report.html.record import contract_rows, table
@@ -27,6 +26,7 @@ from specmd.report.html.theme import (
     BOUND_DASHES,
     INK,
     INK_DARK,
+    Palette,
     dashes,
     lifted,
     policy_colours,
@@ -102,7 +102,7 @@ def render_page(runs: Sequence[Run], title: str = "") -> str:
         across=across_devices(found),
         without=without_result(runs),
         contract=contract_rows(runs),
-        notes=[text for text in said if not text.startswith("warning: ")],
+        notes=[t for t in said if t[:1].isalnum() and not t.startswith("warning: ")],
         warnings=[text.removeprefix("warning: ") for text in said if text.startswith("warning: ")],
         figures=figure_list,
         parts=PARTS,

@@ -86,7 +86,9 @@ def points(scenes: Sequence[Scene]) -> Columns:
                 runs = scene.runs[name, slots]
                 row = {"scene": number, "policy": name, "bound": 0, "slots": slots, **place}
                 row |= {each: _scaled(each, scene.mean(each, name, slots)) for each in metrics}
-                row["low"], row["high"] = _spread(runs)
+                between = spread(runs)
+                if between is not None:
+                    row["low"], row["high"] = (_scaled("tpot_s", end) for end in between)
                 row["front"] = 1 if (name, slots) in front else 0
                 row[REGRET.name] = _scaled(REGRET.name, _regret(runs[0]))
                 add(row)
@@ -113,8 +115,11 @@ def _regret(run: Run) -> float | None:
     return run.bounds.regret_share if run.bounds is not None else None
 
 
-def _spread(runs: Sequence[Run]) -> tuple[float | int | None, float | int | None]:
-    """Return the least and the largest TPOT, of repetitions or of several runs, if there are."""
+def spread(runs: Sequence[Run]) -> tuple[float, float] | None:
+    """Return the least and the largest TPOT in s, of repetitions or of several runs, if there are.
+
+    None where all are alike.
+    """
     lows, highs = [], []
     for run in runs:
         repeated = run.measurement.spread.get("tpot_s") if run.measurement is not None else None
@@ -125,9 +130,7 @@ def _spread(runs: Sequence[Run]) -> tuple[float | int | None, float | int | None
         elif tpot is not None and len(runs) > 1:
             lows.append(float(tpot))
             highs.append(float(tpot))
-    if not lows or min(lows) == max(highs):
-        return None, None
-    return _scaled("tpot_s", min(lows)), _scaled("tpot_s", max(highs))
+    return (min(lows), max(highs)) if lows and min(lows) < max(highs) else None
 
 
 def _bound(run: Run, bounds: Bounds, field: str) -> dict[str, float | None]:

@@ -9,7 +9,9 @@ still stands out.
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from specmd.report.panels import colour
 from specmd.runs.metrics import PARTS
@@ -22,6 +24,18 @@ _DASHES: tuple[tuple[int, ...], ...] = (
 )
 BOUND_DASHES: tuple[tuple[int, ...], ...] = ((2, 2), (6, 3), (1, 3), (9, 2, 2, 2), (4, 4))
 _GOLDEN = 0.381966  # of a turn: hues so far apart never meet
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colours and dashes by composition or bound, and colours by part."""
+
+    lines: Mapping[str, str]
+    dashes: Mapping[str, Sequence[int]]
+    parts: Mapping[str, str]
+    ink: str
+    legend: bool
+    width: int | Literal["container"]
 
 
 def policy_colours(runs: Sequence[Run]) -> dict[str, str]:
