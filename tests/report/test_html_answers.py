@@ -6,12 +6,13 @@ from made_up_runs import make_run
 
 from specmd.policy import registry
 from specmd.report.html.answers import answer, without_result
+from specmd.report.html.charts import figures
 from specmd.report.html.devices import across_devices
 from specmd.report.html.maps import expert_rows, maps, step_rows
-from specmd.report.html.points import BOUNDS, packed, points, rows
+from specmd.report.html.points import BOUNDS, packed, points, quality_metrics, rows
 from specmd.report.html.scenes import order, scenes, shown, winner
 from specmd.report.html.theme import dashes, lifted, policy_colours
-from specmd.runs.metrics import METRICS, PARTS
+from specmd.runs.metrics import METRICS, PARTS, Metric
 
 
 def test_a_scene_is_a_trace_on_a_device_in_a_setting():
@@ -134,6 +135,22 @@ def test_the_front_is_beaten_by_nothing():
             if row["slots"] <= point["slots"] and row["tpot_s"] < point["tpot_s"]
         ]  # fmt: skip
         assert not better
+
+
+def test_a_metric_of_quality_is_drawn_the_day_a_run_has_one(monkeypatch):
+    quality = Metric("quality_kl", "KL", "ratio", "lower", "quality", "mean KL to the lossless run")
+    monkeypatch.setitem(METRICS, "quality_kl", quality)
+    runs = report_runs()
+    assert quality_metrics(runs) == []
+    lossy = [
+        run.model_copy(update={"metrics": run.metrics | {"quality_kl": 0.02 * i}})
+        for i, run in enumerate(runs[:4])
+    ]
+    assert quality_metrics(lossy) == ["quality_kl"]
+    (figure,) = (f for f in figures(quality_metrics(lossy)) if "quality" in f.name)
+    assert figure.title == "KL against speed"
+    known = [row for row in rows(points(scenes(lossy)), scene=0) if row["quality_kl"] is not None]
+    assert len(known) == 4
 
 
 def test_every_eviction_policy_has_a_colour_of_its_own():
