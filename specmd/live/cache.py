@@ -110,6 +110,11 @@ class Offload:
         return self._decisions.kernel.digest
 
     @property
+    def commands_by_key(self) -> npt.NDArray[np.int64]:
+        """How often each command (`specmd.live.commands`) was given of each key, (5, keys)."""
+        return np.array(self._decisions.link.written, np.int64).reshape(5, -1)
+
+    @property
     def host_counters(self) -> npt.NDArray[np.int64] | None:
         """Counters of the host tier; its misses were read from the disk. None without one."""
         self._settle_host()

@@ -33,6 +33,7 @@ class Commands(NamedTuple):
     promoted: KeyArray  # (keys,) late keys of this event
     command: IntArray  # (3 * keys,) FETCH ... AWAIT
     key: KeyArray  # (3 * keys,) the key each command is about
+    written: IntArray  # (5 * keys,) how often each command was written of each key
     score: FloatArray  # (keys,) of a prefetch; larger is fetched first where the schedule says so
     count: IntArray  # type: ignore[assignment]  # PENDING, PROMOTED, WRITTEN
     cancels: int
@@ -48,6 +49,7 @@ class Commands(NamedTuple):
             promoted=keys.copy(),
             command=np.zeros(3 * num_keys, np.int64),
             key=np.zeros(3 * num_keys, np.uint32),
+            written=np.zeros(5 * num_keys, np.int64),
             score=np.zeros(num_keys),
             count=np.zeros(3, np.int64),
             cancels=int(cancels),
@@ -135,6 +137,7 @@ def write(link: Commands, command: int, key: int) -> None:
     at = link.count[WRITTEN]
     link.command[at] = command
     link.key[at] = key
+    link.written[command * len(link.pending) + key] += 1
     link.count[WRITTEN] = at + 1
 
 

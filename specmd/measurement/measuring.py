@@ -22,12 +22,14 @@ import torch
 from specmd.errors import SpecmdError
 from specmd.hardware import machine
 from specmd.live import Offload, Report, offload
+from specmd.live.commands import CANCEL, FETCH, PREFETCH, PROMOTE
 from specmd.measurement.identity import measured_id
 from specmd.measurement.settings import LiveSettings
 from specmd.measurement.workload import Workload
 from specmd.runs.contract import contract, recorded_config, trace_facts, unmet_need
 from specmd.runs.counters import by_layer, by_phase, check, tally, tally_host
 from specmd.runs.declared import COMPOSED, OPTIONS
+from specmd.runs.details import Details
 from specmd.runs.identity import provenance
 from specmd.runs.latency import latency
 from specmd.runs.metrics import METRICS, PARTS
@@ -35,6 +37,8 @@ from specmd.runs.options import RunConfig
 from specmd.runs.regime import cautions, regime
 from specmd.runs.run import BUSY_SHARE, Measurement, Metrics, Repeated, Run
 from specmd.simulation.bounds import bounds as bounds_of
+from specmd.simulation.detailing import detail
+from specmd.simulation.walk import Outcome
 from specmd.trace import Trace, locality
 
 _UNEVEN = 0.10  # a spread above this share of the mean is worth a word
@@ -56,6 +60,7 @@ class _Play:
     """One counted play: counters (2, L, NUM_COUNTERS), step seconds (steps, PARTS), and so on."""
 
     counters: npt.NDArray[np.int64]
+    commands: npt.NDArray[np.int64]  # (5, keys), see `specmd.live.commands`
     step_seconds: npt.NDArray[np.float64]
     digest: str
     moved_bytes: int
@@ -197,7 +202,22 @@ def measure(
         ],
         provenance=provenance(config, trace.digest, argv),
     )
-    return Measured(run, trace)
+    return Measured(run.with_details(_details(trace, middle)), trace)
+
+
+def _details(trace: Trace, play: _Play) -> Details:
+    """Say what a play did for each request and each expert."""
+    outcome = Outcome(
+        counters=play.counters,
+        decision_digest=play.digest,
+        step_seconds=play.step_seconds,
+        first_step=0,
+        link_busy_s=play.busy_s,
+        missed=play.commands[FETCH],
+        late=play.commands[PROMOTE],
+        ahead=play.commands[PREFETCH] - play.commands[CANCEL],
+    )
+    return detail(trace, outcome)
 
 
 def refuse(config: RunConfig) -> None:
@@ -243,6 +263,7 @@ def _played(cache: Offload, start: Report, given_s: float, *, keep_trace: bool) 
     end = cache.report()
     play = _Play(
         counters=cache.final_counters,
+        commands=cache.commands_by_key,
         step_seconds=cache.step_seconds,
         digest=cache.decision_digest,
         moved_bytes=end.moved_bytes - start.moved_bytes,

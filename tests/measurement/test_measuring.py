@@ -64,6 +64,20 @@ def test_a_deterministic_run_decides_as_its_simulation(measured, prefetch):
     assert {n: simulated.metrics[n] for n in counted} == {n: found.run.metrics[n] for n in counted}
 
 
+@pytest.mark.parametrize("prefetch", ["none", "next_gate"])
+def test_details_are_of_the_requests_and_experts_that_were_run(measured, prefetch):
+    found = measured(prefetch=prefetch, schedule="guard", deterministic=True)
+    details, metrics = found.run.details, found.run.metrics
+    assert details.asked.sum() == metrics["accesses"]
+    assert details.missed.sum() == metrics["misses"]
+    assert details.late.sum() == metrics["late_hits"]
+    issued = metrics["prefetch_issued"] - metrics["prefetch_cancelled"]
+    assert details.prefetched.sum() == issued
+    assert details.missed.sum(axis=1).tolist() == found.run.per_layer["misses"]
+    assert details.request_ttft_s.mean() == pytest.approx(metrics["ttft_s"])
+    assert details.request_decode_steps.tolist() == [4, 4]
+
+
 def test_text_and_routing_do_not_depend_on_the_cache(measured, workload):
     small = measured(capacity=4)
     text = workload.texts
