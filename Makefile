@@ -34,15 +34,17 @@ LIVE_POLICIES ?= lru lfu
 LIVE_CAPACITIES ?= 20% 60%
 THROTTLE ?= 0.05GB/s,20us
 PYTEST_ARGS ?=
+EXPERIMENTS ?=
 ACCELERATOR_ARGS ?=
 
 # With the lock a warning fails; of other releases it is only reported (docs/decisions.md).
 PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help install lock quickstart accelerator test test-newest test-oldest lint types check format clean
+.PHONY: help install lock quickstart reproduce accelerator test test-newest test-oldest lint types check format clean
 
 help:
 	@echo 'make quickstart  record, simulate, calibrate, run live, and compare, into $(RESULTS)'
+	@echo 'make reproduce   the questions of the paper asked again, into experiments (EXPERIMENTS="batch scope": those)'
 	@echo 'make test        run the tests (PYTEST_ARGS="-k name" for some of them)'
 	@echo 'make test-newest run them with the newest release of everything but torch'
 	@echo 'make test-oldest run them with the oldest releases that pyproject.toml allows'
@@ -81,6 +83,10 @@ quickstart: $(STAMP)
 	@echo; echo '== validate: the same runs, simulated beside measured'
 	$(BIN)/specmd simulate --validate $(RESULTS)/runs --profile $(RESULTS)/this-machine.toml
 	@echo; echo 'figure: $(RESULTS)/figure.png'
+
+# What has a result is not run again; `make clean` forgets results.
+reproduce: $(STAMP)
+	$(BIN)/python experiments/reproduce.py $(EXPERIMENTS)
 
 test: $(STAMP)
 	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)

@@ -1,0 +1,1 @@
+"""Questions of a paper, asked again: recordings, runs, numbers, texts."""
