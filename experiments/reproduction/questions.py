@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from specmd.errors import SpecmdError
+from specmd.runs.declared import OPTIONS
 from specmd.runs.metrics import METRICS, Metric, metric
 
 FOLDER = Path(__file__).resolve().parents[1]
@@ -88,19 +90,20 @@ class Question:
 class Numbers:
     """The rows of both halves, asked by the values of their columns."""
 
-    def __init__(self, rows: pd.DataFrame) -> None:
+    def __init__(self, rows: pd.DataFrame, texts: pd.DataFrame | None = None) -> None:
         self.rows = rows
+        options = [name for name in OPTIONS if name in rows]
+        self._texts = rows[["trace", *options]].map(shown) if texts is None else texts
 
     def where(self, **asked: Any) -> Numbers:
         """Keep the rows with these values, or one of several; None is a value not given."""
-        kept = self.rows
+        kept = np.ones(len(self.rows), bool)
         for name, wanted in asked.items():
-            if name not in kept:
-                raise SpecmdError(f"numbers have no column {name}: {', '.join(kept.columns)}")
+            if name not in self._texts:
+                raise SpecmdError(f"numbers have no column {name}: {', '.join(self._texts)}")
             values = wanted if isinstance(wanted, list | tuple | set) else (wanted,)
-            texts = {_text(value) for value in values}
-            kept = kept[kept[name].map(_text).isin(texts)]
-        return Numbers(kept)
+            kept &= self._texts[name].isin({shown(value) for value in values}).to_numpy()
+        return Numbers(self.rows[kept], self._texts[kept])
 
     def value(self, name: str, **asked: Any) -> float:
         """Return the value of the one row asked for; SpecmdError for none and for several."""
@@ -128,17 +131,13 @@ class Numbers:
         return str(found.loc[place, by])
 
 
-def _text(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Write the value of an option; `-` for one that is not given."""
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return "-"
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
-
-
-def shown(value: Any) -> str:
-    """Write the value of an option in a table."""
-    return _text(value)
 
 
 def points(share: float) -> str:

@@ -8,8 +8,7 @@ What stands outside the marks is written by hand and names no number of a run.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from itertools import product
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,8 @@ import pandas as pd
 
 from reproduction.numbers import HALVES
 from reproduction.questions import Numbers, Question, Table, declared, shown
+from specmd.errors import SpecmdError
+from specmd.policy.registry import AXES, choose
 
 _MARKED = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 TITLES = {"others": "Recordings of real models by others", "own": "The project's own traces"}
@@ -68,70 +69,66 @@ def tables_text(question: Question, numbers: Numbers) -> str:
 
 
 def _table(table: Table, numbers: Numbers) -> str:
-    kept = numbers.where(**(table.where or {}))
-    kept = Numbers(kept.rows[kept.rows[table.metric].notna()])
-    if kept.rows.empty:
+    """Write a pivot as Markdown; empty where none of its rows is there."""
+    kept = numbers.where(**(table.where or {})).rows
+    kept = kept[kept[table.metric].notna()]
+    if kept.empty:
         return ""
     said = declared(table.metric)
-    heads = [
-        head
-        for head in product(*(kept.each(name) for name in table.columns))
-        if not kept.where(**dict(zip(table.columns, head, strict=True))).rows.empty
-    ]
-    several = len(kept.each("trace")) > 1
-    first = ["trace", *table.rows] if several else list(table.rows)
-    columns = [
-        " ".join(filter(None, (_head(*pair) for pair in zip(table.columns, head, strict=True))))
-        for head in heads
-    ]
+    several = len(set(kept["trace"])) > 1
+    cells: dict[tuple[Any, Any, Any], float] = {}
+    bounds: dict[tuple[Any, Any], list[float]] = {}
+    for _, run in kept.iterrows():
+        row = tuple(shown(run[name]) for name in table.rows)
+        head = tuple(_head(name, run[name]) for name in table.columns)
+        if (run["trace"], row, head) in cells:
+            raise SpecmdError(f"table '{table.title}': two runs in one cell: {row} {head}")
+        cells[run["trace"], row, head] = float(run[table.metric])
+        if table.bound and not pd.isna(run[table.bound]):
+            bounds.setdefault((run["trace"], head), []).append(float(run[table.bound]))
+    heads = list(dict.fromkeys(head for *_, head in cells))
+    lead = ["trace"] * several + list(table.rows)
     lines = [
-        f"{table.title}",
+        table.title,
         "",
-        "| " + " | ".join([*first, *columns]) + " |",
-        "|" + "---|" * len(first) + "---:|" * len(columns),
+        "| " + " | ".join([*lead, *(" ".join(filter(None, head)) for head in heads)]) + " |",
+        "|" + "---|" * len(lead) + "---:|" * len(heads),
     ]
-    for trace in kept.each("trace"):
-        here = kept.where(trace=trace)
-        rows = list(dict.fromkeys(map(tuple, here.rows[list(table.rows)].map(shown).to_numpy())))
-        cells = {(row, head): _cell(here, table, row, head) for row in rows for head in heads}
-        for row in rows:
-            texts = []
-            for head in heads:
-                value = cells[row, head]
-                column = [cells[other, head] for other in rows if cells[other, head] is not None]
-                text = said.text(value)
-                best = (
-                    column
-                    and value is not None
-                    and not any(said.is_better(other, value) for other in column)
+    for trace in dict.fromkeys(trace for trace, *_ in cells):
+        rows = list(dict.fromkeys(row for other, row, _ in cells if other == trace))
+        ahead = {row for row in rows if _knows_future(table.rows, row)}
+        texts = {row: [f"{row[0]} †", *row[1:]] if row in ahead else [*row] for row in rows}
+        for head in heads:
+            column = {row: cells.get((trace, row, head)) for row in rows}
+            fair = [
+                value for row, value in column.items() if value is not None and row not in ahead
+            ]
+            alike = len({said.text(value) for value in fair}) < 2
+            for row, value in column.items():
+                best = not (alike or value is None or row in ahead) and not any(
+                    said.is_better(other, value) for other in fair
                 )
-                alone = len({said.text(other) for other in column}) == 1
-                texts.append(f"**{text}**" if best and not alone else text)
-            lead = [str(trace), *row] if several else list(row)
-            lines.append("| " + " | ".join([*lead, *texts]) + " |")
-        if table.bound:
-            ends = [_end(here, table, head) for head in heads]
-            lead = [str(trace)] * several + [f"{table.bound} †"] + [""] * (len(table.rows) - 1)
-            lines.append("| " + " | ".join([*lead, *map(said.text, ends)]) + " |")
+                texts[row].append(f"**{said.text(value)}**" if best else said.text(value))
+        if bounds:
+            pick = max if said.better == "higher" else min
+            ends = [
+                pick(bounds[trace, head]) if (trace, head) in bounds else None for head in heads
+            ]
+            texts[()] = [f"{table.bound.replace('_', ' ')} †", *[""] * (len(table.rows) - 1)]
+            texts[()] += map(said.text, ends)
+        lines += ["| " + " | ".join([trace] * several + text) + " |" for text in texts.values()]
     return "\n".join(lines)
+
+
+def _knows_future(axes: Sequence[str], row: Sequence[str]) -> bool:
+    """Whether one of a row's policies needs to know the future: a bound, not a choice."""
+    pairs = zip(axes, row, strict=True)
+    return any("future" in choose(axis, name).needs for axis, name in pairs if axis in AXES)
 
 
 def _head(name: str, value: Any) -> str:
     """Write the value of an option as a column is headed; an option that is off is left out."""
     if isinstance(value, bool | np.bool_):
         return name if value else ""
-    plain = name in ("capacity", "prefetch", "profile", "trace", "evict", "scope", "miss")
+    plain = name in ("capacity", "profile", "scope", *AXES)
     return shown(value) if plain else f"{name.replace('_', ' ')} {shown(value)}"
-
-
-def _end(here: Numbers, table: Table, head: Any) -> float | None:
-    """Return the bound of a column, the best of its rows."""
-    found = here.where(**dict(zip(table.columns, head, strict=True))).rows[table.bound].dropna()
-    higher = declared(table.metric).better == "higher"
-    return None if found.empty else float(found.max() if higher else found.min())
-
-
-def _cell(here: Numbers, table: Table, row: Any, head: Any) -> float | None:
-    asked = dict(zip((*table.rows, *table.columns), (*row, *head), strict=True))
-    found = here.where(**asked).rows
-    return None if found.empty else here.value(table.metric, **asked)
