@@ -72,7 +72,7 @@ def answer(name: str, half: str) -> None:
         return
     runs = run(config)
     question = read_question(name)
-    rows = rows_of(runs, question.metrics)
+    rows = rows_of(runs, question.metrics, question.options)
     path = FOLDER / name / f"{half}.csv"
     differ = ["all of it: there were no numbers"]
     if path.is_file():
@@ -116,11 +116,13 @@ def rewrite(name: str) -> int:
     question = read_question(name)
     halves = halves_of(name)
     text = FOLDER / name / "README.md"
-    if _put(text, render(text.read_text(encoding="utf-8"), parts_of(question, halves))):
+    changed = _put(text, render(text.read_text(encoding="utf-8"), parts_of(question, halves)))
+    if changed:
         print("   text rewritten")
-        if question.figure is not None:
-            half = "others" if "others" in halves else "own"
-            draw(question.figure, halves[half][0], FOLDER / name / "figure.png")
+    picture = FOLDER / name / "figure.png"
+    if question.figure is not None and (changed or not picture.is_file()):
+        half = "others" if "others" in halves else "own"
+        draw(question.figure, halves[half][0], picture)
     both = Numbers(pd.concat([rows for rows, _ in halves.values()], ignore_index=True))
     false = [each for each in question.findings(both) if not each.holds]
     for each in false:

@@ -78,7 +78,7 @@ def findings(numbers: Numbers) -> list[Finding]:
         Finding(
             "differs",
             "Over 88 % of hits at 5 % of OLMoE are not the eviction policy's: alone it has "
-            f"{points(hit)} %, and no policy without prefetch can have more than {points(bound)} %.",
+            f"{points(hit)} %, and no policy alone can have more than {points(bound)} %.",
             hit < 0.2 and bound < 0.4,
         ),
         Finding(

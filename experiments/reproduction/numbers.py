@@ -7,7 +7,7 @@ that texts can be held against them anywhere. The first line says what made them
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ ALWAYS = ("trace", "evict", "capacity")
 PHASES = ("prefill", "decode")
 
 
-def rows_of(runs: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> pd.DataFrame:
-    """Return (runs, columns): what varies of the options, the metrics asked for, the digests.
+def rows_of(
+    runs: Sequence[Mapping[str, Any]], metrics: Sequence[str], options: Collection[str] = ALWAYS
+) -> pd.DataFrame:
+    """Return (runs, columns): the options named or varied, the metrics asked for, the digests.
 
     A metric `decode:hit_rate` is that of the decode steps. Raises SpecmdError for a run that failed
     and for a metric that it does not have.
@@ -34,7 +36,7 @@ def rows_of(runs: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> pd.Dat
     varied = [
         name
         for name in OPTIONS
-        if name in ALWAYS or len({str(run["config"][name]) for run in runs}) > 1
+        if name in options or len({str(run["config"][name]) for run in runs}) > 1
     ]
     found = []
     for run in runs:

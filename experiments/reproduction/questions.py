@@ -73,6 +73,8 @@ class Figure:
     where: Mapping[str, Sequence[Any]] | None = None
     log: bool = False
     x_label: str = ""
+    alike: bool = True
+    """Whether panels share an axis of values; not where devices differ by magnitudes."""
     bound: str = ""
     """A column drawn dotted and black, one value an x: what cannot be beaten."""
 
@@ -85,6 +87,16 @@ class Question:
     tables: Sequence[Table]
     findings: Callable[[Numbers], Sequence[Finding]]
     figure: Figure | None = None
+
+    @property
+    def options(self) -> set[str]:
+        """Options that its tables and its figure name: columns of numbers even if they are one."""
+        found = {"trace", "evict", "capacity"}
+        for table in self.tables:
+            found |= {*table.rows, *table.columns, *(table.where or {})}
+        if self.figure is not None:
+            found |= {self.figure.x, *self.figure.lines, self.figure.panels}
+        return found
 
 
 class Numbers:

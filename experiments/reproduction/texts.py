@@ -100,13 +100,17 @@ def _table(table: Table, numbers: Numbers) -> str:
         texts = {row: [f"{row[0]} †", *row[1:]] if row in ahead else [*row] for row in rows}
         for head in heads:
             column = {row: cells.get((trace, row, head)) for row in rows}
-            fair = [
-                value for row, value in column.items() if value is not None and row not in ahead
-            ]
-            alike = len({said.text(value) for value in fair}) < 2
             for row, value in column.items():
-                best = not (alike or value is None or row in ahead) and not any(
-                    said.is_better(other, value) for other in fair
+                peers = [
+                    peer
+                    for other, peer in column.items()
+                    if other[:-1] == row[:-1] and peer is not None and other not in ahead
+                ]
+                best = (
+                    value is not None
+                    and row not in ahead
+                    and len({said.text(peer) for peer in peers}) > 1
+                    and not any(said.is_better(peer, value) for peer in peers)
                 )
                 texts[row].append(f"**{said.text(value)}**" if best else said.text(value))
         if bounds:

@@ -75,8 +75,8 @@ def findings(numbers: Numbers) -> list[Finding]:
         Finding(
             "beyond",
             "Where memory is ample a quota costs: LRU at 50 % loses "
-            f"{points(-max(half))} to {points(-min(half))} points of decode hits to it on the three "
-            "models that are not OLMoE.",
+            f"{points(-max(half))} to {points(-min(half))} points of decode hits on the "
+            "three models that are not OLMoE.",
             max(half) < 0,
         ),
         Finding(
