@@ -74,15 +74,18 @@ quickstart: $(STAMP)
 	$(BIN)/specmd record tiny --domain prose --out $(RESULTS)/tiny.npz
 	@echo; echo '== simulate: what caches would make of that, on two GPUs'
 	$(BIN)/specmd simulate $(RESULTS)/tiny.npz $(POLICIES:%=-e %) $(CAPACITIES:%=-c %) \
-		$(PROFILES:%=--profile %) --figure $(RESULTS)/figure.png
+		$(PROFILES:%=--profile %)
 	@echo; echo '== calibrate: what this machine can do'
 	$(BIN)/specmd calibrate tiny --force --out $(RESULTS)/this-machine.toml
 	@echo; echo '== run: live caches on this machine, measured'
 	$(BIN)/specmd run tiny --domain code --max-new-tokens 8 --throttle $(THROTTLE) \
 		$(LIVE_POLICIES:%=-e %) $(LIVE_CAPACITIES:%=-c %) --out $(RESULTS)/runs
 	@echo; echo '== validate: the same runs, simulated beside measured'
-	$(BIN)/specmd simulate --validate $(RESULTS)/runs --profile $(RESULTS)/this-machine.toml
-	@echo; echo 'figure: $(RESULTS)/figure.png'
+	$(BIN)/specmd simulate --validate $(RESULTS)/runs --profile $(RESULTS)/this-machine.toml \
+		--figure $(RESULTS)/figure.png
+	$(BIN)/python experiments/reproduce.py --draw capacity $(RESULTS)/real-model.png
+	@echo; echo 'measured beside simulated, this machine and the small model: $(RESULTS)/figure.png'
+	@echo 'simulated, real routing of GPT-OSS-20B on GPUs (experiments/capacity): $(RESULTS)/real-model.png'
 
 # What has a result is not run again; `make clean` forgets results.
 reproduce: $(STAMP)

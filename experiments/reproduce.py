@@ -42,7 +42,11 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="experiments; all without")
     parser.add_argument("--texts", action="store_true", help="run nothing: texts from the numbers")
     parser.add_argument("--own", action="store_true", help="only the project's own traces")
+    parser.add_argument("--draw", nargs=2, metavar=("NAME", "FILE.png"), help="its figure, only")
     args = parser.parse_args(given)
+    if args.draw:
+        paint(args.draw[0], Path(args.draw[1]))
+        return 0
     begun = time.monotonic()
     broken = 0
     for name in args.names or questions():
@@ -121,13 +125,20 @@ def rewrite(name: str) -> int:
         print("   text rewritten")
     picture = FOLDER / name / "figure.png"
     if question.figure is not None and (changed or not picture.is_file()):
-        half = "others" if "others" in halves else "own"
-        draw(question.figure, halves[half][0], picture)
+        paint(name, picture)
     both = Numbers(pd.concat([rows for rows, _ in halves.values()], ignore_index=True))
     false = [each for each in question.findings(both) if not each.holds]
     for each in false:
         print(f"   NO LONGER TRUE: {each.text}")
     return len(false)
+
+
+def paint(name: str, path: Path) -> None:
+    """Draw an experiment's figure into a file, of the numbers of real models."""
+    figure = read_question(name).figure
+    if figure is None:
+        raise SpecmdError(f"{name} has no figure")
+    draw(figure, halves_of(name)["others"][0], path)
 
 
 def index_text() -> str:

@@ -128,6 +128,7 @@ QUESTION = Question(
                 "none", "oracle:recall=0.5", "oracle:recall=0.7", "oracle:recall=0.9", "oracle"
             ],
         },
+        ticks={"oracle": "all"} | {f"oracle:recall={x}": f"{x:.0%}" for x in (0.5, 0.7, 0.9)},
         x_label="recall of the next layer's experts (least_stale, 25 %)",
     ),
 )  # fmt: skip

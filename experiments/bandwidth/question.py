@@ -87,6 +87,7 @@ QUESTION = Question(
     findings=findings,
     figure=Figure(
         x="profile", metric="tpot_s", where={"capacity": ["10%"]}, log=True,
-        bound="all_resident_tpot_s", x_label="link (GB/s), 10 % of the experts fit",
+        bound="all_resident_tpot_s", ticks={link: link.removeprefix("link_") for link in LINKS},
+        x_label="link (GB/s), 10 % of the experts fit",
     ),
 )  # fmt: skip

@@ -95,7 +95,8 @@ QUESTION = Question(
     ],
     findings=findings,
     figure=Figure(
-        x="capacity", metric="tpot_s", where={"profile": ["rtx4090"]}, log=True,
-        bound="all_resident_tpot_s", x_label="capacity, on an RTX 4090",
+        x="capacity", metric="tpot_s", panels="profile", where={"trace": ["gptoss_20b"]},
+        bound="all_resident_tpot_s", x_label="experts in memory", log=True,
+        title="Real routing of GPT-OSS-20B, batch 1",
     ),
 )  # fmt: skip

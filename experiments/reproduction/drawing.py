@@ -12,8 +12,14 @@ from reproduction.questions import Figure, Numbers, declared, shown
 from specmd.report.panels import BOUND, COLOURS
 
 _MARKERS = "osD^vPX*"
+_BOUNDS = {
+    "belady": "belady (bound without prefetch)",
+    "all_resident_tpot_s": "all experts resident",
+    "all_resident_ttft_s": "all experts resident",
+}
 _STYLES: tuple[Any, ...] = ("-", "--", ":", "-.")
-_MORE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c2d04", "#7b4fb5")
+_MORE = ("#4b2e83", "#ff6f59", "#005f56", "#c2185b", "#795548")
+"""For lines that are no policies of eviction: the colours of none of those."""
 
 
 def draw(figure: Figure, rows: pd.DataFrame, path: Path) -> None:
@@ -45,34 +51,45 @@ def draw(figure: Figure, rows: pd.DataFrame, path: Path) -> None:
                 colour, style = looks[line]
                 (handles[label],) = axes.plot(
                     *zip(*points, strict=True), color=colour, ls=style, zorder=3 - number / 100,
-                    marker=_MARKERS[number % len(_MARKERS)], markersize=4.5, lw=1.5,
+                    marker=_MARKERS[number % len(_MARKERS)], markersize=4.5, lw=1.5, clip_on=False,
                 )  # fmt: skip
             if figure.bound:
                 points = sorted(
                     {(places[shown(x)], declared(figure.bound).scaled(y))
                      for x, y in zip(here.rows[figure.x], here.rows[figure.bound], strict=True)}
                 )  # fmt: skip
-                label = {"belady": "belady (bound without prefetch)"}.get(
-                    figure.bound, figure.bound.replace("_", " ").removesuffix(" s")
-                )
+                label = _BOUNDS[figure.bound]
                 (handles[label],) = axes.plot(
                     *zip(*points, strict=True), color=BOUND, ls=":", marker=".", lw=1.2
                 )
-            axes.set_xticks(list(places.values()), list(places))
+            axes.set_xticks(list(places.values()), [figure.ticks.get(x, x) for x in places])
             axes.set_title(str(name), fontsize=9)
             axes.set_xlabel(figure.x_label or figure.x)
-            if figure.log:
-                axes.set_yscale("log")
-            else:
-                axes.set_ylim(bottom=0)
             axes.grid(axis="y", color="#dddddd", lw=0.6)
             axes.set_axisbelow(True)
+        for axes in panels:
+            if figure.log:
+                _count_plainly(axes)
+            else:
+                axes.set_ylim(bottom=0)
+        if figure.title:
+            canvas.suptitle(figure.title, fontsize=10, fontweight="bold", x=0.01, ha="left")
         panels[0].set_ylabel(f"{said.label}, simulated")
         canvas.legend(
             handles.values(), handles, loc="outside lower center",
             ncols=min(len(handles), 5 if len(names) > 1 else 2), frameon=False, fontsize=8,
         )  # fmt: skip
         canvas.savefig(path, format="png")
+
+
+def _count_plainly(axes: Any) -> None:
+    """Make an axis of values logarithmic, with ticks at 1, 2 and 5 that are written out."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 
 def _places(here: Numbers, name: str) -> dict[str, int]:
@@ -94,16 +111,9 @@ def _looks(lines: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str,
     """Give each line the colour of its policy and, where several share it, a style."""
     found: dict[tuple[str, ...], tuple[str, Any]] = {}
     taken: list[str] = []
-    free = (each for each in _MORE if each not in COLOURS.values() or len(lines) > len(COLOURS))
-    names = list(dict.fromkeys(line[0].partition(":")[0] for line in lines))
-    several = len(names) > 1 or names[0] in COLOURS
-    own = {
-        name: COLOURS.get(name) or next(free, _MORE[place % len(_MORE)])
-        for place, name in enumerate(names)
-    }
     for number, line in enumerate(lines):
         name = line[0].partition(":")[0]
-        colour = own[name] if several else _MORE[number % len(_MORE)]
+        colour = COLOURS.get(name) or _MORE[number % len(_MORE)]
         found[line] = colour, _STYLES[taken.count(colour) % len(_STYLES)]
         taken.append(colour)
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -73,6 +73,9 @@ class Figure:
     where: Mapping[str, Sequence[Any]] | None = None
     log: bool = False
     x_label: str = ""
+    ticks: Mapping[str, str] = field(default_factory=dict)
+    """What is written instead of a value at its tick."""
+    title: str = ""
     alike: bool = True
     """Whether panels share an axis of values; not where devices differ by magnitudes."""
     bound: str = ""

@@ -40,9 +40,15 @@ def validate_runs(paths: Sequence[Path], options: Options) -> int:
     found = [predict(run, trace, profile, training) for run, trace in read_measured(paths)]
     found.sort(key=_order)
     records = [each.record() for each in found]
-    table = _table(found, profile.name, [*profile.warnings(), *_cautions(found, profile)])
+    cautions = _cautions(found, profile)
+    table = _table(found, profile.name, [*profile.warnings(), *cautions])
     for path in options.exports or []:
         export(path, records, table)
+    for path in options.figures or []:
+        from specmd.report.pairs import draw_pairs
+
+        for text in draw_pairs(found, profile.name, path, cautions):
+            typer.echo(f"specmd: {path}: left out: {text}", err=True)
     show(options.form, records, table)
     differing = [each for each in found if each.same_decisions is False]
     for each in differing:
