@@ -108,6 +108,6 @@ QUESTION = Question(
     figure=Figure(
         x="profile", metric="ttft_s", lines=("prefetch",), log=True, bound="all_resident_ttft_s",
         where={"evict": ["lru"], "capacity": ["25%"]}, x_label="device",
-        ticks={"h100_sxm": "h100"},
+        ticks={"h100_sxm": "h100", "none": "no prefetch", "oracle": "next layer known"},
     ),
 )  # fmt: skip

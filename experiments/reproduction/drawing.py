@@ -40,7 +40,7 @@ def draw(figure: Figure, rows: pd.DataFrame, path: Path) -> None:
             places = _places(here, figure.x)
             for number, line in enumerate(_lines(here, figure)):
                 of_line = here.where(**dict(zip(figure.lines, line, strict=True))).rows
-                label = " ".join(shown(each) for each in line)
+                label = " ".join(figure.ticks.get(each, each) for each in line)
                 points = sorted(
                     (places[shown(x)], said.scaled(y))
                     for x, y in zip(of_line[figure.x], of_line[figure.metric], strict=True)

@@ -1,6 +1,7 @@
 """Experiments: texts, tables and findings are those of the committed numbers."""
 
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from specmd.errors import SpecmdError  # noqa: E402
 from specmd.runs.resolve import make_grid  # noqa: E402
 from specmd.simulation.simulate import try_config  # noqa: E402
 from specmd.sweep.experiment import read_experiment  # noqa: E402
-from specmd.trace import load  # noqa: E402
+from specmd.trace import DECODE, load  # noqa: E402
 
 
 def test_there_are_questions():
@@ -49,13 +50,27 @@ def test_every_finding_holds(name):
 @pytest.mark.parametrize("name", questions())
 def test_the_numbers_are_of_the_runs_that_the_files_ask_for(name):
     for half in ("own", "others"):
-        config = read_experiment(FOLDER / name / f"{half}.toml")
+        path = FOLDER / name / f"{half}.toml"
+        assert read_experiment(path).traces
+        asked = tomllib.loads(path.read_text(encoding="utf-8"))
         rows, made = read(FOLDER / name / f"{half}.csv")
-        assert set(made["traces"]) == {path.stem for path in config.traces}
-        grid = make_grid(config.given())
-        for option in ("evict", "capacity", "prefetch"):
+        assert set(made["traces"]) == {Path(trace).stem for trace in asked["traces"]}
+        for option, values in asked["grid"].items():
             if option in rows:
-                assert set(rows[option]) <= set(map(str, getattr(grid, option))) | {"none"}
+                listed = values if isinstance(values, list) else [values]
+                names = {Path(each).stem if option == "profile" else each for each in listed}
+                found = Numbers(rows).each(option)
+                spelled = {sorted_spelling(each) for each in found}
+                # Without a prefetch there is nothing to schedule, and all orders are one.
+                names |= {"fifo"} if option == "schedule" else set()
+                assert spelled == {sorted_spelling(each) for each in names}, (half, option)
+
+
+def sorted_spelling(value):
+    """Spell a policy's parameters in one order, without the defaults that these files name."""
+    name, _, given = str(value).partition(":")
+    kept = sorted(each for each in given.split(",") if each not in ("", "depth=1"))
+    return ":".join([name, ",".join(kept)]) if kept else name
 
 
 def test_the_index_is_that_of_the_numbers():
@@ -64,12 +79,13 @@ def test_the_index_is_that_of_the_numbers():
 
 
 def test_one_question_asked_again_of_our_own_traces_has_the_same_answers():
-    config = read_experiment(FOLDER / "atomicity" / "own.toml")
+    config = FOLDER / "atomicity" / "own.toml"
+    grid = make_grid(tomllib.loads(config.read_text(encoding="utf-8"))["grid"])
     before, _ = read(FOLDER / "atomicity" / "own.csv")
     found = []
-    for path in config.traces:
+    for path in read_experiment(config).traces:
         trace = load(path)
-        for each in make_grid(config.given()).expand(trace):
+        for each in grid.expand(trace):
             if each.evict in ("lru", "least_stale"):
                 run = try_config(trace, each, name=path.stem, bounds=False)
                 found.append(run.model_dump(mode="json"))
@@ -107,3 +123,28 @@ def test_numbers_that_are_not_one_are_refused():
         numbers.value("hit_rate", evict="lru")
     with pytest.raises(SpecmdError, match="no column evcit"):
         numbers.where(evcit="lru")
+
+
+def test_where_recordings_are_missing_the_numbers_stay(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "atomicity"
+    folder.mkdir()
+    (folder / "others.toml").write_text('traces = ["nowhere.npz"]\nout = "out"\n')
+    (folder / "others.csv").write_text("as it was")
+    monkeypatch.setattr(reproduce, "FOLDER", tmp_path)
+    reproduce.answer("atomicity", "others")
+    assert "nowhere not here, numbers stay as they are" in capsys.readouterr().out
+    assert (folder / "others.csv").read_text() == "as it was"
+
+
+def test_recordings_without_their_prompts(monkeypatch, tmp_path):
+    from reproduction import recordings
+
+    monkeypatch.setattr(recordings, "CACHE", tmp_path)
+    whole = load(ROOT / "traces" / "tiny-mixed-b8-long.npz")
+    bare = load(recordings.make_ready("tiny_bare"))
+    decoded = whole.phase == DECODE
+    assert (bare.expert_ids == whole.expert_ids[decoded]).all()
+    assert (bare.phase == DECODE).all()
+    missing = recordings.Recording(tmp_path / "none.csv", load, others=True)
+    monkeypatch.setitem(recordings.RECORDINGS, "gone", missing)
+    assert recordings.make_ready("gone") is None
