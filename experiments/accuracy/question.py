@@ -59,8 +59,8 @@ def findings(numbers: Numbers) -> list[Finding]:
         Finding(
             "agrees",
             "Accuracy does not translate into speed over PCIe: a predictor that is always right "
-            "instead of half right makes the time of a token "
-            f"{span(half)} % less (T4 and RTX 4090, Least-Stale, 10 and 25 %).",
+            f"instead of half right changes the time of a token by {-min(half):+.1f} to "
+            f"{-max(half):+.1f} % (T4 and RTX 4090, Least-Stale, 10 and 25 %).",
             max(half) < 10 and min(half) > -1.5,
         ),
         Finding(

@@ -54,8 +54,8 @@ def findings(numbers: Numbers) -> list[Finding]:
         ),
         Finding(
             "agrees",
-            "Prefetch does lower it, by about what the paper says (10.7 to 34.7 % on OLMoE), for "
-            "small experts: knowing each next layer saves "
+            "Prefetch can lower it by about what the paper says (10.7 to 34.7 % on OLMoE), for "
+            "small experts: knowing each next layer, a bound for predictors, saves "
             f"{span(less['qwen3_30b'])} % with {NAMES['qwen3_30b']} (2.9 MB) over PCIe.",
             min(less["qwen3_30b"]) > 5 and max(less["qwen3_30b"]) < 34.7,
         ),

@@ -167,7 +167,7 @@ def span(values: Sequence[float], digits: int = 1) -> str:
 
 
 def questions() -> list[str]:
-    """Name every folder that asks a question, in order of its number in the index."""
+    """Name every folder that asks a question."""
     return sorted(path.parent.name for path in FOLDER.glob("*/question.py"))
 
 

@@ -120,9 +120,8 @@ def _draw(axes: Axes, pairs: Sequence[Prediction], name: str) -> dict[str, objec
     axes.set_ylim(place + 0.2, 0.4)
     axes.set_xlim(0, longest * 1.3)
     axes.set_xlabel(metric(name).label)
-    white = {"facecolor": "white", "edgecolor": "#555555"}
-    used["measured, range of repetitions"] = Patch(**white)
-    used["simulated, error"] = Patch(hatch="////", **white)
+    for title, hatch in (("measured, range of repetitions", None), ("simulated, error", "////")):
+        used[title] = Patch(facecolor="white", edgecolor="#555555", hatch=hatch)
     return used
 
 
