@@ -24,6 +24,7 @@ from specmd.runs.run import Metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.patches import Patch
 
 MOST = 24
 _HEIGHT = 0.4
@@ -51,7 +52,7 @@ def draw_pairs(
     height = 1.7 + 0.42 * len(pairs) + 0.25 * headings
     with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(9.6, height), layout="constrained", dpi=150)
-        handles: dict[str, object] = {}
+        handles: dict[str, Patch] = {}
         for axes, name in zip(figure.subplots(1, len(TIMES)), TIMES, strict=True):
             handles |= _draw(axes, pairs, name)
         first = pairs[0].run
@@ -74,11 +75,11 @@ def _heading(each: Prediction) -> str:
     return f"{run.config.capacity_slots:,} slots ({percent(share(run))} %)"
 
 
-def _draw(axes: Axes, pairs: Sequence[Prediction], name: str) -> dict[str, object]:
+def _draw(axes: Axes, pairs: Sequence[Prediction], name: str) -> dict[str, Patch]:
     """Draw one panel; return its legend."""
     from matplotlib.patches import Patch
 
-    used: dict[str, object] = {}
+    used: dict[str, Patch] = {}
     place, heading = 0.0, ""
     ticks: list[tuple[float, str, str]] = []
     longest = 1e3 * max(
