@@ -44,15 +44,15 @@ def validate_runs(paths: Sequence[Path], options: Options) -> int:
     table = _table(found, profile.name, [*profile.warnings(), *cautions])
     for path in options.exports or []:
         export(path, records, table)
+    show(options.form, records, table)
+    differing = [each for each in found if each.same_decisions is False]
+    for each in differing:
+        typer.echo(f"specmd: {each.run.id[:12]}: the replay decides otherwise", err=True)
     for path in options.figures or []:
         from specmd.report.pairs import draw_pairs
 
         for text in draw_pairs(found, profile.name, path, cautions):
             typer.echo(f"specmd: {path}: left out: {text}", err=True)
-    show(options.form, records, table)
-    differing = [each for each in found if each.same_decisions is False]
-    for each in differing:
-        typer.echo(f"specmd: {each.run.id[:12]}: the replay decides otherwise", err=True)
     return Exit.RUN_FAILED if differing else Exit.OK
 
 

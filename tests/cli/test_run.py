@@ -63,8 +63,10 @@ def test_results_are_kept_with_their_traces_and_validated(run, specmd, tmp_path)
 def test_predicted_beside_measured(run, specmd, tmp_path):
     out = tmp_path / "runs"
     assert run("--throttle", "0.5GB/s,20us", "--out", out).code == 0
-    table = specmd("simulate", "--validate", out, "--profile", "t4")
+    picture = tmp_path / "pairs.svg"
+    table = specmd("simulate", "--validate", out, "--profile", "t4", "--figure", picture)
     assert table.code == 0, table.err
+    assert picture.read_text().startswith("<?xml")
     assert "simulated (t4) beside measured" in table.out
     assert "cpu link at 0.5 GB/s" in table.out
     assert "TPOT: median error" in table.out
