@@ -33,7 +33,7 @@ COLOURS = {
     "fifo": "#6b8e23",
     "static": "#e7298a",
     "mru": "#1b4f72",
-    "random": "#b07aa1",
+    "random": "#7fc41c",
 }
 _OTHERS = ("#005f56", "#ff6f59", "#4b2e83", "#c2185b", "#00897b", "#795548")
 BOUND = "black"
