@@ -142,9 +142,8 @@ def _metrics() -> list[dict[str, Any]]:
 
 
 def _table(kind: Kind, records: list[dict[str, Any]]) -> Table:
-    from specmd.report.text import Column, Section, Table, cells
+    from specmd.report.text import Cell, Column, Section, Table, cells
 
-    words: list[str]
     if kind == "policies":
         return _policy_table(records)
     if kind == "profiles":
@@ -163,7 +162,7 @@ def _table(kind: Kind, records: list[dict[str, Any]]) -> Table:
                 f"{row['link_bytes_per_s'] / 1e9:,.1f}",
                 f"{row['memory_bytes'] / 1e9:,.1f}",
                 f"{row['memory_bytes_per_s'] / 1e9:,.0f}",
-                f"{row['flops_per_s'] / 1e12:,.0f}",
+                f"{row['flops_per_s'] / 1e12:,.{0 if row['flops_per_s'] >= 1e13 else 2}f}",
             )
             for row in records
         ]
@@ -171,18 +170,37 @@ def _table(kind: Kind, records: list[dict[str, Any]]) -> Table:
         note = f"{calibrated} of {len(records)} calibrated; the others are datasheet figures"
         return Table(columns, [Section(lines)], [note])
     if kind == "metrics":
-        words = ["name", "label", "better", "formula"]
-    elif kind == "shapes":
-        words = ["name", "moe_layers", "experts", "top_k", "expert_bytes", "parameters"]
-    else:
-        words = ["path", "model", "kind", "layers", "experts", "top_k", "tokens", "steps"]
+        lines = []
+        for row in records:
+            lines.append(cells(row["name"], row["label"], row["better"]))
+            lines.append([Cell(""), Cell(row["formula"], "dim", spill=True)])
+        return Table([Column("name"), Column("label"), Column("better")], [Section(lines)])
+    if kind == "traces":
+        return _trace_table(records)
+    words = ["name", "moe_layers", "experts", "top_k", "expert_bytes", "parameters"]
     numbers = {word for word in words if any(isinstance(row.get(word), int) for row in records)}
     lines = [cells(*(_spell(row.get(word, "")) for word in words)) for row in records]
-    return Table(
-        [Column(word.replace("_", " "), number=word in numbers) for word in words],
-        [Section(lines)],
-        [f"error: {row['error']}" for row in records if "error" in row],
-    )
+    columns = [Column(word.replace("_", " "), number=word in numbers) for word in words]
+    return Table(columns, [Section(lines)])
+
+
+def _trace_table(records: list[dict[str, Any]]) -> Table:
+    """Lay traces out by folder: a row of a file tells its model, or why it cannot be read."""
+    from specmd.report.text import Cell, Column, Section, Table, cells
+
+    folders: dict[str, list[list[Cell]]] = {}
+    for row in records:
+        path = Path(row["path"])
+        rows = folders.setdefault(str(path.parent), [])
+        if "error" in row:
+            rows.append([Cell(path.name), Cell(row["error"], "dim", spill=True)])
+            continue
+        experts = f"{row['layers']}x{row['experts']} top-{row['top_k']}"
+        numbers = (f"{row[name]:,}" for name in ("tokens", "steps", "requests"))
+        rows.append(cells(path.name, row["model"], experts, *numbers))
+    columns = [Column("file"), Column("model"), Column("experts")]
+    columns += [Column(name, number=True) for name in ("tokens", "steps", "requests")]
+    return Table(columns, [Section(rows, folder) for folder, rows in folders.items()])
 
 
 def _policy_table(records: list[dict[str, Any]]) -> Table:

@@ -111,10 +111,14 @@ class Options:
         list[Path] | None,
         typer.Option("--figure", metavar="FILE", help=f"Draw the runs: .png, .svg or .pdf.{AGAIN}"),
     ] = None
+    verbose: Annotated[
+        bool,
+        typer.Option("-v", "--verbose", help="Explain marks, contract and profile below tables."),
+    ] = False
 
 
 Command = Callable[..., int]
-OUTPUT = ("metric", "rank", "form", "exports", "figures")
+OUTPUT = ("metric", "rank", "form", "exports", "figures", "verbose")
 """Options that say what becomes of runs, however they came about."""
 
 

@@ -72,7 +72,7 @@ def deliver(runs: Sequence[Run], options: Options) -> None:
 
     records = [run.model_dump(mode="json", by_alias=True) for run in runs]
     flat = [run.row() for run in runs]
-    table = run_table(runs, options.metric or (), options.rank)
+    table = run_table(runs, options.metric or (), options.rank, verbose=options.verbose)
     writes: list[tuple[Path, Callable[[], list[str] | None]]] = [
         (path, partial(export, path, records, table, flat)) for path in options.exports or []
     ]

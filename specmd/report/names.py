@@ -51,6 +51,17 @@ def caption(run: Run) -> str:
     return f"{run.source} on {run.config.profile}"
 
 
+def captions(runs: Iterable[Run]) -> str:
+    """Say it of several runs: `simulated (t4, rtx4090)`."""
+    kinds: dict[str, list[str]] = {}
+    for said in dict.fromkeys(caption(run) for run in runs):
+        kind, bracket, where = said.partition(" (")
+        kinds.setdefault(kind, []).extend([where.removesuffix(")")] if bracket else [])
+    return ", ".join(
+        f"{kind} ({', '.join(names)})" if names else kind for kind, names in kinds.items()
+    )
+
+
 def is_clairvoyant(run: Run) -> bool:
     """Say whether a run knew the future: its numbers are a bound, not a recommendation."""
     return bool(

@@ -10,32 +10,39 @@ from specmd.report.names import caption, is_clairvoyant, outlives_eviction, poli
 from specmd.runs.options import STAGING_SLOTS
 from specmd.runs.run import Run
 
-_MARKS: tuple[tuple[str, str, Callable[[Run], bool]], ...] = (
-    ("*", "the usual baseline", lambda run: policy_name(run) == "lru"),
-    ("†", "knows the future: a bound, not a choice", is_clairvoyant),
+_MARKS: tuple[tuple[str, str, str, Callable[[Run], bool]], ...] = (
+    ("*", "baseline", "the usual baseline", lambda run: policy_name(run) == "lru"),
+    ("†", "knows the future", "knows the future: a bound, not a choice", is_clairvoyant),
     (
         "°",
+        "remembers evicted experts",
         "remembers experts that left the cache, beyond what its slots hold",
         lambda run: outlives_eviction(run) and not is_clairvoyant(run),
     ),
 )
+_STANDING = (
+    (re.compile(r"profile (\S+) is not calibrated .*"), "not calibrated"),
+    (re.compile(r"profile (\S+) is anchored to .*"), "anchored to other runs"),
+    (re.compile(r"software assumed: .* \(--engine (\w+)\)"), "engine assumed"),
+)
+"""Warnings that come with every run of a profile; the group says of what."""
+_LONG = 100
 
 
 def marks(run: Run) -> str:
     """Return the marks behind the name of a run, as the notes explain them."""
-    found = [mark for mark, _, holds in _MARKS if holds(run)]
+    found = [mark for mark, *_, holds in _MARKS if holds(run)]
     return f" {''.join(found)}" if found else ""
 
 
-def notes(runs: Sequence[Run]) -> list[str]:
-    """Explain the marks, name the contract, and pass every warning on, once."""
+def notes(runs: Sequence[Run], *, verbose: bool = False) -> list[str]:
+    """Explain the marks, pass every warning on once, and name the contract.
+
+    What is the same below every table takes one line at either end, or, if `verbose`, as many as
+    it needs.
+    """
     ok = [run for run in runs if run.status == "ok"]
-    found = [f"{mark} {text}" for mark, text, holds in _MARKS if any(holds(run) for run in ok)]
-    bounds = [run.bounds for run in ok if run.bounds is not None]
-    if bounds:
-        found.append("‡ bound, without prefetch; vs belady, vs bypass: misses above these")
-    if any(each.roofline_s for each in bounds):
-        found.append("x roofline: total time over the least that any lossless policy can take")
+    found = _legend(ok, verbose)
     estimates = {
         f"{run.ttft_estimate_s * 1e3:,.0f} ms ({caption(run)})"
         for run in ok
@@ -44,12 +51,43 @@ def notes(runs: Sequence[Run]) -> list[str]:
     if estimates:
         spelled = ", ".join(sorted(estimates))
         found.append(f"TTFT, estimated from prompt lengths, whatever the policy: {spelled}")
+    found += _circumstances(ok, verbose)
+    found += _warnings(runs, verbose)
     if ok:
-        found.append(_contract(ok))
-    return found + _circumstances(ok) + _warnings(runs)
+        standing = [] if verbose else _standing(runs)
+        found.append("; ".join([_contract(ok, verbose), *standing]) + " (-v)" * (not verbose))
+    return found
 
 
-def _circumstances(runs: Sequence[Run]) -> list[str]:
+def _legend(runs: Sequence[Run], verbose: bool) -> list[str]:
+    bounds = [run.bounds for run in runs if run.bounds is not None]
+    found = [
+        f"{mark} {text if verbose else short}"
+        for mark, short, text, holds in _MARKS
+        if any(holds(run) for run in runs)
+    ]
+    if bounds and verbose:
+        found.append("‡ bound, without prefetch; vs belady, vs bypass: misses above these")
+    elif bounds:
+        found.append("‡ bound, without prefetch")
+    if any(each.roofline_s for each in bounds) and verbose:
+        found.append("x roofline: total time over the least that any lossless policy can take")
+    elif any(each.roofline_s for each in bounds):
+        found.append("x roofline: times the least possible")
+    return found if verbose or not found else [" · ".join(found)]
+
+
+def _standing(runs: Sequence[Run]) -> list[str]:
+    """Say shortly what `_STANDING` warnings say: `t4, l4 not calibrated`."""
+    found: dict[str, dict[str, None]] = {}
+    for text in dict.fromkeys(text for run in runs for text in run.warnings):
+        for pattern, short in _STANDING:
+            if match := pattern.fullmatch(text):
+                found.setdefault(short, {})[match[1]] = None
+    return [f"{', '.join(names)} {short}" for short, names in found.items()]
+
+
+def _circumstances(runs: Sequence[Run], verbose: bool) -> list[str]:
     """Say of measured runs how evenly they ran and what they took; ranges where they differ."""
     found = [run.measurement for run in runs if run.measurement is not None]
     if not found:
@@ -61,6 +99,8 @@ def _circumstances(runs: Sequence[Run]) -> list[str]:
     text = f"measured: {counts} repetitions after {warm} of warm-up, each from an empty cache"
     if spreads:
         text += f"; TPOT ± {_span((s.stdev / s.mean * 100 for s in spreads), '{:.1f}')} %"
+    if not verbose:
+        return [text]
     threads = _span((each.compute_threads for each in found), "{:.0f}")
     rates = [each.link_bytes_per_s for each in found if each.link_bytes_per_s]
     parts = [f"compute threads {threads}"]
@@ -77,24 +117,29 @@ def _circumstances(runs: Sequence[Run]) -> list[str]:
     return [text, ", ".join(parts)]
 
 
-def _warnings(runs: Sequence[Run]) -> list[str]:
-    """Every warning once, those of all runs last; of those alike but for names the first."""
+def _warnings(runs: Sequence[Run], verbose: bool) -> list[str]:
+    """Every warning once, those of all runs last; of those alike but for names the first.
+
+    Where not `verbose`, standing ones are left out, and long ones end where their reason begins.
+    """
     alike: dict[str, list[str]] = {}
     for run in runs:
         own = "|".join(map(re.escape, filter(None, (run.config.evict, run.config.profile))))
         for text in run.warnings:
-            alike.setdefault(re.sub(rf"\b({own})\b|[0-9][0-9.,]*", "#", text), []).append(text)
+            if verbose or not any(pattern.fullmatch(text) for pattern, _ in _STANDING):
+                alike.setdefault(re.sub(rf"\b({own})\b|[0-9][0-9.,]*", "#", text), []).append(text)
     notes = []
     for texts in sorted(alike.values(), key=len):
         more = len(set(texts)) - 1
         beside = [f"and {more} more like it"] if more else []
         if len(texts) < len(runs):
             beside.append(f"{len(texts)} of {len(runs)} runs")
-        notes.append(f"warning: {texts[0]}" + (f" ({', '.join(beside)})" if beside else ""))
+        text = texts[0] if verbose or len(texts[0]) <= _LONG else texts[0].partition(": ")[0]
+        notes.append(f"warning: {text}" + (f" ({', '.join(beside)})" if beside else ""))
     return notes
 
 
-def _contract(runs: Sequence[Run]) -> str:
+def _contract(runs: Sequence[Run], verbose: bool) -> str:
     """Spell the choices of the evaluation contract, `a|b` where the runs differ."""
     spelled: list[tuple[str, Callable[[Run], Any]]] = [
         ("", lambda run: "sequential" if run.config.sequential else "event-atomic"),
@@ -111,7 +156,8 @@ def _contract(runs: Sequence[Run]) -> str:
     parts = []
     for label, pick in spelled:
         values = "|".join(dict.fromkeys(str(pick(run)) for run in runs))
-        if not label or values not in ("none", "as recorded"):
+        usual = label == "staging" and values == str(STAGING_SLOTS) and not verbose
+        if not label or not (usual or values in ("none", "as recorded")):
             parts.append(f"{label} {values}".strip())
     return f"contract: {', '.join(parts)}"
 

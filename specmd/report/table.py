@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
 from specmd.hardware.shape import shape_for_model
 from specmd.policy.registry import AXES
-from specmd.report.names import CIRCUMSTANCES, caption, is_clairvoyant, policy_name, varied_axes
+from specmd.report.names import CIRCUMSTANCES, captions, is_clairvoyant, policy_name, varied_axes
 from specmd.report.notes import marks, notes
 from specmd.report.text import Cell, Column, Section, Style, Table, cells
 from specmd.runs.declared import spelled
@@ -56,10 +57,17 @@ class _Shown:
     text: Callable[[float | None], str]
 
 
-def run_table(runs: Sequence[Run], metrics: Sequence[str] = (), rank: str | None = None) -> Table:
+def run_table(
+    runs: Sequence[Run],
+    metrics: Sequence[str] = (),
+    rank: str | None = None,
+    *,
+    verbose: bool = False,
+) -> Table:
     """Lay runs out for reading; `metrics` replaces the columns that are chosen by what is there.
 
-    `rank` is a metric by which the runs of a section are ordered, best first.
+    `rank` is a metric by which the runs of a section are ordered, best first; `verbose` has the
+    notes explain everything.
     Raises SpecmdError for an unknown metric.
     """
     chosen = [metric(name) for name in metrics or default_metrics(runs)]
@@ -74,7 +82,7 @@ def run_table(runs: Sequence[Run], metrics: Sequence[str] = (), rank: str | None
     ]
     sections += _capacity_free_sections(groups, shown, shared)
     columns = [Column("policy"), *(each.column for each in shown)]
-    return Table(columns, sections, notes(runs), " · ".join(shared))
+    return Table(columns, sections, notes(runs, verbose=verbose), " · ".join(shared))
 
 
 def _groups(runs: Sequence[Run]) -> list[list[Line]]:
@@ -109,13 +117,13 @@ def _columns(lines: Sequence[Line], chosen: Sequence[Metric], spare: Sequence[st
     profiles = list(dict.fromkeys(profile for line in lines for profile in line))
     shown = []
     for each in chosen:
-        apart = any(
-            len({run.metrics.get(each.name) for run in line.values()}) > 1 for line in lines
-        )
+        values = [[run.metrics.get(each.name) for run in line.values()] for line in lines]
+        digits = each.digits(chain.from_iterable(values))
+        apart = any(len({each.text(one, digits=digits) for one in row}) > 1 for row in values)
         for profile in profiles if apart else [None]:
             title = f"{each.label} {profile}" if apart else each.label
             column = Column(title, number=True, spare=each.name in spare)
-            shown.append(_metric_column(each, profile, column))
+            shown.append(_metric_column(each, profile, column, digits))
     bounds = [run.bounds for line in lines for run in line.values() if run.bounds is not None]
     if any(each.regret_share is not None for each in bounds):
         shown.append(_regret_column("belady"))
@@ -124,7 +132,7 @@ def _columns(lines: Sequence[Line], chosen: Sequence[Metric], spare: Sequence[st
     return shown
 
 
-def _metric_column(each: Metric, profile: str | None, column: Column) -> _Shown:
+def _metric_column(each: Metric, profile: str | None, column: Column, digits: int) -> _Shown:
     def of(line: Line) -> Run | None:
         return next(iter(line.values())) if profile is None else line.get(profile)
 
@@ -143,7 +151,7 @@ def _metric_column(each: Metric, profile: str | None, column: Column) -> _Shown:
         found: float | None = getattr(bound, each.name, None)
         return found
 
-    return _Shown(column, each.better, value, of_bound, each.text)
+    return _Shown(column, each.better, value, of_bound, partial(each.text, digits=digits))
 
 
 def _regret_column(optimum: str) -> _Shown:
@@ -175,6 +183,7 @@ def default_metrics(runs: Sequence[Run]) -> list[str]:
         names += ["host_hit_rate", "disk_bytes_per_token"]
     times = ["ttft_s", "tpot_s", "stall_share", "over_roofline"]
     if len({run.config.profile for run in runs}) > 1:
+        names = [name for name in names if name not in _SPARE]
         times = ["tpot_s", "over_roofline"]
     names += [name for name in times if any(run.metrics.get(name) is not None for run in runs)]
     if runs and all(run.source == "measured" for run in runs):
@@ -202,7 +211,7 @@ def _words(group: Sequence[Line], without: Sequence[str] = ()) -> list[str]:
         words.append(f"host {config.host_slots:,} slots, {config.host_evict}")
     if run.regime is not None:
         words.append(f"C/T {run.regime.capacity_over_working_set:.2f}")
-    words.append(", ".join(dict.fromkeys(caption(each) for each in runs)))
+    words.append(captions(runs))
     own = {"shape"} if _is_its_own(run) else set()
     words += spelled({name: getattr(config, name) for name in CIRCUMSTANCES if name not in own})
     return [word for word in words if word not in without]

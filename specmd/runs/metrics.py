@@ -12,7 +12,7 @@ moved its bytes ahead of time and still made the layer wait.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -55,12 +55,27 @@ class Metric:
         """Return the value in the unit of `label`, for axes; None stays None."""
         return None if value is None else value * _SCALES[self.unit][0]
 
-    def text(self, value: Value, *, with_unit: bool = False) -> str:
+    def digits(self, values: Iterable[Value]) -> int:
+        """Return the decimals with which every one of the values has three digits, but no more.
+
+        Shares have one, or two where all are below 10 %; counts and ratios are what they are.
+        """
+        most = _SCALES[self.unit][2]
+        if self.unit in ("count", "ratio"):
+            return most
+        scaled = [abs(each) for value in values if (each := self.scaled(value))]
+        shown = [each for each in scaled if math.isfinite(each)]
+        if self.unit == "share":
+            return 1 if not shown or max(shown) >= 10 else most
+        return min(max(2 - math.floor(math.log10(min(shown, default=1))), 0), most)
+
+    def text(self, value: Value, *, with_unit: bool = False, digits: int | None = None) -> str:
         """Write a value as tables show it: `12.34`, or `12.34 %` with its unit; `-` for None."""
         scaled = self.scaled(value)
         if scaled is None or not math.isfinite(scaled):
             return "-"
-        shown, digits = _SCALES[self.unit][1:]
+        shown, usual = _SCALES[self.unit][1:]
+        digits = usual if digits is None else digits
         written = f"{scaled:,.{digits}f}"
         return f"{written} {shown}" if with_unit and shown else written
 

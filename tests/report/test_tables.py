@@ -231,3 +231,61 @@ def test_markdown_escapes_pipes_and_marks_the_best():
         [Column("name"), Column("n", True)], [Section([[Cell("a|b"), Cell("1", "bold")]])]
     )
     assert markdown(table).splitlines()[-1] == "| a\\|b | **1** |"
+
+
+STANDING = (
+    "profile t4 is not calibrated (`specmd calibrate`): compare policies by its times, promise "
+    "nothing",
+    "software assumed: hand-written runtime, launched one by one (--engine grouped)",
+)
+
+
+def test_what_is_the_same_below_every_table_is_one_line():
+    runs = [
+        run.model_copy(update={"warnings": [*STANDING, "the cache is too large: " + "so " * 40]})
+        for run in grid(profile="t4")
+    ]
+    brief, full = run_table(runs).notes, run_table(runs, verbose=True).notes
+    assert len(brief) == 3
+    assert brief[0].startswith("* baseline · † knows the future · ")
+    assert brief[1] == "warning: the cache is too large"
+    assert brief[2].startswith("contract: event-atomic, scope global, forced")
+    assert brief[2].endswith("; t4 not calibrated; grouped engine assumed (-v)")
+    assert [f"warning: {text}" in full for text in STANDING] == [True, True]
+    assert any(note.startswith("* the usual baseline") for note in full)
+    assert any("staging 2" in note for note in full)
+
+
+def test_standing_warnings_are_those_that_a_simulation_makes():
+    run = specmd.simulate("traces/tiny-prose-b1.npz", "lru", "20%", profile="t4", tokens=20)
+    assert not any(
+        word in note for note in run_table([run]).notes for word in ("software", "calibrate`")
+    )
+    assert "t4 not calibrated; grouped engine assumed" in run_table([run]).notes[-1]
+
+
+def test_numbers_have_three_digits_and_what_reads_alike_is_said_once():
+    runs = [make_run("lru", 51, 880, profile) for profile in ("t4", "h100_sxm")]
+    nearly = runs[1].metrics | {"hit_rate": 0.1204}
+    runs[1] = runs[1].model_copy(update={"metrics": nearly})
+    assert runs[0].metrics["hit_rate"] != runs[1].metrics["hit_rate"]
+    table = run_table(runs)
+    assert "hit rate (%)" in titles(table)
+    assert row_of(table, "lru")[titles(table).index("hit rate (%)")].text == "12.0"
+    assert row_of(table, "lru")[titles(table).index("TPOT (ms)")].text == "11.2"
+
+
+def test_a_terminal_of_80_columns_breaks_no_name(specmd_lists):
+    for lines in specmd_lists.values():
+        assert all(len(line.rstrip()) <= 80 for line in lines)
+    words = [line.split()[0] for line in specmd_lists["metrics"] if line.strip()]
+    assert "ttft_late_prefetch_stall_s" in words
+    assert any("tiny-mixed-b8-long.npz" in line for line in specmd_lists["traces"])
+
+
+@pytest.fixture
+def specmd_lists():
+    from specmd.cli.list_ import _metrics, _policies, _table, _traces
+
+    records = {"metrics": _metrics(), "policies": _policies([]), "traces": _traces([])}
+    return {kind: terminal(_table(kind, rows), 80).splitlines() for kind, rows in records.items()}
