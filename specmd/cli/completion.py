@@ -27,6 +27,16 @@ def policies(axis: str) -> Callable[[str], list[str]]:
     return complete
 
 
+def axes(incomplete: str) -> list[str]:
+    """Complete the names of axes."""
+    try:
+        from specmd.policy.registry import AXES
+
+        return [axis for axis in AXES if axis.startswith(incomplete)]
+    except Exception:  # completion must never print
+        return []
+
+
 def profiles(incomplete: str) -> list[str]:
     """Complete the names of the shipped hardware profiles."""
     try:

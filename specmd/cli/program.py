@@ -14,6 +14,7 @@ from specmd.cli.export import export
 from specmd.cli.import_ import import_
 from specmd.cli.inspect_ import inspect_
 from specmd.cli.list_ import list_
+from specmd.cli.new import new
 from specmd.cli.record import record
 from specmd.cli.report import report
 from specmd.cli.run import run
@@ -67,4 +68,5 @@ app.command("report")(report)
 app.command("selftest")(selftest)
 app.command("list")(list_)
 app.command("validate")(validate)
+app.command("new")(new)
 app.command("env")(env)

@@ -244,7 +244,7 @@ def add_plugin(path: str | Path) -> list[Entry]:
     """Register the policies of a Python file, or of every file of a folder."""
     path = Path(path)
     if path.is_dir():
-        files = sorted(p for p in path.glob("*.py") if not p.name.startswith("_"))
+        files = sorted(p for p in path.glob("*.py") if not p.name.startswith(("_", "test_")))
         if not files:
             raise SpecmdError(f"plug-in folder {path} holds no .py file")
         return [entry for file in files for entry in add_plugin(file)]

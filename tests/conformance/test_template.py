@@ -1,0 +1,94 @@
+"""`specmd new policy`: what it writes works as it is, on every axis."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from specmd.conformance.suite import check_policy
+from specmd.conformance.template import write_plugin
+from specmd.errors import SpecmdError
+from specmd.policy.registry import AXES, Choice, _registry, add_plugin, entries
+
+
+@pytest.fixture(autouse=True)
+def no_trace_left():
+    """Forget what a test registers."""
+    before = dict(_registry())
+    yield
+    _registry().clear()
+    _registry().update(before)
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_a_new_policy_keeps_to_the_rules(tmp_path, axis):
+    policy, _ = write_plugin("fresh_one", axis, None, tmp_path)
+    (entry,) = add_plugin(policy)
+    assert (entry.axis, entry.name) == (axis, "fresh_one")
+    assert entry.summary.startswith("FreshOne: ")
+    assert [found for found in check_policy(entry) if not found.passed] == []
+
+
+@pytest.mark.parametrize(
+    ("axis", "like"),
+    [(entry.axis, entry.name) for entry in entries() if entry.origin == "built-in"],
+)
+def test_any_built_in_policy_can_be_started_from(tmp_path, axis, like):
+    policy, _ = write_plugin("fresh_one", axis, like, tmp_path)
+    (entry,) = add_plugin(policy)
+    (model,) = [each for each in entries() if (each.axis, each.name) == (axis, like)]
+    assert Choice.usual(entry).values == Choice.usual(model).values
+    assert (entry.needs, entry.compiled) == (model.needs, model.compiled)
+
+
+@pytest.mark.parametrize("axis", ["evict", "prefetch"])
+def test_its_own_test_passes(tmp_path, axis):
+    _, test = write_plugin("fresh_one", axis, None, tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test.name],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+
+
+def test_nothing_is_overwritten(tmp_path):
+    (tmp_path / "test_mine.py").write_text("precious")
+    with pytest.raises(SpecmdError, match=r"test_mine\.py exists"):
+        write_plugin("mine", "evict", None, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["test_mine.py"]
+    assert (tmp_path / "test_mine.py").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("name", "axis", "like", "said"),
+    [
+        ("lru", "evict", None, "exists already"),
+        ("Mine", "evict", None, "cannot be a policy's name"),
+        ("../mine", "evict", None, "cannot be a policy's name"),
+        ("mine", "evict", "lruu", "did you mean"),
+        ("mine", "evictt", None, "unknown axis"),
+    ],
+)
+def test_wrong_names_are_refused(tmp_path, name, axis, like, said):
+    with pytest.raises(SpecmdError, match=re.escape(said)):
+        write_plugin(name, axis, like, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    from specmd.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "policy", "mine", "--axis", "prefetch"]) == 0
+    assert "--plugin mine.py -p mine" in capsys.readouterr().err
+    assert Path("mine.py").is_file()
+    assert main(["new", "policy", "mine"]) == 2
