@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from specmd.errors import SpecmdError
 from specmd.hardware.profile import read_toml
 from specmd.runs.resolve import Grid
+from specmd.trace.hub import on_hub
 
 
 class Experiment(BaseModel):
@@ -56,11 +57,11 @@ def read_experiment(path: Path) -> Experiment:
     folder = path.parent
 
     def beside(each: Path | None) -> Path | None:
-        return None if each is None else folder / each
+        return each if each is None or on_hub(each) else folder / each
 
     return found.model_copy(
         update={
-            "traces": tuple(folder / each for each in found.traces),
+            "traces": tuple(each if on_hub(each) else folder / each for each in found.traces),
             "plugin": tuple(folder / each for each in found.plugin),
             "out": beside(found.out),
             "training": beside(found.training),

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from specmd.errors import SpecmdError
 from specmd.trace.checks import check_trace
 from specmd.trace.header import SCHEMA, VERSION, TraceHeader
+from specmd.trace.hub import located
 from specmd.trace.npz import Archive, open_archive, write_archive
 from specmd.trace.trace import OPTIONAL, REQUIRED, Array, Trace
 
@@ -59,7 +60,7 @@ def load(path: str | PathLike[str], *, verify: bool = False) -> Trace:
     mapped from the file and read only where they are used.
 
     Args:
-        path: a file written by `save`.
+        path: a file written by `save`; also one on the hub, see `specmd.trace.hub`.
         verify: also read the mapped arrays and compare the content with the header's digest now,
             and not when `Trace.digest` is first asked for.
 
@@ -68,7 +69,7 @@ def load(path: str | PathLike[str], *, verify: bool = False) -> Trace:
             content is not a valid trace. The message names the file.
 
     """
-    source = Path(path)
+    source = located(path)
     with open_archive(source) as archive:
         header = _read_header(archive)
         missing = [name for name in REQUIRED if name not in archive.members]

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from specmd.errors import SpecmdError, unknown
 from specmd.trace.header import MAX_EXPERTS, SCHEMA
+from specmd.trace.hub import located
 from specmd.trace.trace import Trace
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def import_trace(
     """Read a foreign recording of expert choices.
 
     Args:
-        src: the file.
+        src: the file; also one on the hub, see `specmd.trace.hub`.
         kind: one of `FORMS`, each described in its module; by default told from the content.
         num_experts: experts E of a layer; needed where the file does not say.
         expert_bytes: size of one expert in bytes, if known; one for each layer where they differ.
@@ -185,7 +185,7 @@ def import_trace(
     """
     from specmd.trace.importers.source import Source, naming
 
-    path = Path(src)
+    path = located(src)
     if kind is not None and kind not in KINDS:
         raise unknown("import kind", kind, KINDS)
     if phase not in PHASES:
