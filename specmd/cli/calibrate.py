@@ -26,11 +26,19 @@ def calibrate(
     model: ModelName = None,
     trace: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Random weights of true shapes instead (--shape)."),
+        typer.Option(
+            metavar="FILE",
+            help="Random weights of true shapes instead (--shape).",
+            autocompletion=completion.traces,
+        ),
     ] = None,
     shape: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Model shape, or a .toml file; default the model's."),
+        typer.Option(
+            metavar="NAME",
+            help="Model shape, or a .toml file; default the model's.",
+            autocompletion=completion.shapes,
+        ),
     ] = None,
     layers: Layers = None,
     tokens: Annotated[

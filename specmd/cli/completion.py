@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from glob import escape, glob
 
 
 def policies(axis: str) -> Callable[[str], list[str]]:
@@ -27,41 +28,69 @@ def policies(axis: str) -> Callable[[str], list[str]]:
     return complete
 
 
-def axes(incomplete: str) -> list[str]:
-    """Complete the names of axes."""
-    try:
-        from specmd.policy.registry import AXES
+def _words(find: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Complete words that are found when they are asked for."""
 
-        return [axis for axis in AXES if axis.startswith(incomplete)]
+    def complete(incomplete: str) -> list[str]:
+        try:
+            return [word for word in find() if word.startswith(incomplete)]
+        except Exception:  # completion must never print
+            return []
+
+    return complete
+
+
+def among(choices: str) -> Callable[[str], list[str]]:
+    """Complete words written as `a|b`."""
+    return _words(lambda: choices.split("|"))
+
+
+def _axes() -> Iterable[str]:
+    from specmd.policy.registry import AXES
+
+    return AXES
+
+
+def _profiles() -> Iterable[str]:
+    from specmd.hardware.profile import list_profiles
+
+    return list_profiles()
+
+
+def _shapes() -> Iterable[str]:
+    from specmd.hardware.shape import list_shapes
+
+    return list_shapes()
+
+
+def _metrics() -> Iterable[str]:
+    from specmd.runs.metrics import choices
+
+    return choices()
+
+
+axes = _words(_axes)
+profiles = _words(_profiles)
+shapes = _words(_shapes)
+metrics = _words(_metrics)
+
+
+def traces(incomplete: str) -> list[str]:
+    """Complete trace files: those that begin so, and those in folders that do."""
+    try:
+        beginning = escape(incomplete)
+        patterns = (f"{beginning}*.npz", f"{beginning}*/*.npz")
+        return sorted(path for each in patterns for path in glob(each))  # noqa: PTH207 - as typed
     except Exception:  # completion must never print
         return []
 
 
-def profiles(incomplete: str) -> list[str]:
-    """Complete the names of the shipped hardware profiles."""
+def names_to_validate(incomplete: str) -> list[str]:
+    """Complete what `specmd validate` takes: policies by name, traces by path."""
     try:
-        from specmd.hardware.profile import list_profiles
+        from specmd.policy.registry import entries
 
-        return [name for name in list_profiles() if name.startswith(incomplete)]
-    except Exception:  # completion must never print
-        return []
-
-
-def shapes(incomplete: str) -> list[str]:
-    """Complete the names of the shipped model shapes."""
-    try:
-        from specmd.hardware.shape import list_shapes
-
-        return [name for name in list_shapes() if name.startswith(incomplete)]
-    except Exception:  # completion must never print
-        return []
-
-
-def metrics(incomplete: str) -> list[str]:
-    """Complete the names of metrics."""
-    try:
-        from specmd.runs.metrics import choices
-
-        return [name for name in choices() if name.startswith(incomplete)]
+        names = dict.fromkeys(entry.name for entry in entries())
+        return [name for name in names if name.startswith(incomplete)] + traces(incomplete)
     except Exception:  # completion must never print
         return []

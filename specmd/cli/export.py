@@ -8,9 +8,16 @@ from typing import Annotated, Literal
 
 import typer
 
+from specmd.cli import completion
+
 
 def export(
-    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Trace to read (.npz).")],
+    trace: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TRACE", help="Trace to read (.npz).", autocompletion=completion.traces
+        ),
+    ],
     dst: Annotated[Path, typer.Argument(metavar="DST", help="File to write.")],
     form: Annotated[
         Literal["csv", "jsonl", "llama-cpp", "npy", "warp"],

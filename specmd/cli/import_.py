@@ -53,19 +53,21 @@ def import_(
 
     \b
     topk-npz   npz with one of
-                 expert_ids (T, L, K) or (T, L); seq_start, seq_stop cut it into requests
-                 selected   (T, L, K) or (T, L); seq (T,) holds each token's request
-                 decode_ids (S, B, L, K), prefill_ids (T, L, K); --phase chooses
-               beside them router_weights, probs or weights; token_ids; prompt_length
-    multi-hot  npz with ones for the experts used, (T, L, E): nodes and probs of FineMoE,
-               trace_collection of MoE-Infinity
+                 expert_ids (T, L, K) or (T, L); seq_start, seq_stop: requests
+                 selected   (T, L, K) or (T, L); seq (T,): request of a token
+                 decode_ids (S, B, L, K), prefill_ids (T, L, K): --phase
+               beside them router_weights, probs or weights; token_ids;
+               prompt_length
+    multi-hot  npz with ones for the experts used, (T, L, E): nodes and probs
+               of FineMoE, trace_collection of MoE-Infinity
     npy        ids (T, L, K), as vLLM returns them; --prompt-tokens
-    response   JSON of vLLM (routed_experts, prompt_routed_experts) or SGLang (--top-k)
+    response   JSON of vLLM (routed_experts, prompt_routed_experts) or of
+               SGLang (--top-k)
     jsonl      an object a line, for a token in a layer or in all of them:
                  {"layer": 0, "experts": [3, 1], "weights": [0.7, 0.3]}
-                 {"experts": [[3, 1], [0, 5]], "weights": [[0.7, 0.3], [0.6, 0.4]]}
-               beside them request, step, token, phase, token_id; also as vLLM layer logs,
-               lattice and warp name these
+                 {"experts": [[3, 1], [0, 5]], "weights": [[0.7, 0.3], ...]}
+               beside them request, step, token, phase, token_id; also as
+               vLLM layer logs, lattice and warp name these
     ik-llama   NDJSON of ik_llama.cpp's moe_routing_trace
     big-moe    BigMoeOnEdge's route trace, with the bytes of an expert by layer
     llama-cpp  CSV of layer,expert and nothing else, header line or not

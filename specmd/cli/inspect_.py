@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from specmd.cli import completion
+
 if TYPE_CHECKING:
     from specmd.report.text import Section, Table
     from specmd.trace import Locality, Trace
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def inspect_(
-    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Trace file.")],
+    trace: Annotated[
+        Path, typer.Argument(metavar="TRACE", help="Trace file.", autocompletion=completion.traces)
+    ],
     form: Annotated[
         Literal["table", "md", "json"], typer.Option("--format", help="Output format.")
     ] = "table",

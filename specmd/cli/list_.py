@@ -14,9 +14,7 @@ Kind = Literal["policies", "profiles", "shapes", "traces", "metrics"]
 
 
 def list_(
-    kind: Annotated[
-        Kind, typer.Argument(metavar="KIND", help="policies|profiles|shapes|traces|metrics")
-    ],
+    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="What to list.")],
     folders: Annotated[
         list[Path] | None,
         typer.Argument(metavar="FOLDER", help="Where to look for traces; by default traces/."),
@@ -27,7 +25,7 @@ def list_(
     ] = "table",
     plugin: Annotated[
         list[Path] | None,
-        typer.Option(help="Plug-in file or folder to list as well.  [repeatable]"),
+        typer.Option(metavar="PATH", help="Plug-in file or folder to list as well.  [repeatable]"),
     ] = None,
 ) -> None:
     """List policies, hardware profiles, model shapes, traces or metrics."""

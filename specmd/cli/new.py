@@ -11,7 +11,7 @@ from specmd.cli import completion
 
 
 def new(
-    kind: Annotated[Literal["policy"], typer.Argument(metavar="KIND", help="policy")],
+    kind: Annotated[Literal["policy"], typer.Argument(metavar="KIND", help="What to write.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the policy and its file.")],
     axis: Annotated[
         str,

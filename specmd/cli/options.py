@@ -22,10 +22,19 @@ from specmd.cli import completion
 from specmd.runs.declared import OPTIONS, Option
 
 AGAIN = "  [repeatable]"
+TRACES = typer.Argument(
+    metavar="TRACE",
+    help="Trace files, or hf://datasets/OWNER/NAME/file.npz on the hub.",
+    autocompletion=completion.traces,
+)
 Several = list[str] | None
 
 _NAMED = inspect.Parameter.KEYWORD_ONLY
-_COMPLETED = {"profile": completion.profiles, "shape": completion.shapes}
+_COMPLETED = {
+    "profile": completion.profiles,
+    "shape": completion.shapes,
+    "host_evict": completion.policies("evict"),
+}
 
 # What the commands that run a model share, each to be given its own default.
 ModelName = Annotated[
@@ -69,7 +78,11 @@ class Options:
     run: Mapping[str, Any]
     training: Annotated[
         Path | None,
-        typer.Option(metavar="TRACE", help="Trace that policies fitted beforehand are fitted on."),
+        typer.Option(
+            metavar="TRACE",
+            help="Trace that policies fitted beforehand are fitted on.",
+            autocompletion=completion.traces,
+        ),
     ] = None
     no_bounds: Annotated[
         bool,
@@ -163,13 +176,15 @@ def takes_options(*, live: bool = False, only: Sequence[str] = ()) -> Callable[[
 def _spell_out(option: Option) -> tuple[Any, Any]:
     """Default and annotation of a run's option on the command line: a flag, or a list."""
     names = (f"--{option.name.replace('_', '-')}", *filter(None, [option.short]))
-    text = option.help[0].upper() + option.help[1:]
+    text = (option.help[0].upper() + option.help[1:]).replace("; None: ", "; default ")
     if option.kind is bool:
         return False, Annotated[bool, typer.Option(*names, help=f"{text}.")]
     choices = "|".join(map(str, typing.get_args(option.kind)))
     default = "" if option.default is None else f"; default {option.default}"
     whole = int in (option.kind, *typing.get_args(option.kind))
-    complete = completion.policies(option.name) if option.axis else _COMPLETED.get(option.name)
+    complete = _COMPLETED.get(option.name) or (completion.among(choices) if choices else None)
+    if option.axis:
+        complete = completion.policies(option.name)
     said = typer.Option(
         *names,
         metavar="POLICY" if option.axis else option.metavar or choices,

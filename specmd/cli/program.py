@@ -14,6 +14,7 @@ from specmd.cli.export import export
 from specmd.cli.import_ import import_
 from specmd.cli.inspect_ import inspect_
 from specmd.cli.list_ import list_
+from specmd.cli.manual import epilog
 from specmd.cli.new import new
 from specmd.cli.record import record
 from specmd.cli.report import report
@@ -70,3 +71,6 @@ app.command("list")(list_)
 app.command("validate")(validate)
 app.command("new")(new)
 app.command("env")(env)
+
+for _command in app.registered_commands:
+    _command.epilog = epilog(_command.name or "")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from specmd.cli import completion
 from specmd.cli.options import (
     AGAIN,
     Device,
@@ -37,13 +38,17 @@ def run(
     trace: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Follow a trace instead: random weights of true shapes (--shape)."
+            metavar="FILE",
+            help="Follow a trace instead: random weights of true shapes (--shape).",
+            autocompletion=completion.traces,
         ),
     ] = None,
     shape: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help=f"{_TRACE}model shape, or a .toml file; default its model's."
+            metavar="NAME",
+            help=f"{_TRACE}model shape, or a .toml file; default its model's.",
+            autocompletion=completion.shapes,
         ),
     ] = None,
     layers: Layers = None,

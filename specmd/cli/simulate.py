@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specmd.cli.options import AGAIN, Options, takes_options
+from specmd.cli.options import AGAIN, TRACES, Options, takes_options
 from specmd.errors import Exit, SpecmdError
 
 if TYPE_CHECKING:
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 @takes_options()
 def simulate(
-    traces: Annotated[
-        list[Path] | None, typer.Argument(metavar="TRACE", help="Trace files.")
-    ] = None,
+    traces: Annotated[list[Path] | None, TRACES] = None,
     validate: Annotated[
         list[Path] | None,
         typer.Option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from specmd.cli.options import Options, takes_options
+from specmd.cli.options import TRACES, Options, takes_options
 from specmd.errors import Exit, SpecmdError
 
 if TYPE_CHECKING:
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 @takes_options()
 def sweep(
-    traces: Annotated[
-        list[Path] | None, typer.Argument(metavar="TRACE", help="Trace files.")
-    ] = None,
+    traces: Annotated[list[Path] | None, TRACES] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the results, one file a run.")
     ] = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from specmd.cli import completion
 from specmd.errors import Exit, SpecmdError
 
 if TYPE_CHECKING:
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
 def validate(
     kind: Annotated[
         Literal["trace", "profile", "config", "policy"],
-        typer.Argument(metavar="KIND", help="trace|profile|config|policy"),
+        typer.Argument(metavar="KIND", help="What it is."),
     ],
     file: Annotated[
         str | None,
         typer.Argument(
-            metavar="FILE", help="The file to check; for a policy, its name will do as well."
+            metavar="FILE",
+            help="The file to check; for a policy, its name will do as well.",
+            autocompletion=completion.names_to_validate,
         ),
     ] = None,
     schema: Annotated[
