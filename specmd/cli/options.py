@@ -117,7 +117,7 @@ class Options:
         typer.Option(
             "--export",
             metavar="FILE",
-            help=f"Write the runs, too: .txt, .md, .csv, .json or .jsonl.{AGAIN}",
+            help=f"Write the runs, too: .txt, .md, .csv, .json, .jsonl or .parquet.{AGAIN}",
         ),
     ] = None
     figures: Annotated[

@@ -11,11 +11,12 @@ import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from specmd.errors import SpecmdError
-from specmd.files import write_text
+from specmd.files import replacing, write_text
 from specmd.report.text import Table, markdown, plain, terminal
 
 Format = Literal["table", "md", "csv", "json", "jsonl"]
@@ -27,6 +28,7 @@ SUFFIXES: dict[str, Format] = {
     ".json": "json",
     ".jsonl": "jsonl",
 }
+PARQUET = ".parquet"
 
 
 def render(form: Format, records: Records, table: Table, flat: Records | None = None) -> str:
@@ -50,19 +52,34 @@ def show(form: Format, records: Records, table: Table, flat: Records | None = No
         sys.stdout.write(render(form, records, table, flat))
 
 
-def export_format(path: Path) -> Format:
+def export_format(path: Path) -> Format | Literal["parquet"]:
     """Return the format a file's suffix stands for; checked before anything is computed."""
-    try:
-        return SUFFIXES[path.suffix.lower()]
-    except KeyError:
-        raise SpecmdError(
-            f"{path}: cannot tell the format by its suffix; use one of {', '.join(SUFFIXES)}"
-        ) from None
+    suffix = path.suffix.lower()
+    if suffix == PARQUET:
+        if find_spec("pyarrow") is None:
+            raise SpecmdError(f"{path}: needs pyarrow: pip install 'specmd-bench[parquet]'")
+        return "parquet"
+    if suffix not in SUFFIXES:
+        known = ", ".join((*SUFFIXES, PARQUET))
+        raise SpecmdError(f"{path}: cannot tell the format by its suffix; use one of {known}")
+    return SUFFIXES[suffix]
 
 
 def export(path: Path, records: Records, table: Table, flat: Records | None = None) -> None:
     """Write a file in the format of its suffix."""
-    write_text(path, render(export_format(path), records, table, flat))
+    form = export_format(path)
+    if form == "parquet":
+        _write_parquet(path, records if flat is None else flat)
+    else:
+        write_text(path, render(form, records, table, flat))
+
+
+def _write_parquet(path: Path, records: Records) -> None:
+    """Write the rows of the CSV as parquet, numbers as numbers; a column of nothing is of nulls."""
+    import pandas
+
+    with replacing(path) as file:
+        pandas.DataFrame([dict(record) for record in records]).to_parquet(file, index=False)
 
 
 def to_csv(records: Records) -> str:

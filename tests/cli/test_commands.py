@@ -455,3 +455,23 @@ def test_completion_offers_policies_parameters_and_profiles():
     assert "rtx4090" in completion.profiles("rtx")
     assert completion.shapes("olmoe") == ["olmoe-1b-7b"]
     assert "hit_rate" in completion.metrics("hit")
+
+
+def test_parquet_holds_the_rows_of_the_frame(specmd, trace_file, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    file = tmp_path / "runs.parquet"
+    done = specmd("simulate", trace_file, "-e", "lru", "-e", "lfu", "-c", "25%", "--export", file)
+    assert done.code == 0
+    found = pandas.read_parquet(file)
+    assert list(found["evict"]) == ["lru", "lfu"]
+    assert found["misses"].dtype == "int64"
+    assert found["hit_rate"].between(0, 1).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["runs.parquet"]
+
+
+def test_parquet_without_pyarrow_is_refused_before_anything_runs(specmd, trace_file, monkeypatch):
+    monkeypatch.setattr("specmd.cli.output.find_spec", lambda name: None)
+    done = specmd("simulate", trace_file, "-c", "25%", "--export", "runs.parquet")
+    assert (done.code, done.out) == (2, "")
+    assert "specmd-bench[parquet]" in done.err
