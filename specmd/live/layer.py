@@ -21,6 +21,7 @@ from specmd.errors import SpecmdError
 from specmd.live.core import Decisions
 from specmd.live.experts import Grouping, sum_in_order, weighted_product
 from specmd.live.passes import Passes
+from specmd.live.ranges import named
 from specmd.live.routing import Routing
 from specmd.live.routing_log import RoutingLog, host_weights
 from specmd.live.service import Residence
@@ -98,9 +99,7 @@ class Engine:
 
     def _forward(self, experts: nn.Module, hidden: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
         number = self._layer_of[id(experts)]
-        if not hidden.is_cuda:
-            return self._serve(number, experts, hidden, ids, weights)
-        with torch.cuda.nvtx.range(f"specmd layer {number}"):
+        with named(f"specmd layer {number}", hidden.device):
             return self._serve(number, experts, hidden, ids, weights)
 
     def _serve(
@@ -142,7 +141,8 @@ class Engine:
         for key, slot in self._residence.serve(keys.tolist(), ahead):
             expert = key - number * count
             start_s = time.perf_counter() if timeline is not None else 0.0
-            products[expert] = weighted_product(experts, views[slot], hidden, group, expert)
+            with named(f"specmd L{number} E{expert}", hidden.device):
+                products[expert] = weighted_product(experts, views[slot], hidden, group, expert)
             if timeline is not None:
                 expert_name = timeline.key_name(key)
                 timeline.span("compute", expert_name, start_s, time.perf_counter(), slot=slot)

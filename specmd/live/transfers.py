@@ -23,6 +23,7 @@ from torch import Tensor
 from specmd.errors import SpecmdError
 from specmd.live.links.link import COMPUTE, COPY, Link, Mark
 from specmd.live.links.throttle import Throttle
+from specmd.live.ranges import named
 from specmd.live.slots import Home, Slots
 from specmd.live.stores.store import ExpertStore
 from specmd.live.timeline import Timeline
@@ -250,7 +251,8 @@ class Mover:
             if self.slots.canary:
                 link.blank(slot)
         source, pinned = self._source(transfer, start, stop)
-        link.copy(slot, source, start, stop, pinned)
+        with named("specmd copy", link.device):
+            link.copy(slot, source, start, stop, pinned)
         transfer.ready = link.record(COPY)
         self._issued.append(transfer.ready)
         if len(self._issued) > IN_FLIGHT_CHUNKS:
