@@ -21,6 +21,7 @@ _EXAMPLES: dict[str, tuple[str, ...]] = {
         f"specmd simulate {_T} -e lru -e lfu -c 20% -c 40% --profile t4",
         f"specmd simulate {_T} -c '8MB total' -p none -p next_gate --rank hit_rate",
         "specmd simulate hf://datasets/OWNER/NAME/mine.npz -c 8GB --profile rtx4090",
+        f"specmd simulate {_T} -c 8GB --profile rtx4090 --timeline steps.json",
         "specmd simulate --validate runs --profile this-machine.toml",
     ),
     "sweep": (

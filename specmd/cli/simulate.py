@@ -11,7 +11,9 @@ from specmd.cli.options import AGAIN, TRACES, Options, takes_options
 from specmd.errors import Exit, SpecmdError
 
 if TYPE_CHECKING:
+    from specmd.runs.options import RunConfig
     from specmd.runs.run import Run
+    from specmd.trace import Trace
 
 
 @takes_options()
@@ -23,6 +25,13 @@ def simulate(
             metavar="RUN",
             help="Compare with runs that `specmd run --out` measured: files or folders; takes "
             f"their traces and options, and the --profile of their machine.{AGAIN}",
+        ),
+    ] = None,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a few steps of one run as a timeline for ui.perfetto.dev.",
         ),
     ] = None,
     *,
@@ -52,6 +61,8 @@ def simulate(
     training = load(options.training) if options.training else None
     loaded = [(path, load(path)) for path in traces]
     todo = [(path, trace, config) for path, trace in loaded for config in grid.expand(trace)]
+    if timeline is not None and len(todo) > 1:
+        raise SpecmdError(f"--timeline is of one run, and these are {len(todo)}")
     most_slots = max(config.capacity_slots for *_, config in todo)
     runs: list[Run] = []
     interrupted = False
@@ -74,6 +85,8 @@ def simulate(
                 raise
             interrupted = True
     deliver(runs, options)
+    if timeline is not None and runs[0].status == "ok":
+        _write_timeline(timeline, *todo[0][1:], training)
     if interrupted:
         typer.echo(f"specmd: interrupted after {len(runs)} of {len(todo)} runs", err=True)
         return Exit.INTERRUPTED
@@ -81,3 +94,14 @@ def simulate(
     for run in failed:
         typer.echo(f"specmd: {policy_name(run)} failed: {run.reason}", err=True)
     return Exit.RUN_FAILED if failed else Exit.OK
+
+
+def _write_timeline(file: Path, trace: Trace, config: RunConfig, training: Trace | None) -> None:
+    from specmd.simulation.spans import STEPS, step_spans
+
+    found = step_spans(trace, config, training)
+    found.timeline.write(file)
+    typer.echo(
+        f"{file}: step {found.step} ({found.seconds * 1e3:.3g} ms, simulated) and {STEPS - 1} more",
+        err=True,
+    )

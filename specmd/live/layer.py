@@ -25,9 +25,9 @@ from specmd.live.ranges import named
 from specmd.live.routing import Routing
 from specmd.live.routing_log import RoutingLog, host_weights
 from specmd.live.service import Residence
-from specmd.live.timeline import Timeline
 from specmd.models.lookahead import Lookahead
 from specmd.models.moe import MoeModel
+from specmd.runs.timeline import Timeline
 
 _HALF = np.finfo(np.float16)
 

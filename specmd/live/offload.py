@@ -17,9 +17,9 @@ from specmd.errors import SpecmdError
 from specmd.live.cache import Offload
 from specmd.live.routing import Routing
 from specmd.live.stores.store import ExpertStore
-from specmd.live.timeline import Timeline
 from specmd.runs.declared import takes_options
 from specmd.runs.options import STAGING_SLOTS
+from specmd.runs.timeline import Timeline
 from specmd.trace import Trace
 
 LinkName = Literal["auto", "cpu", "accelerator"]

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from specmd.live.timeline import Timeline
 from specmd.runs.metrics import PART_COLUMN
+from specmd.runs.timeline import Timeline
 
 _COMPUTE, _OVERHEAD = PART_COLUMN["compute"], PART_COLUMN["overhead"]
 

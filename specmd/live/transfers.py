@@ -26,8 +26,8 @@ from specmd.live.links.throttle import Throttle
 from specmd.live.ranges import named
 from specmd.live.slots import Home, Slots
 from specmd.live.stores.store import ExpertStore
-from specmd.live.timeline import Timeline
 from specmd.live.transfer import Transfer, unfinished
+from specmd.runs.timeline import Timeline
 
 IN_FLIGHT_CHUNKS = 2
 LOOK_S = 0.25  # how often a waiting thread looks whether the other is still alive

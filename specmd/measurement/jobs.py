@@ -89,7 +89,7 @@ def run_job(job: LiveJob, progress: Progress | None = None) -> Run:
             return found
     timeline = None
     if job.timeline is not None:
-        from specmd.live.timeline import Timeline
+        from specmd.runs.timeline import Timeline
 
         timeline = Timeline()
     measured = measure(

@@ -103,7 +103,7 @@ def measure(
         settings: device, link, pace, repetitions.
         training: the trace that policies fitted beforehand are fitted on.
         bounds: whether to put Belady and the other bounds beside the result.
-        timeline: takes down the last play, a `specmd.live.timeline.Timeline`, or None.
+        timeline: takes down the last play, a `specmd.runs.timeline.Timeline`, or None.
         argv: command line, for the record.
         progress: called with (plays done, plays).
 

@@ -114,7 +114,7 @@ def run_config(
     whole = trace
     trace = prepared(whole, config)
     layer_bytes = trace.header.layer_bytes
-    profile, costs, warnings = _hardware(trace, config)
+    profile, costs, warnings = hardware(trace, config)
     outcome = replay(trace, config, training=training, costs=costs, interpreted=interpreted)
     check(outcome.counters)
     if not config.warmup:
@@ -243,9 +243,10 @@ def prepared(trace: Trace, config: RunConfig) -> Trace:
     return made[key]
 
 
-def _hardware(
+def hardware(
     trace: Trace, config: RunConfig
 ) -> tuple[HardwareProfile | None, CostCoefficients | None, list[str]]:
+    """Return a run's profile, what things cost on it, and what to know of that; no clock: None."""
     expert_bytes = trace.header.expert_bytes
     if config.profile is None:
         return None, None, []

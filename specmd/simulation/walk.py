@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -14,6 +15,7 @@ from specmd.core.event import NEVER, IntArray, World
 from specmd.core.instant_link import NOTED, InstantLink
 from specmd.core.kernel import Kernel, Planner
 from specmd.core.prefetch import Outlook
+from specmd.core.specialise import Function
 from specmd.core.state import BYPASS, FETCHED_EVER, FORCED, NEVER_ADMIT, Chunk
 from specmd.errors import SpecmdError
 from specmd.policy.needs import offered, shown, unmet
@@ -70,7 +72,7 @@ class Walk:
     """One run: the parts it is made of, and the walk over the trace.
 
     See `specmd.simulation.replay.replay` for the arguments; `size` are the accesses to come, None
-    where it pays to compile whatever they are.
+    where it pays to compile whatever they are; `also` is for whoever looks on, see `Kernel`.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Walk:
         resident: str,
         interpreted: bool,
         size: int | None,
+        also: Mapping[Function, Function] | None = None,
     ) -> None:
         self.trace, self.config, self.costs, self.resident = trace, config, costs, resident
         self.evict = choose("evict", config.evict)
@@ -113,6 +116,7 @@ class Walk:
             accesses=size,
             future=self.events.first_use if "future" in self.evict.needs else None,
             behind=self._behind(),
+            also=also,
         )
         if self.plans is not None and not self.plans.known:
             make = partial(Planner, maker=self.prefetch, interpreted=interpreted, accesses=size)

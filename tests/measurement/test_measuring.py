@@ -7,7 +7,6 @@ import pytest
 
 import specmd
 from specmd.errors import SpecmdError
-from specmd.live.timeline import TRACKS, Timeline
 from specmd.measurement import LiveSettings
 from specmd.measurement.identity import measured_id
 from specmd.report.table import run_table
@@ -15,6 +14,7 @@ from specmd.report.text import plain
 from specmd.runs.metrics import PARTS
 from specmd.runs.resolve import grid
 from specmd.runs.run import parse_run
+from specmd.runs.timeline import TRACKS, Timeline
 
 
 @pytest.fixture(scope="module")

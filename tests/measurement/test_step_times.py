@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from specmd.live import timing as step_times
-from specmd.live.timeline import Timeline
 from specmd.live.timing import StepTimes
 from specmd.runs.metrics import PARTS
+from specmd.runs.timeline import Timeline
 
 PART = {name: index for index, name in enumerate(PARTS)}
 

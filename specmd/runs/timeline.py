@@ -1,7 +1,7 @@
-"""A timeline of a live run, for ui.perfetto.dev and chrome://tracing.
+"""A timeline of a run, live or simulated, for ui.perfetto.dev and chrome://tracing.
 
-Tracks: what the host computes (steps, layers, experts), what the link carries (chunks, by expert
-and cause), what is waited for, and what is read from a disk. Times are the host's: on an
+Tracks: what is computed (steps, layers, experts), what the link carries (chunks, by expert and
+cause), what is waited for, and what is read from a disk. Times of a live run are the host's: on an
 accelerator a kernel runs some time after its span here, and NVTX ranges with a profiler show when.
 The file is the JSON array format of Chrome's Trace Event Format: complete events (`ph` X),
 microseconds.
