@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -15,6 +16,8 @@ _PACKAGES = (
     "typer",
     "matplotlib",
     "transformers",
+    "huggingface_hub",
+    "pyarrow",
     "nvidia-ml-py",
 )
 
@@ -24,7 +27,10 @@ def env(
         Literal["table", "json"], typer.Option("--format", help="Output format.")
     ] = "table",
 ) -> None:
-    """Print a block about this machine to paste into an issue."""
+    """Print a block about this machine to paste into an issue.
+
+    The fence keeps its columns where Markdown is read; no path in it names you.
+    """
     found = facts()
     if form == "json":
         import json
@@ -32,8 +38,8 @@ def env(
         typer.echo(json.dumps(found, indent=1))
         return
     width = max(map(len, found))
-    for name, value in found.items():
-        typer.echo(f"{name:<{width}}  {value}")
+    lines = (f"{name:<{width}}  {value}" for name, value in found.items())
+    typer.echo("\n".join(["```text", *lines, "```"]))
 
 
 def facts() -> dict[str, str]:
@@ -47,7 +53,7 @@ def facts() -> dict[str, str]:
 
     memory = machine.memory_bytes()
     said = {
-        "specmd": __version__,
+        "specmd": f"{__version__}{_commit()}",
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": machine.processor(),
@@ -70,5 +76,16 @@ def facts() -> dict[str, str]:
             said[name] = "not installed"
     home = cache_home()
     state = "" if home.is_dir() else " (not there yet)"
-    said["kernel cache"] = f"{home}{state}"
+    place = Path("~") / home.relative_to(Path.home()) if home.is_relative_to(Path.home()) else home
+    said["kernel cache"] = f"{place}{state}"
     return said
+
+
+def _commit() -> str:
+    """Say of which commit a checkout is, and whether it was edited."""
+    from specmd.runs.identity import checkout
+
+    found = checkout()
+    if not found["commit"]:
+        return ""
+    return f" (commit {found['commit'][:12]}{', edited' if found['dirty'] else ''})"

@@ -62,9 +62,18 @@ def _say_checked(grid: Grid) -> None:
             )
 
 
+def place(run: Run) -> tuple[str, str, int, str, str, str, str]:
+    """Say where a run stands among others: by trace, kind, capacity, policies, profile, options."""
+    config = run.config
+    profile = config.profile or ""
+    own = (config.capacity_slots, config.evict, config.prefetch, profile)
+    return run.trace.name, run.label.partition(" (")[0], *own, config.model_dump_json() + run.id
+
+
 def deliver(runs: Sequence[Run], options: Options) -> None:
     """Write files and figures, then print; files come first, for stdout may be closed early.
 
+    Files of rows are sorted, so that those of the same runs are equal whatever made them.
     What cannot be written costs neither the other files nor the table: it is the error at the end.
     """
     from specmd.cli.output import export, show
@@ -72,9 +81,12 @@ def deliver(runs: Sequence[Run], options: Options) -> None:
 
     records = [run.model_dump(mode="json", by_alias=True) for run in runs]
     flat = [run.row() for run in runs]
+    order = sorted(range(len(runs)), key=lambda number: place(runs[number]))
+    sorted_records, sorted_flat = ([rows[i] for i in order] for rows in (records, flat))
     table = run_table(runs, options.metric or (), options.rank, verbose=options.verbose)
     writes: list[tuple[Path, Callable[[], list[str] | None]]] = [
-        (path, partial(export, path, records, table, flat)) for path in options.exports or []
+        (path, partial(export, path, sorted_records, table, sorted_flat))
+        for path in options.exports or []
     ]
     if options.figures:
         from specmd.report.figures import draw

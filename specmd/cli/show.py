@@ -32,6 +32,7 @@ def show(
 
 def read_results(results: list[Path]) -> list[Run]:
     """Read the runs of folders and files, each once, in the order of tables."""
+    from specmd.cli.requests import place
     from specmd.runs.run import read_run, read_runs
 
     found: dict[str, Run] = {}
@@ -40,10 +41,4 @@ def read_results(results: list[Path]) -> list[Run]:
             found.setdefault(run.id, run)
     if not found:
         raise SpecmdError(f"{results[0]}: holds no runs: it takes what `specmd sweep --out` wrote")
-    return sorted(found.values(), key=_order)
-
-
-def _order(run: Run) -> tuple[str, str, int, str, str, str]:
-    config = run.config
-    profile = config.profile or ""
-    return run.trace.name, run.label, config.capacity_slots, config.evict, config.prefetch, profile
+    return sorted(found.values(), key=place)

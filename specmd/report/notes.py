@@ -44,7 +44,7 @@ def notes(runs: Sequence[Run], *, verbose: bool = False) -> list[str]:
     ok = [run for run in runs if run.status == "ok"]
     found = _legend(ok, verbose)
     estimates = {
-        f"{run.ttft_estimate_s * 1e3:,.0f} ms ({caption(run)})"
+        f"{run.ttft_estimate_s * 1e3:,.0f} ms ({caption(run).removesuffix(')').replace(' (', ' on ')})"
         for run in ok
         if run.ttft_estimate_s is not None
     }

@@ -169,7 +169,7 @@ def provenance(
     """Describe the making of a run: code, versions, machine, command line, seeds, inputs."""
     return {
         "specmd": specmd.__version__,
-        **_checkout(),
+        **checkout(),
         "source_digest": source_digest(),
         "run_schema": SCHEMA,
         "trace_schema": TRACE_VERSION,
@@ -196,7 +196,7 @@ def _is_absolute(text: str) -> bool:
 
 
 @cache
-def _checkout() -> dict[str, Any]:
+def checkout() -> dict[str, Any]:
     """Commit and dirty flag, where the package runs from a checkout of its own repository."""
     root = _HERE.parent
     if not (root / ".git").exists() or not (root / "pyproject.toml").is_file():

@@ -464,7 +464,7 @@ def test_parquet_holds_the_rows_of_the_frame(specmd, trace_file, tmp_path):
     done = specmd("simulate", trace_file, "-e", "lru", "-e", "lfu", "-c", "25%", "--export", file)
     assert done.code == 0
     found = pandas.read_parquet(file)
-    assert list(found["evict"]) == ["lru", "lfu"]
+    assert list(found["evict"]) == ["lfu", "lru"]
     assert found["misses"].dtype == "int64"
     assert found["hit_rate"].between(0, 1).all()
     assert [path.name for path in tmp_path.iterdir()] == ["runs.parquet"]
@@ -475,3 +475,15 @@ def test_parquet_without_pyarrow_is_refused_before_anything_runs(specmd, trace_f
     done = specmd("simulate", trace_file, "-c", "25%", "--export", "runs.parquet")
     assert (done.code, done.out) == (2, "")
     assert "specmd-bench[parquet]" in done.err
+
+
+def test_exports_of_the_same_runs_are_equal_whatever_made_them(specmd, trace_file, tmp_path):
+    grid = (trace_file, "-c", "25%", "-c", "10%", "--no-bounds", "--out", tmp_path / "out")
+    files = [tmp_path / name for name in ("a.csv", "b.csv", "c.csv", "a.jsonl", "c.jsonl")]
+    first, second, third, whole, again = files
+    specmd("sweep", *grid, "-e", "lru", "-e", "lfu", "--export", first, "--export", whole)
+    specmd("sweep", *grid, "-e", "lfu", "-e", "lru", "--export", second)
+    specmd("show", tmp_path / "out", "--export", third, "--export", again)
+    assert first.read_text() == second.read_text() == third.read_text()
+    assert len(first.read_text().splitlines()) == 5
+    assert whole.read_text() == again.read_text()

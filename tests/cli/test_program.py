@@ -290,7 +290,10 @@ def test_readme_names_only_commands_and_options_that_exist(specmd):
 def test_env_as_json(specmd):
     facts = json.loads(specmd("env", "--format", "json").out)
     assert {"specmd", "python", "system", "cpu", "cores", "numpy", "kernel cache"} <= set(facts)
-    assert "python" in specmd("env").out
+    block = specmd("env").out.splitlines()
+    assert (block[0], block[-1]) == ("```text", "```")
+    assert block[1].startswith("specmd ")
+    assert str(Path.home()) not in "\n".join(block)
 
 
 def test_console_script_runs_from_elsewhere(tmp_path):
