@@ -32,7 +32,7 @@ def board(
         Format, typer.Option("--format", help="table, md, csv, json or jsonl.")
     ] = "table",
 ) -> int:
-    """Simulate what others measured, and print simulated over measured, row by row.
+    """Simulate what others measured, and say how far off it is.
 
     A row runs on its very trace where --traces has it, else on routing fitted to the hit rates
     that its group publishes; on the profile of its device, fitted to the anchors of its group.

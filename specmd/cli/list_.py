@@ -28,7 +28,7 @@ def list_(
         typer.Option(metavar="PATH", help="Plug-in file or folder to list as well.  [repeatable]"),
     ] = None,
 ) -> None:
-    """List policies, hardware profiles, model shapes, traces or metrics."""
+    """List policies, profiles, shapes, traces or metrics."""
     from specmd.cli.output import show
 
     records = {

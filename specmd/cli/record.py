@@ -59,7 +59,7 @@ def record(
         typer.Option("--recover", help="Record nothing: rescue the killed recording of --out."),
     ] = False,
 ) -> None:
-    """Record which experts a Mixture-of-Experts model chooses while it generates."""
+    """Record which experts a model chooses while it generates."""
     from specmd.errors import SpecmdError
     from specmd.recording.generate import default_name
 

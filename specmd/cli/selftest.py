@@ -42,7 +42,9 @@ def selftest(
         float, typer.Option(metavar="SECONDS", min=1, help="A part that takes longer has failed.")
     ] = 300,
 ) -> int:
-    """Test the live cache on a device and write a page of evidence, failures included.
+    """Test the live cache on a device and write a page of evidence.
+
+    Failures are on the page, too.
 
     Facts of the device; bytes pinned and moved, and how fast; decisions beside the simulator's;
     tokens beside those of a cache that holds every expert; overlap of copies and computing;

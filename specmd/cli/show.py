@@ -22,7 +22,10 @@ def show(
     *,
     options: Options,
 ) -> int:
-    """Show results again: those of `sweep --out` and `run --out`, several folders as one table."""
+    """Show results again, those of several folders as one table.
+
+    RESULTS are what `sweep --out` and `run --out` wrote.
+    """
     from specmd.cli.requests import deliver, prepare
 
     prepare(options)

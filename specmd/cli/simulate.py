@@ -37,7 +37,9 @@ def simulate(
     *,
     options: Options,
 ) -> int:
-    """Simulate caches over a trace: hit rates, misses, bounds, and times on a profile.
+    """Simulate caches over a trace: hit rates, bounds, and times.
+
+    Times need the --profile of a device; without one there is no clock.
 
     Several values of an option make a grid, whose runs come one after another; see `specmd sweep`
     for large ones.

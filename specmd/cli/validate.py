@@ -31,7 +31,7 @@ def validate(
         bool, typer.Option("--schema", help="Print the JSON schema of KIND instead.")
     ] = False,
 ) -> int:
-    """Check a trace, a hardware profile, an experiment, or a plug-in's policies."""
+    """Check a trace, profile or experiment, or a plug-in's policies."""
     if schema:
         return _print_schema(kind)
     if file is None:

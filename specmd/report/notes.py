@@ -44,7 +44,7 @@ def notes(runs: Sequence[Run], *, verbose: bool = False) -> list[str]:
     ok = [run for run in runs if run.status == "ok"]
     found = _legend(ok, verbose)
     estimates = {
-        f"{run.ttft_estimate_s * 1e3:,.0f} ms ({caption(run).removesuffix(')').replace(' (', ' on ')})"
+        f"{run.ttft_estimate_s * 1e3:,.0f} ms ({_unbracketed(caption(run))})"
         for run in ok
         if run.ttft_estimate_s is not None
     }
@@ -57,6 +57,10 @@ def notes(runs: Sequence[Run], *, verbose: bool = False) -> list[str]:
         standing = [] if verbose else _standing(runs)
         found.append("; ".join([_contract(ok, verbose), *standing]) + " (-v)" * (not verbose))
     return found
+
+
+def _unbracketed(said: str) -> str:
+    return said.removesuffix(")").replace(" (", " on ")
 
 
 def _legend(runs: Sequence[Run], verbose: bool) -> list[str]:
