@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,12 @@ def _table(found: Sequence[Prediction], profile: str, warnings: Sequence[str]) -
     from specmd.runs.metrics import metric
 
     columns = [Column("policy"), Column("slots", number=True)]
+    digits = {
+        name: metric(name).digits(
+            value for one in found for value in (one.run.metrics.get(name), one.predicted.get(name))
+        )
+        for name in TIMES
+    }
     for name in TIMES:
         label = metric(name).label
         columns += [
@@ -118,11 +125,11 @@ def _table(found: Sequence[Prediction], profile: str, warnings: Sequence[str]) -
             rows.append([*start, Cell(text, "dim", spill=True)])
             continue
         for name in TIMES:
-            shown = metric(name)
+            spell = partial(metric(name).text, digits=digits[name])
             start += [
-                Cell(shown.text(each.run.metrics.get(name))),
+                Cell(spell(each.run.metrics.get(name))),
                 Cell(_share(_spread(each, name))),
-                Cell(shown.text(each.predicted.get(name))),
+                Cell(spell(each.predicted.get(name))),
                 Cell(_share(each.error(name), sign="+")),
             ]
         for name in rates:
