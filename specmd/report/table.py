@@ -204,8 +204,9 @@ def _words(group: Sequence[Line], without: Sequence[str] = ()) -> list[str]:
         size.append(_bytes(run.regime.slots_bytes))
     slots = f"{config.capacity_slots:,} of {keys:,} slots ({', '.join(size)})"
     if run.memory is not None and run.memory.device_bytes is not None:
-        needs, there = _bytes(run.memory.total_bytes), _bytes(run.memory.device_bytes)
-        slots += f", {needs} of {there} on the device"
+        there = {each.memory.device_bytes for each in runs if each.memory is not None}
+        of = f" of {_bytes(run.memory.device_bytes)}" if len(there) == 1 else ""
+        slots += f", {_bytes(run.memory.total_bytes)}{of} on the device"
     words = [trace.name, slots]
     if config.host_slots is not None:
         words.append(f"host {config.host_slots:,} slots, {config.host_evict}")

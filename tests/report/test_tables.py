@@ -289,3 +289,13 @@ def specmd_lists():
 
     records = {"metrics": _metrics(), "policies": _policies([]), "traces": _traces([])}
     return {kind: terminal(_table(kind, rows), 80).splitlines() for kind, rows in records.items()}
+
+
+def test_the_memory_of_a_device_is_not_said_of_another():
+    runs = [
+        specmd.simulate("traces/tiny-prose-b1.npz", "lru", "20%", profile=profile, tokens=20)
+        for profile in ("t4", "h100_sxm")
+    ]
+    assert "of 17.18 GB on the device" in run_table(runs[:1]).title
+    assert " MB on the device" in run_table(runs).title
+    assert "17.18" not in run_table(runs).title
