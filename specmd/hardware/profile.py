@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -261,13 +262,23 @@ class HardwareProfile(Figures):
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """Read a TOML file; `SpecmdError` naming the file if it cannot be read or parsed."""
+    return parse_toml(read_content(path, what), path, what)
+
+
+def read_content(path: Path, what: str) -> bytes:
+    """Read a file; `SpecmdError` naming it, and what it is, if that cannot be done."""
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        return path.read_bytes()
     except FileNotFoundError:
         raise SpecmdError(f"{path}: no such {what}; check the path") from None
     except OSError as error:
         raise SpecmdError(f"{path}: cannot read the {what}: {error.strerror or error}") from None
+
+
+def parse_toml(content: bytes, path: Path, what: str) -> dict[str, Any]:
+    """Parse TOML; `SpecmdError` naming the file it came from if it is none."""
+    try:
+        return tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecmdError(f"{path}: not valid TOML ({error}); fix the {what}") from None
 
@@ -285,7 +296,13 @@ def explain(path: Path, what: str, error: ValidationError, schema: int, found: o
 
 def read_profile(path: Path) -> HardwareProfile:
     """Read and validate one profile file; `SpecmdError` naming the file if it is wrong."""
-    data = read_toml(path, "hardware profile")
+    return _profile(path, read_content(path, "hardware profile"))
+
+
+@lru_cache(maxsize=128)
+def _profile(path: Path, content: bytes) -> HardwareProfile:
+    """Parse a profile, once for each content: a run looks at it several times."""
+    data = parse_toml(content, path, "hardware profile")
     try:
         return HardwareProfile.model_validate(data)
     except ValidationError as error:
@@ -294,6 +311,7 @@ def read_profile(path: Path) -> HardwareProfile:
         ) from None
 
 
+@cache
 def shipped(package: str) -> dict[str, Path]:
     """Map the stem of every TOML file of a data package to its path, sorted."""
     found = {

@@ -13,14 +13,14 @@ They are charged evenly to the MoE layers, so that the sum over a step is exact.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from specmd.errors import SpecmdError, unknown
-from specmd.hardware.profile import explain, read_toml, shipped
+from specmd.hardware.profile import explain, parse_toml, read_content, shipped
 
 SCHEMA = 1
 _PACKAGE = "specmd.models.shapes"
@@ -178,7 +178,12 @@ class ModelShape(BaseModel):
 
 def read_shape(path: Path) -> ModelShape:
     """Read and validate one shape file; `SpecmdError` naming the file if it is wrong."""
-    data = read_toml(path, "model shape")
+    return _shape(path, read_content(path, "model shape"))
+
+
+@lru_cache(maxsize=128)
+def _shape(path: Path, content: bytes) -> ModelShape:
+    data = parse_toml(content, path, "model shape")
     try:
         return ModelShape.model_validate(data)
     except ValidationError as error:

@@ -7,7 +7,7 @@ would measure each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,13 +40,17 @@ class LiveJob:
     argv: tuple[str, ...] = ()
 
     @property
-    def kernel(self) -> tuple[str, ...]:
-        """Live runs never overlap: nothing is compiled beside another."""
-        return ()
+    def makes(self) -> frozenset[Hashable]:
+        """Live runs never overlap: nothing is made beside another."""
+        return frozenset()
 
-    def perform(self) -> Run:
+    def parts(self) -> list[LiveJob]:
+        """Return what there is: it is one run."""
+        return [self]
+
+    def perform(self) -> Iterator[Run]:
         """Run it here."""
-        return run_job(self)
+        yield run_job(self)
 
     def failed(self, reason: str) -> Run:
         """Record a run that came to no numbers."""

@@ -18,7 +18,7 @@ import sys
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
@@ -65,7 +65,7 @@ class Entry(Declaration):
     origin: str
     cls: Any = field(repr=False)
 
-    @property
+    @cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
         """Keyword-only parameters of `create`."""
         found = inspect.signature(self.cls.create).parameters.values()
@@ -213,10 +213,11 @@ def entries(axis: Axis | None = None) -> list[Entry]:
 def choose(axis: Axis, spelled: str) -> Choice:
     """Resolve `name:key=value,...`; raises SpecmdError with the closest known names."""
     name, _, rest = spelled.strip().partition(":")
-    known = {entry.name: entry for entry in entries(axis)}
-    if name not in known:
-        raise unknown(f"{axis} policy", name, known)
-    entry = known[name]
+    entry = _registry().get((axis, name))
+    if entry is None:
+        raise unknown(f"{axis} policy", name, {each.name for each in entries(axis)})
+    if not rest:
+        return Choice.usual(entry)
     hints = typing.get_type_hints(entry.cls.create)
     values = Choice.usual(entry).values
     for part in filter(None, rest.split(",")):

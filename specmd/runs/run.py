@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from specmd.errors import SpecmdError
@@ -257,7 +258,8 @@ class Run(_Frozen):
     def to_json(self) -> str:
         """Return the run as JSON text, keys in declaration order; NaN is refused."""
         fields = self.model_dump(mode="json", by_alias=True)
-        return json.dumps(fields, indent=1, allow_nan=False, ensure_ascii=False)
+        dense = json.dumps(fields, allow_nan=False, ensure_ascii=False)
+        return msgspec.json.format(dense, indent=1)  # json's own indenting is ten times as slow
 
     def row(self) -> dict[str, Any]:
         """Return the run as one flat row: facts, configuration, metrics, regime and bounds."""

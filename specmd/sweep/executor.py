@@ -1,9 +1,9 @@
 """Where tasks run: in processes of this machine, which may die of them.
 
-An executor takes tasks and yields the run of each, whatever became of it. `LocalProcesses` works on
-many at once; `FreshProcesses` on one after another, each in a process that has seen no other. A
+An executor takes tasks and yields their runs, whatever became of them. `LocalProcesses` works on
+many at once; `FreshProcesses` on one run after another, each in a process that has seen no other. A
 process that dies takes its pool down, and nobody can say which of the tasks in flight was to blame:
-each of them is tried once more, alone, and the one that kills its process again has failed.
+each of their runs is tried once more, alone, and the one that kills its process again has failed.
 Everything else completes. Processes end when the one that started them does, however that ended.
 """
 
@@ -14,14 +14,14 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Generator, Hashable, Sequence
+from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.context import BaseContext
 from typing import Protocol
 
-from specmd.errors import SpecmdError
+from specmd.errors import Exit, SpecmdError
 from specmd.policy.registry import plugins_of
 from specmd.runs.options import RunConfig
 from specmd.runs.run import Run
@@ -33,20 +33,33 @@ DIED_TWICE = "its worker process died, twice: killed or crashed"
 
 
 class Task(Protocol):
-    """A run to be made, small enough to travel to another process."""
+    """Runs to be made one after another, small enough to travel to another process."""
 
     @property
-    def kernel(self) -> Hashable:
-        """What is compiled for it: tasks that agree here share a kernel on disk."""
+    def makes(self) -> frozenset[Hashable]:
+        """Name what it leaves for others on disk: kernels it compiles, bounds it computes."""
         ...
 
-    def perform(self) -> Run:
-        """Make the run, and write its file if it has one; any exception makes it a failed run."""
+    def parts(self) -> Sequence[Task]:
+        """Return a task for each of its runs, in the order in which they are made."""
+        ...
+
+    def perform(self) -> Iterator[Run]:
+        """Make the runs, each written before it is yielded; an exception is the next one's."""
         ...
 
     def failed(self, reason: str) -> Run:
-        """Record, in the process that asked for it, that there are no numbers and why."""
+        """Record that there are no numbers and why: here, and of a task of one run."""
         ...
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of a task: its runs, and what ended it before the last."""
+
+    runs: list[Run]
+    error: str = ""
+    code: Exit = Exit.OK
 
 
 class Executor(Protocol):
@@ -69,11 +82,11 @@ class LocalProcesses:
         while todo:
             suspects: list[Task] = []
             yield from _in_pool(todo, self.workers, suspects, _context())
-            for task in suspects:
+            for part in (part for task in suspects for part in task.parts()):
                 guilty: list[Task] = []
-                yield from _in_pool(deque([task]), 1, guilty, _context())
+                yield from _in_pool(deque([part]), 1, guilty, _context())
                 if guilty:
-                    yield task.failed(DIED_TWICE)
+                    yield part.failed(DIED_TWICE)
 
 
 def blamed(reason: str, config: RunConfig) -> str:
@@ -87,12 +100,12 @@ class FreshProcesses:
 
     def run(self, tasks: Sequence[Task]) -> Results:
         """See `Executor`."""
-        for task in tasks:
+        for part in (part for task in tasks for part in task.parts()):
             dead: list[Task] = []
             context = multiprocessing.get_context("spawn")
-            yield from _in_pool(deque([task]), 1, dead, context)
+            yield from _in_pool(deque([part]), 1, dead, context)
             if dead:
-                yield task.failed(DIED)
+                yield part.failed(DIED)
 
 
 def _in_pool(todo: deque[Task], workers: int, lost: list[Task], context: BaseContext) -> Results:
@@ -100,15 +113,15 @@ def _in_pool(todo: deque[Task], workers: int, lost: list[Task], context: BaseCon
     before = set(multiprocessing.active_children())
     workers = max(1, min(workers, len(todo)))
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    flying: dict[Future[Run | str], Task] = {}
-    compiled: set[Hashable] = set()
+    flying: dict[Future[Made], Task] = {}
+    made: set[Hashable] = set()
     in_order = False
     try:
         while (todo or flying) and not lost:
             while todo and len(flying) < workers:
-                task = next_task(todo, compiled, {each.kernel for each in flying.values()})
+                task = next_task(todo, made, flying.values())
                 try:
-                    flying[pool.submit(_perform, task)] = task
+                    flying[pool.submit(perform, task)] = task
                 except BrokenExecutor:  # a worker died while it was idle, or starting
                     lost.append(task)
                     break
@@ -117,16 +130,16 @@ def _in_pool(todo: deque[Task], workers: int, lost: list[Task], context: BaseCon
             while finished:
                 future = finished.pop()
                 task = flying.pop(future)
-                compiled.add(task.kernel)
+                made |= task.makes
                 try:
-                    made = future.result()
+                    result = future.result()
                 except BrokenExecutor:
                     lost.append(task)
                     finished |= wait(flying).done
+                    continue
                 except Exception as error:  # what came back cannot be read
-                    yield task.failed(_said(error))
-                else:
-                    yield task.failed(made) if isinstance(made, str) else made
+                    result = Made([], said(error))
+                yield from settle(task, result, todo)
         in_order = not lost
     finally:
         if not in_order:  # a worker that was starting when the pool broke would wait for ever
@@ -135,16 +148,32 @@ def _in_pool(todo: deque[Task], workers: int, lost: list[Task], context: BaseCon
         pool.shutdown(cancel_futures=True)
 
 
-def next_task(todo: deque[Task], compiled: set[Hashable], busy: set[Hashable]) -> Task:
-    """Take the next task; rather not one whose kernel another worker is compiling right now."""
+def settle(task: Task, result: Made, todo: deque[Task]) -> Results:
+    """Yield what a task came to; what it did not come to goes back into the queue.
+
+    Raises SpecmdError where a result could not be written: no other could be.
+    """
+    yield from result.runs
+    if result.code is Exit.NOT_WRITTEN:
+        raise SpecmdError(result.error, result.code)
+    if result.error:
+        failed, *rest = task.parts()[len(result.runs) :]
+        yield failed.failed(result.error)
+        todo.extendleft(rest[::-1])
+
+
+def next_task(todo: deque[Task], made: set[Hashable], busy: Iterable[Task]) -> Task:
+    """Take the next task; rather not one that would make what another is making right now."""
+    making = frozenset[Hashable]().union(*(task.makes for task in busy)) - made
     for task in todo:
-        if task.kernel in compiled or task.kernel not in busy:
+        if making.isdisjoint(task.makes):
             todo.remove(task)
             return task
     return todo.popleft()
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
+    """Put an exception into words that travel."""
     return str(error) if isinstance(error, SpecmdError) else f"{type(error).__name__}: {error}"
 
 
@@ -176,9 +205,14 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _perform(task: Task) -> Run | str:
+def perform(task: Task) -> Made:
     """Perform a task here; what goes wrong comes back as words, which always travel."""
+    runs: list[Run] = []
     try:
-        return task.perform()
+        for run in task.perform():
+            runs.append(run)
+    except SpecmdError as error:
+        return Made(runs, str(error), error.code)
     except Exception as error:
-        return _said(error)
+        return Made(runs, said(error), Exit.RUN_FAILED)
+    return Made(runs)

@@ -7,125 +7,25 @@ sweep is resumed by starting it again. Runs are independent, so each core takes 
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
 from os import PathLike
 from pathlib import Path
-from typing import Literal
 
 from specmd.errors import SpecmdError
 from specmd.hardware.machine import cores
 from specmd.policy.registry import add_plugin
-from specmd.runs.contract import without_numbers
 from specmd.runs.identity import run_id
-from specmd.runs.options import RunConfig
 from specmd.runs.resolve import Grid
-from specmd.runs.run import Run, kept_run, write_run
-from specmd.simulation.simulate import try_config
-from specmd.sweep.executor import Executor, LocalProcesses, blamed
-from specmd.trace import Trace, load
+from specmd.runs.run import Run
+from specmd.sweep.executor import Executor, LocalProcesses
+from specmd.sweep.jobs import Job, Rerun, Setting, existing, make_tasks
+from specmd.trace import load
 
-BOUNDS_FOLDER = ".bounds"
-"""Folder beside the results in which the workers share the bounds they computed."""
-
-Rerun = Literal["none", "failed", "all"]
 OnResult = Callable[[Run, int, int], None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run of a sweep: which trace file, which configuration, and the name of its result."""
-
-    trace: str
-    config: RunConfig
-    run_id: str
-    most_slots: int  # largest capacity of the sweep on this trace
-
-    @property
-    def kernel(self) -> tuple[str, ...]:
-        """Name what is compiled for it."""
-        policies = (self.config.evict, self.config.prefetch)
-        names = (spelled.partition(":")[0] for spelled in policies)
-        return (*names, str(self.config.sequential), str(self.config.profile is not None))
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all runs of a sweep share."""
-
-    out: Path
-    training: str | None
-    bounds: bool
-    plugins: tuple[str, ...]
-    argv: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class JobTask:
-    """A job as an executor takes it (see `specmd.sweep.executor.Task`); it writes its result."""
-
-    job: Job
-    setting: Setting
-
-    @property
-    def kernel(self) -> tuple[str, ...]:
-        """Name what is compiled for it."""
-        return self.job.kernel
-
-    def perform(self) -> Run:
-        """Simulate; raises SpecmdError if an input is not what it was when the job was planned."""
-        for plugin in self.setting.plugins:
-            _add_plugin(plugin)
-        job, setting = self.job, self.setting
-        trace = _load(job.trace)
-        training = _load(setting.training) if setting.training else None
-        if run_id(trace, job.config, bounds=setting.bounds, training=training) != job.run_id:
-            raise SpecmdError(
-                "an input of the run (trace, profile, policy, or SpecMD itself) was edited while "
-                "the sweep ran: start it again"
-            )
-        run = try_config(
-            trace,
-            job.config,
-            name=Path(job.trace).stem,
-            training=training,
-            bounds=setting.bounds,
-            keep_bounds_in=setting.out / BOUNDS_FOLDER,
-            most_slots=job.most_slots,
-            argv=setting.argv,
-        )
-        write_run(run, setting.out)
-        return run
-
-    def failed(self, reason: str) -> Run:
-        """Write that it failed."""
-        job, setting = self.job, self.setting
-        made = without_numbers(
-            load(job.trace),
-            job.config,
-            "failed",
-            blamed(reason, job.config),
-            name=Path(job.trace).stem,
-            training=load(setting.training) if setting.training else None,
-            bounds=setting.bounds,
-            argv=setting.argv,
-        )
-        run = made.model_copy(update={"id": job.run_id})
-        write_run(run, setting.out)
-        return run
-
-
-@lru_cache(maxsize=2)
-def _load(path: str) -> Trace:
-    return load(path)
-
-
-@cache
-def _add_plugin(path: str) -> None:
-    add_plugin(path)
 
 
 @dataclass(frozen=True)
@@ -211,29 +111,61 @@ def sweep(
         bounds,
         tuple(str(plugin) for plugin in plugins),
         tuple(sys.argv),
+        rerun,
     )
-    status = {job.run_id: _existing(setting.out, job, rerun) for job in jobs}
-    todo = [JobTask(job, setting) for job in jobs if not status[job.run_id]]
-    found = Tally(
-        failed=sum(each == "failed" for each in status.values()),
-        existing=sum(each in ("ok", "skipped") for each in status.values()),
-    )
-    total = len(todo)
-    executor = executor or LocalProcesses(workers or cores())
-    try:
-        with closing(executor.run(todo)) as results:
-            for finished, run in enumerate(results, start=1):
-                kind = "done" if run.status == "ok" else run.status
-                found = replace(found, **{kind: getattr(found, kind) + 1})
-                if on_result:
-                    on_result(run, finished, total)
-    except KeyboardInterrupt:
-        return replace(found, interrupted=True)
+    return carry_out(jobs, setting, workers=workers, on_result=on_result, executor=executor)
+
+
+def carry_out(
+    jobs: Sequence[Job],
+    setting: Setting,
+    *,
+    workers: int | None = None,
+    on_result: OnResult | None = None,
+    executor: Executor | None = None,
+) -> Tally:
+    """Make the runs of a plan that have no result yet, see `sweep`."""
+    there = {job.run_id: existing(setting.out, job.run_id, setting.rerun) for job in jobs}
+    todo = [job for job in jobs if there[job.run_id] is None]
+    status = [run.status for run in there.values() if run is not None]
+    failed = status.count("failed")
+    found = Tally(failed=failed, existing=len(status) - failed)
+    workers = workers or cores()
+    executor = executor or LocalProcesses(workers)
+    with _claimed(setting.out) as first:
+        tasks = make_tasks(todo, setting, workers)
+        try:
+            with closing(executor.run(tasks if first else tasks[::-1])) as results:
+                for finished, run in enumerate(results, start=1):
+                    kind = "done" if run.status == "ok" else run.status
+                    found = replace(found, **{kind: getattr(found, kind) + 1})
+                    if on_result:
+                        on_result(run, finished, len(todo))
+        except KeyboardInterrupt:
+            return replace(found, interrupted=True)
     return found
 
 
-def _existing(out: Path, job: Job, rerun: Rerun) -> str:
-    """Status of the result that is there and may stay; empty if the job is to be run."""
-    found = kept_run(out, job.run_id)
-    status = "" if found is None else found.status
-    return "" if rerun == "all" or (rerun == "failed" and status == "failed") else status
+@contextmanager
+def _claimed(folder: Path) -> Iterator[bool]:
+    """Say whether no other sweep works into a folder; who comes second starts at the other end."""
+    try:
+        import fcntl
+    except ImportError:  # no such locks here: both do everything, and write the same
+        yield True
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        place = os.open(folder, os.O_RDONLY)
+    except OSError:  # writing says what is wrong
+        yield True
+        return
+    try:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(place)

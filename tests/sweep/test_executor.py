@@ -78,22 +78,27 @@ def made_up(reason=""):
 
 @dataclass(frozen=True)
 class Says:
-    """A task that ends in a way of its choice."""
+    """A task whose runs end in ways of its choice, spelled one after the other."""
 
     how: str
 
     @property
-    def kernel(self):
-        return self.how
+    def makes(self):
+        return frozenset([self.how])
+
+    def parts(self):
+        return [Says(how) for how in self.how.split()]
 
     def perform(self):
-        if self.how == "dies":
-            os._exit(9)
-        if self.how == "raises":
-            raise RuntimeError("why not")
-        return made_up()
+        for how in self.how.split():
+            if how == "dies":
+                os._exit(9)
+            if how == "raises":
+                raise RuntimeError("why not")
+            yield made_up()
 
     def failed(self, reason):
+        assert len(self.parts()) == 1
         return made_up(reason)
 
 
@@ -111,4 +116,15 @@ def test_nothing_is_lost_with_a_process_of_several():
     assert sorted(run.reason for run in runs) == [
         "", "", "", "", "", "RuntimeError: why not",
         "its worker process died, twice: killed or crashed",
+    ]  # fmt: skip
+
+
+def test_of_several_runs_one_that_fails_or_dies_takes_none_with_it():
+    runs = list(LocalProcesses(1).run([Says("ok raises ok"), Says("ok dies ok")]))
+    assert [run.reason for run in runs] == [
+        "", "RuntimeError: why not", "",
+        "", "its worker process died, twice: killed or crashed", "",
+    ]  # fmt: skip
+    assert [run.status for run in FreshProcesses().run([Says("ok raises ok")])] == [
+        "ok", "failed", "ok",
     ]  # fmt: skip

@@ -3,18 +3,20 @@
 import textwrap
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from specmd.errors import SpecmdError
+from specmd.errors import Exit, SpecmdError
 from specmd.hardware.profile import shipped
 from specmd.policy import registry
 from specmd.runs.resolve import Grid, make_grid
-from specmd.runs.run import read_run, read_runs
+from specmd.runs.run import read_run, read_runs, write_run
 from specmd.simulation.simulate import run_config
-from specmd.sweep.executor import next_task
-from specmd.sweep.sweep import BOUNDS_FOLDER, Job, Tally, plan, sweep
+from specmd.sweep.executor import LocalProcesses, Made, next_task, perform, settle
+from specmd.sweep.jobs import BOUNDS_FOLDER, Job, JobTask, Setting, make_tasks
+from specmd.sweep.sweep import Tally, _claimed, plan, sweep
 from specmd.trace import load, save, synthetic
 
 
@@ -23,6 +25,15 @@ def trace(tmp_path_factory):
     """A small trace on disk."""
     made = synthetic(num_layers=2, num_experts=5, top_k=2, num_requests=2, decode_length=6)
     return save(made, tmp_path_factory.mktemp("traces") / "small.npz")
+
+
+@pytest.fixture(scope="module")
+def sized(tmp_path_factory):
+    """The same, whose experts have a size, so that a clock can run."""
+    made = synthetic(
+        num_layers=2, num_experts=5, top_k=2, num_requests=2, decode_length=6, expert_bytes=1000
+    )
+    return save(made, tmp_path_factory.mktemp("traces") / "sized.npz")
 
 
 @pytest.fixture
@@ -258,17 +269,17 @@ def test_two_sweeps_into_one_folder_damage_nothing(trace, tmp_path):
     assert {run.status for run in runs.values()} == {"ok"}
 
 
+def task(*jobs):
+    return JobTask(jobs, Setting(Path("out"), None, False, (), ()))
+
+
 def test_two_workers_do_not_compile_the_same_kernel_at_once(trace):
-    lru4, fifo4, lru6, fifo6 = plan([trace], GRID)
-
-    def order(todo, compiled, busy):
-        return next_task(deque(todo), compiled, busy)
-
-    assert order([lru6, fifo4], set(), {lru4.kernel}) is fifo4
-    assert order([lru6, fifo4], {lru4.kernel}, {lru4.kernel}) is lru6
-    assert order([lru6], set(), {lru4.kernel}) is lru6
+    lru4, fifo4, lru6, fifo6 = map(task, plan([trace], GRID))
+    assert next_task(deque([lru6, fifo4]), set(), [lru4]) is fifo4
+    assert next_task(deque([lru6, fifo4]), set(lru4.makes), [lru4]) is lru6
+    assert next_task(deque([lru6]), set(), [lru4]) is lru6
     todo = deque([lru4, lru6, fifo6])
-    assert next_task(todo, set(), {lru4.kernel}) is fifo6
+    assert next_task(todo, set(), [lru4]) is fifo6
     assert list(todo) == [lru4, lru6]
 
 
@@ -277,3 +288,83 @@ def test_a_job_knows_its_kernel(trace):
     assert len({job.kernel for job in jobs}) == 1
     assert isinstance(jobs[0], Job)
     assert Path(jobs[0].trace) == trace
+
+
+def test_two_workers_do_not_make_the_same_bounds_at_once(sized):
+    grid = make_grid({"evict": ["lru", "fifo"], "capacity": [4, 6], "profile": "t4"})
+    lru4, fifo4, lru6, fifo6 = (
+        replace(task(job), setting=replace(task(job).setting, bounds=True))
+        for job in plan([sized], grid)
+    )
+    assert next_task(deque([fifo4, lru6, fifo6]), set(), [lru4]) is fifo6
+    assert next_task(deque([fifo4, lru6]), set(lru4.makes | fifo6.makes), []) is fifo4
+
+
+def test_runs_that_decide_the_same_go_to_one_process(sized):
+    grid = make_grid(
+        {"evict": ["lru", "fifo"], "capacity": 4, "profile": ["t4", "h200", "rtx4090"],
+         "prefetch": ["none", "random"], "engine": ["eager", "graph"]}
+    )  # fmt: skip
+    jobs = plan([sized], grid)
+    tasks = make_tasks(jobs, task().setting, workers=1)
+    assert sorted(job.run_id for each in tasks for job in each.jobs) == sorted(
+        job.run_id for job in jobs
+    )
+    assert sorted(len(each.jobs) for each in tasks) == [1] * 12 + [6] * 2
+    for each in tasks:
+        decided = {(job.config.evict, job.config.prefetch) for job in each.jobs}
+        assert len(decided) == 1
+    # Where that would leave workers idle, they are decided more than once.
+    assert max(len(each.jobs) for each in make_tasks(jobs, task().setting, workers=2)) == 4
+
+
+def test_what_another_sweep_made_meanwhile_is_taken_as_it_is(trace, tmp_path):
+    jobs = plan([trace], GRID, bounds=False)
+    todo = JobTask(tuple(jobs[:2]), Setting(tmp_path, None, False, (), ()))
+    first, second = todo.perform()
+    write_run(first.model_copy(update={"label": "by another"}), tmp_path)
+    assert [run.label for run in todo.perform()] == ["by another", second.label]
+    again = replace(todo, setting=replace(todo.setting, rerun="all"))
+    assert [run.label for run in again.perform()] == [first.label, second.label]
+
+
+def test_a_second_sweep_starts_at_the_other_end(trace, tmp_path):
+    order = {}
+
+    def note(name):
+        return lambda run, *count: order.setdefault(name, []).append(run.id)
+
+    ids = [job.run_id for job in plan([trace], GRID)]
+    sweep([trace], GRID, tmp_path / "one", workers=1, on_result=note("first"))
+    with _claimed(tmp_path / "two") as first:
+        assert first
+        sweep([trace], GRID, tmp_path / "two", workers=1, on_result=note("second"))
+    assert order == {"first": ids, "second": ids[::-1]}
+
+
+class FullDisk(LocalProcesses):
+    """A disk that is full after the first result."""
+
+    def run(self, tasks):
+        for number, each in enumerate(tasks):
+            yield from settle(each, perform(each) if number == 0 else FULL, deque())
+
+
+FULL = Made([], "x.json: cannot be written: No space left on device", Exit.NOT_WRITTEN)
+
+
+def test_a_full_disk_ends_the_sweep_and_keeps_what_is_done(trace, tmp_path):
+    with pytest.raises(SpecmdError, match="No space left") as error:
+        sweep([trace], GRID, tmp_path, bounds=False, executor=FullDisk(1))
+    assert error.value.code is Exit.NOT_WRITTEN
+    assert len(without_rubbish(tmp_path)) == 1
+    assert sweep([trace], GRID, tmp_path, bounds=False, workers=1) == Tally(done=3, existing=1)
+
+
+def test_what_cannot_be_written_is_no_failed_run(trace, tmp_path, monkeypatch):
+    def full(path, text):
+        raise SpecmdError(f"{path}: cannot be written: No space left on device", Exit.NOT_WRITTEN)
+
+    monkeypatch.setattr("specmd.runs.run.write_text", full)
+    made = perform(task(*plan([trace], GRID, bounds=False)))
+    assert (made.runs, made.code) == ([], Exit.NOT_WRITTEN)

@@ -1,0 +1,178 @@
+"""Jobs, and the tasks they go to workers in: together where they share what is costly to make.
+
+A run without prefetches and without a host tier decides the same on every device: jobs that differ
+in nothing but profile and engine are one task, so that one process decides once and times the
+decisions for each. Bounds are shared through a folder beside the results.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Literal
+
+from specmd.errors import SpecmdError
+from specmd.policy.registry import add_plugin
+from specmd.runs.contract import without_numbers
+from specmd.runs.identity import run_id
+from specmd.runs.options import RunConfig
+from specmd.runs.run import Run, kept_run, write_run
+from specmd.simulation.simulate import try_config
+from specmd.sweep.executor import blamed
+from specmd.trace import Trace, load
+
+BOUNDS_FOLDER = ".bounds"
+"""Folder beside the results in which the workers share the bounds they computed."""
+
+Rerun = Literal["none", "failed", "all"]
+
+_DEVICE = {"profile", "engine"}
+_SPELLED = {"capacity", "host_capacity"}
+_NOT_BOUNDS = {"evict", "prefetch", "schedule", "route", "admission", "context"}
+FEWEST_TOGETHER = 4
+"""Jobs that share their decisions stay together at least so many at a time."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep: which trace file, which configuration, and the name of its result."""
+
+    trace: str
+    config: RunConfig
+    run_id: str
+    most_slots: int  # largest capacity of the sweep on this trace
+
+    @property
+    def kernel(self) -> tuple[str, ...]:
+        """Name what is compiled for it."""
+        policies = (self.config.evict, self.config.prefetch)
+        names = (spelled.partition(":")[0] for spelled in policies)
+        return (*names, str(self.config.sequential), str(self.config.profile is not None))
+
+    @property
+    def bounds(self) -> tuple[str, str]:
+        """Name the bounds beside which it is put, near enough."""
+        free = _SPELLED | _NOT_BOUNDS | (set() if self.config.profile else {"capacity_slots"})
+        return self.trace, self.config.model_dump_json(exclude=free)
+
+    @property
+    def decisions(self) -> tuple[str, str]:
+        """Name the decisions it makes: its own, or those of any device."""
+        config = self.config
+        alone = config.prefetch != "none" or config.host_slots is not None
+        return self.trace, config.model_dump_json(exclude=_SPELLED | (set() if alone else _DEVICE))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all runs of a sweep share."""
+
+    out: Path
+    training: str | None
+    bounds: bool
+    plugins: tuple[str, ...]
+    argv: tuple[str, ...]
+    rerun: Rerun = "none"
+
+
+@dataclass(frozen=True)
+class JobTask:
+    """Jobs as an executor takes them: a `specmd.sweep.executor.Task` that writes its results."""
+
+    jobs: tuple[Job, ...]
+    setting: Setting
+
+    @property
+    def makes(self) -> frozenset[Hashable]:
+        """Name the kernels and the bounds that tasks after it need not make."""
+        kernels = {("kernel", *job.kernel) for job in self.jobs}
+        bounds = {("bounds", *job.bounds) for job in self.jobs if self.setting.bounds}
+        return frozenset(kernels | bounds)
+
+    def parts(self) -> list[JobTask]:
+        """Return a task for each job."""
+        return [replace(self, jobs=(job,)) for job in self.jobs]
+
+    def perform(self) -> Iterator[Run]:
+        """Simulate; raises SpecmdError if an input is not what it was when the job was planned."""
+        for plugin in self.setting.plugins:
+            _add_plugin(plugin)
+        for job in self.jobs:
+            # Another sweep may have been here, or a process that died of a later job.
+            yield existing(self.setting.out, job.run_id, self.setting.rerun) or self._make(job)
+
+    def _make(self, job: Job) -> Run:
+        setting = self.setting
+        trace = _load(job.trace)
+        training = _load(setting.training) if setting.training else None
+        if run_id(trace, job.config, bounds=setting.bounds, training=training) != job.run_id:
+            raise SpecmdError(
+                "an input of the run (trace, profile, policy, or SpecMD itself) was edited while "
+                "the sweep ran: start it again"
+            )
+        run = try_config(
+            trace,
+            job.config,
+            name=Path(job.trace).stem,
+            training=training,
+            bounds=setting.bounds,
+            keep_bounds_in=setting.out / BOUNDS_FOLDER,
+            most_slots=job.most_slots,
+            argv=setting.argv,
+        )
+        write_run(run, setting.out)
+        return run
+
+    def failed(self, reason: str) -> Run:
+        """Write that it failed; of a task of one job."""
+        (job,) = self.jobs
+        setting = self.setting
+        made = without_numbers(
+            _load(job.trace),
+            job.config,
+            "failed",
+            blamed(reason, job.config),
+            name=Path(job.trace).stem,
+            training=_load(setting.training) if setting.training else None,
+            bounds=setting.bounds,
+            argv=setting.argv,
+        )
+        run = made.model_copy(update={"id": job.run_id})
+        write_run(run, setting.out)
+        return run
+
+
+def make_tasks(jobs: Sequence[Job], setting: Setting, workers: int) -> list[JobTask]:
+    """Put jobs that share their decisions together, as far as that keeps all workers busy."""
+    most = max(FEWEST_TOGETHER, math.ceil(len(jobs) / (4 * workers)))
+    together: dict[Hashable, list[Job]] = {}
+    for job in jobs:
+        together.setdefault(job.decisions, []).append(job)
+    return [
+        JobTask(tuple(group[first : first + most]), setting)
+        for group in together.values()
+        for first in range(0, len(group), most)
+    ]
+
+
+def existing(out: Path, name: str, rerun: Rerun) -> Run | None:
+    """Return the result that is there and may stay; None if the job is to be run.
+
+    Raises SpecmdError for a file that is there and may be neither shown nor overwritten.
+    """
+    found = kept_run(out, name)
+    again = rerun == "all" or (found is not None and rerun == found.status)
+    return None if again else found
+
+
+@lru_cache(maxsize=2)
+def _load(path: str) -> Trace:
+    return load(path)
+
+
+@cache
+def _add_plugin(path: str) -> None:
+    add_plugin(path)
