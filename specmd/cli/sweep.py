@@ -13,7 +13,9 @@ from specmd.errors import Exit, SpecmdError
 
 if TYPE_CHECKING:
     from specmd.runs.run import Run
-    from specmd.sweep.sweep import Job, Tally
+    from specmd.sweep.executor import Executor
+    from specmd.sweep.jobs import Job, JobTask
+    from specmd.sweep.sweep import Tally
 
 
 @takes_options()
@@ -34,6 +36,16 @@ def sweep(
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Only the I-th of N parts, for job arrays.")
     ] = "1/1",
+    executor: Annotated[
+        Literal["local", "dask-local", "dask"],
+        typer.Option(
+            help="Where runs are made: processes here, dask workers here, or a dask cluster."
+        ),
+    ] = "local",
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Of the dask cluster, as tcp://host:8786."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the runs and their number; run nothing.")
     ] = False,
@@ -97,11 +109,31 @@ def sweep(
             workers=jobs,
             plugins=options.plugin or (),
             on_result=note,
+            executor=_executor(executor, scheduler, jobs),
             **shared,
         )
     runs = _in_order(todo, finished, folder)
     deliver(runs, options)
     return _conclude(tally, runs, folder)
+
+
+def _executor(kind: str, scheduler: str | None, jobs: int | None) -> Executor[JobTask] | None:
+    """Return what was asked for, None for processes here."""
+    from specmd.hardware.machine import cores
+
+    if (kind == "dask") != (scheduler is not None):
+        raise SpecmdError("--executor dask and --scheduler ADDRESS go together: give both")
+    if kind == "local":
+        return None
+    try:
+        from specmd.sweep.cluster import DaskCluster
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("dask", "distributed"):
+            raise
+        raise SpecmdError(
+            f"--executor {kind} needs dask.distributed: pip install 'specmd-bench[dask]'"
+        ) from None
+    return DaskCluster(scheduler, jobs or cores())
 
 
 def _parse_shard(text: str) -> tuple[int, int]:

@@ -58,7 +58,9 @@ class LiveJob:
 
 
 def run_jobs(
-    jobs: Sequence[LiveJob], progress: Progress | None = None, executor: Executor | None = None
+    jobs: Sequence[LiveJob],
+    progress: Progress | None = None,
+    executor: Executor[LiveJob] | None = None,
 ) -> Iterator[Run]:
     """Run everything in order; yield each run, failed ones too.
 

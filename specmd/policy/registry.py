@@ -276,6 +276,12 @@ def add_plugin(path: str | Path) -> list[Entry]:
     return found
 
 
+def forget(found: Iterable[Entry]) -> None:
+    """Remove policies, so that others may have their names."""
+    for entry in found:
+        _registry().pop((entry.axis, entry.name), None)
+
+
 @cache
 def _registry() -> dict[tuple[Axis, str], Entry]:
     import specmd.policies

@@ -139,16 +139,22 @@ def source_digest(kind: Kind = "simulated", root: Path = _HERE) -> str:
 @cache
 def policy_digest(cls: type) -> str:
     """Hash the code of a policy's module and of the modules beside it that it imports."""
+    found = [file_digest(file) for file in policy_files(cls)]
+    return digest({"own": next(iter(found), ""), "beside it": sorted(found)})
+
+
+def policy_files(cls: type) -> list[Path]:
+    """Return the file of a policy, and then those of the modules beside it that it imports."""
     own = Path(str(sys.modules[cls.__module__].__file__))
-    found: dict[Path, str] = {}
+    found: list[Path] = []
     names = [cls.__module__]
     while names:
         module = sys.modules.get(names.pop())
         file = Path(getattr(module, "__file__", None) or ".")
         if file not in found and file.is_file() and file.is_relative_to(own.parent):
-            found[file] = file_digest(file)
+            found.append(file)
             names += _imported(_tree(file), str(getattr(module, "__package__", "")))
-    return digest({"own": found.get(own, ""), "beside it": sorted(found.values())})
+    return found
 
 
 def _imported(tree: ast.AST, package: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessP
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.context import BaseContext
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from specmd.errors import Exit, SpecmdError
 from specmd.policy.registry import plugins_of
@@ -53,6 +53,10 @@ class Task(Protocol):
         ...
 
 
+T = TypeVar("T", bound=Task)
+Taken = TypeVar("Taken", bound=Task, contravariant=True)
+
+
 @dataclass(frozen=True)
 class Made:
     """What came of a task: its runs, and what ended it before the last."""
@@ -62,10 +66,10 @@ class Made:
     code: Exit = Exit.OK
 
 
-class Executor(Protocol):
+class Executor(Protocol[Taken]):
     """Anything that runs tasks: here, or on machines it knows of."""
 
-    def run(self, tasks: Sequence[Task]) -> Results:
+    def run(self, tasks: Sequence[Taken]) -> Results:
         """Run everything; yield each run once it is done. Closing it ends what is running."""
         ...
 
@@ -148,7 +152,7 @@ def _in_pool(todo: deque[Task], workers: int, lost: list[Task], context: BaseCon
         pool.shutdown(cancel_futures=True)
 
 
-def settle(task: Task, result: Made, todo: deque[Task]) -> Results:
+def settle(task: Task, result: Made, todo: deque[Any]) -> Results:
     """Yield what a task came to; what it did not come to goes back into the queue.
 
     Raises SpecmdError where a result could not be written: no other could be.
@@ -162,7 +166,7 @@ def settle(task: Task, result: Made, todo: deque[Task]) -> Results:
         todo.extendleft(rest[::-1])
 
 
-def next_task(todo: deque[Task], made: set[Hashable], busy: Iterable[Task]) -> Task:
+def next_task(todo: deque[T], made: set[Hashable], busy: Iterable[Task]) -> T:
     """Take the next task; rather not one that would make what another is making right now."""
     making = frozenset[Hashable]().union(*(task.makes for task in busy)) - made
     for task in todo:

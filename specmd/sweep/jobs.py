@@ -8,16 +8,16 @@ decisions for each. Bounds are shared through a folder beside the results.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 from specmd.errors import SpecmdError
-from specmd.policy.registry import add_plugin
+from specmd.policy.registry import Entry, add_plugin, entries, forget
 from specmd.runs.contract import without_numbers
-from specmd.runs.identity import run_id
+from specmd.runs.identity import policy_files, run_id
 from specmd.runs.options import RunConfig
 from specmd.runs.run import Run, kept_run, write_run
 from specmd.simulation.simulate import try_config
@@ -76,6 +76,7 @@ class Setting:
     plugins: tuple[str, ...]
     argv: tuple[str, ...]
     rerun: Rerun = "none"
+    bounds_in: Path | None = None  # None: beside the results
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,7 @@ class JobTask:
 
     def perform(self) -> Iterator[Run]:
         """Simulate; raises SpecmdError if an input is not what it was when the job was planned."""
-        for plugin in self.setting.plugins:
-            _add_plugin(plugin)
+        _use_plugins(self.setting.plugins)
         for job in self.jobs:
             # Another sweep may have been here, or a process that died of a later job.
             yield existing(self.setting.out, job.run_id, self.setting.rerun) or self._make(job)
@@ -119,12 +119,65 @@ class JobTask:
             name=Path(job.trace).stem,
             training=training,
             bounds=setting.bounds,
-            keep_bounds_in=setting.out / BOUNDS_FOLDER,
+            keep_bounds_in=setting.bounds_in or setting.out / BOUNDS_FOLDER,
             most_slots=job.most_slots,
             argv=setting.argv,
         )
         write_run(run, setting.out)
         return run
+
+    # What a cluster asks (see `specmd.sweep.cluster.PortableTask`).
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of the results."""
+        return self.setting.out
+
+    @property
+    def resources(self) -> Mapping[str, float]:
+        """Any worker can simulate."""
+        return {}
+
+    @property
+    def fresh(self) -> bool:
+        """A process that has seen others is the quicker for it."""
+        return False
+
+    def beside(self) -> Mapping[str, bytes]:
+        """Return nothing: what has a result was not planned."""
+        return {}
+
+    def inputs(self) -> dict[str, dict[str, Path]]:
+        """Return the files behind traces, plug-ins, and profiles and shapes that are files."""
+        setting = self.setting
+        configs = [job.config for job in self.jobs]
+        named = {job.trace for job in self.jobs} | {setting.training}
+        named |= {each for config in configs for each in (config.profile, config.shape)}
+        paths = [each for each in named if each and Path(each).suffix in (".npz", ".toml")]
+        return {
+            **{path: {Path(path).name: Path(path)} for path in paths},
+            **{path: plugin_files(path) for path in setting.plugins},
+        }
+
+    def moved(self, places: Mapping[str, str], out: Path, bounds: Path) -> JobTask:
+        """Return it with its inputs elsewhere, to write into `out` and share bounds in a folder."""
+
+        def at(path: str) -> str:
+            return places.get(path, path)
+
+        def there(config: RunConfig) -> RunConfig:
+            named = {name: getattr(config, name) for name in ("profile", "shape")}
+            return config.model_copy(update={name: at(path) for name, path in named.items()})
+
+        setting = replace(
+            self.setting,
+            out=out,
+            bounds_in=bounds,
+            training=self.setting.training and at(self.setting.training),
+            plugins=tuple(map(at, self.setting.plugins)),
+        )
+        jobs = [replace(job, trace=at(job.trace), config=there(job.config)) for job in self.jobs]
+        return JobTask(tuple(jobs), setting)
 
     def failed(self, reason: str) -> Run:
         """Write that it failed; of a task of one job."""
@@ -168,11 +221,30 @@ def existing(out: Path, name: str, rerun: Rerun) -> Run | None:
     return None if again else found
 
 
+def plugin_files(path: str) -> dict[str, Path]:
+    """Return the files of a registered plug-in by name: its own, and those it imports beside it."""
+    place = Path(path).resolve()
+    folder = place if place.is_dir() else place.parent
+    own = [
+        entry
+        for entry in entries()
+        if Path(entry.origin) == place or Path(entry.origin).is_relative_to(place)
+    ]
+    files = {file.resolve() for entry in own for file in policy_files(entry.cls)}
+    return {file.relative_to(folder).as_posix(): file for file in sorted(files)}
+
+
 @lru_cache(maxsize=2)
 def _load(path: str) -> Trace:
     return load(path)
 
 
-@cache
-def _add_plugin(path: str) -> None:
-    add_plugin(path)
+@lru_cache(maxsize=1)
+def _use_plugins(paths: tuple[str, ...]) -> None:
+    """Register plug-ins in place of those used before: a worker may outlive a sweep."""
+    global _used
+    forget(_used)
+    _used = [entry for path in paths for entry in add_plugin(path)]
+
+
+_used: list[Entry] = []

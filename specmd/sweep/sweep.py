@@ -22,7 +22,7 @@ from specmd.runs.identity import run_id
 from specmd.runs.resolve import Grid
 from specmd.runs.run import Run
 from specmd.sweep.executor import Executor, LocalProcesses
-from specmd.sweep.jobs import Job, Rerun, Setting, existing, make_tasks
+from specmd.sweep.jobs import Job, JobTask, Rerun, Setting, existing, make_tasks
 from specmd.trace import load
 
 OnResult = Callable[[Run, int, int], None]
@@ -81,7 +81,7 @@ def sweep(
     workers: int | None = None,
     plugins: Sequence[str | PathLike[str]] = (),
     on_result: OnResult | None = None,
-    executor: Executor | None = None,
+    executor: Executor[JobTask] | None = None,
 ) -> Tally:
     """Run a grid over traces on all cores.
 
@@ -122,7 +122,7 @@ def carry_out(
     *,
     workers: int | None = None,
     on_result: OnResult | None = None,
-    executor: Executor | None = None,
+    executor: Executor[JobTask] | None = None,
 ) -> Tally:
     """Make the runs of a plan that have no result yet, see `sweep`."""
     there = {job.run_id: existing(setting.out, job.run_id, setting.rerun) for job in jobs}

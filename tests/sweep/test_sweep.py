@@ -10,7 +10,6 @@ import pytest
 
 from specmd.errors import Exit, SpecmdError
 from specmd.hardware.profile import shipped
-from specmd.policy import registry
 from specmd.runs.resolve import Grid, make_grid
 from specmd.runs.run import read_run, read_runs, write_run
 from specmd.simulation.simulate import run_config
@@ -34,13 +33,6 @@ def sized(tmp_path_factory):
         num_layers=2, num_experts=5, top_k=2, num_requests=2, decode_length=6, expert_bytes=1000
     )
     return save(made, tmp_path_factory.mktemp("traces") / "sized.npz")
-
-
-@pytest.fixture
-def own_registry(monkeypatch):
-    """A registry of this test's own: what is added is gone afterwards."""
-    found = dict(registry._registry())
-    monkeypatch.setattr(registry, "_registry", lambda: found)
 
 
 @pytest.fixture
