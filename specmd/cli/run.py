@@ -215,7 +215,7 @@ def run(
             source.header(), free_bytes=lambda: free_bytes(find_device(link, device)[0])
         )
     ]
-    _refuse(jobs, timeline, on_disk=on_disk)
+    _refuse(jobs, timeline)
     runs = []
     with progress("running") as report:
         report(0, len(jobs), "")
@@ -231,15 +231,11 @@ def run(
     return Exit.RUN_FAILED if failed else Exit.OK
 
 
-def _refuse(jobs: list[LiveJob], timeline: Path | None, *, on_disk: bool) -> None:
+def _refuse(jobs: list[LiveJob], timeline: Path | None) -> None:
     """Fail on what can be seen to be wrong before a model is loaded."""
-    from specmd.measurement.measuring import refuse
+    from specmd.measurement.jobs import refuse_job
 
     if timeline is not None and len(jobs) > 1:
         raise SpecmdError(f"--timeline is of one run, and these are {len(jobs)}")
     for job in jobs:
-        if job.config.host_slots is not None and not on_disk:
-            raise SpecmdError("--host-capacity needs a disk behind the host: --experts disk")
-        if job.config.host_slots is None and job.settings.scratch is not None:
-            raise SpecmdError("--experts disk of a trace needs a --host-capacity")
-        refuse(job.config)
+        refuse_job(job)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from specmd.cli.options import TRACES, Options, takes_options
+from specmd.cli.options import AGAIN, TRACES, Options, takes_options
 from specmd.errors import Exit, SpecmdError
 
 if TYPE_CHECKING:
+    from specmd.measurement.jobs import LiveJob
     from specmd.runs.run import Run
-    from specmd.sweep.executor import Executor
-    from specmd.sweep.jobs import Job, JobTask
+    from specmd.sweep.cluster import DaskCluster
+    from specmd.sweep.experiment import Experiment
+    from specmd.sweep.jobs import Job
     from specmd.sweep.sweep import Tally
 
 
@@ -46,6 +50,13 @@ def sweep(
         str | None,
         typer.Option(metavar="ADDRESS", help="Of the dask cluster, as tcp://host:8786."),
     ] = None,
+    resource: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=AMOUNT",
+            help=f"Live runs go to dask workers that offer it; once to each of several.{AGAIN}",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the runs and their number; run nothing.")
     ] = False,
@@ -60,40 +71,46 @@ def sweep(
 
     Exit code 4 says that some runs failed, 130 that it was interrupted; what is done is kept.
     """
-    from dataclasses import replace
-
     from specmd.cli.progress import progress
     from specmd.cli.requests import deliver, grid_of, prepare
     from specmd.report.names import policy_name
-    from specmd.sweep.experiment import Experiment, read_experiment
-    from specmd.sweep.sweep import plan
-    from specmd.sweep.sweep import sweep as run_sweep
+    from specmd.sweep.jobs import Setting
+    from specmd.sweep.sweep import carry_out, plan, share
 
-    written = read_experiment(config) if config else Experiment()
+    written = _merge(config, traces, out, resource, options)
     options = replace(
         options,
-        plugin=[*written.plugin, *(options.plugin or [])],
-        training=options.training or written.training,
-        no_bounds=options.no_bounds or not written.bounds,
+        plugin=list(written.plugin),
+        training=written.training,
+        no_bounds=not written.bounds,
     )
-    paths = list(traces or written.traces)
-    folder = out or written.out
-    if not paths:
+    if not (written.traces or written.models or written.follow):
         raise SpecmdError("no trace to sweep over: name one, or give --config")
-    if folder is None and not dry_run:
+    if written.out is None and not dry_run:
         raise SpecmdError("no folder for the results: give --out DIR")
     prepare(options)
-    grid = grid_of(options, written.given())
-    shared: dict[str, Any] = {
-        "training": options.training,
-        "bounds": not options.no_bounds,
-        "shard": _parse_shard(shard),
-    }
-    todo = plan(paths, grid, **shared)
+    grids = [grid_of(options, given) for given in written.given()]
+    part = _parse_shard(shard)
+    todo = plan(
+        written.traces,
+        grids,
+        exclude=written.exclude,
+        training=written.training,
+        bounds=written.bounds,
+        shard=part,
+    )
+    live: list[LiveJob] = []
+    if written.models or written.follow:
+        from specmd.measurement.planning import plan_live
+
+        live = plan_live(written, grids, out=written.out, again=rerun == "all", argv=sys.argv)
+        live = share(live, part)
     if dry_run:
-        _show_plan(todo, options)
+        _show_plan(todo, live, options)
+        _say_estimate(todo, written, options, jobs)
         return Exit.OK
-    assert folder is not None
+    assert written.out is not None
+    workers = _executor(executor, scheduler, jobs)
     finished: dict[str, Run] = {}
     with progress("sweeping") as report:
 
@@ -101,23 +118,55 @@ def sweep(
             finished[run.id] = run
             report(done, total, policy_name(run))
 
-        tally = run_sweep(
-            paths,
-            grid,
-            folder,
-            rerun=rerun,
-            workers=jobs,
-            plugins=options.plugin or (),
-            on_result=note,
-            executor=_executor(executor, scheduler, jobs),
-            **shared,
-        )
-    runs = _in_order(todo, finished, folder)
+        plugins = tuple(map(str, written.plugin))
+        training = str(written.training) if written.training else None
+        setting = Setting(written.out, training, written.bounds, plugins, tuple(sys.argv), rerun)
+        tally = carry_out(todo, setting, workers=jobs, on_result=note, executor=workers)
+    if live and not tally.interrupted:
+        from specmd.measurement.jobs import carry_out as carry_out_live
+
+        with progress("running live") as report:
+            tally += carry_out_live(live, rerun, on_result=note, executor=workers)
+    runs = _in_order(todo, finished, written.out)
     deliver(runs, options)
-    return _conclude(tally, runs, folder)
+    return _conclude(tally, runs, written.out)
 
 
-def _executor(kind: str, scheduler: str | None, jobs: int | None) -> Executor[JobTask] | None:
+def _merge(
+    config: Path | None,
+    traces: list[Path] | None,
+    out: Path | None,
+    resource: list[str] | None,
+    options: Options,
+) -> Experiment:
+    """Let what was given on the command line override what is written down."""
+    from specmd.sweep.experiment import Experiment, read_experiment
+
+    written = read_experiment(config) if config else Experiment()
+    live = written.live
+    if resource:
+        live = live.model_copy(update={"resources": tuple(map(_parse_resource, resource))})
+    return written.model_copy(
+        update={
+            "traces": tuple(traces or written.traces),
+            "out": out or written.out,
+            "plugin": (*written.plugin, *(options.plugin or ())),
+            "training": options.training or written.training,
+            "bounds": written.bounds and not options.no_bounds,
+            "live": live,
+        }
+    )
+
+
+def _parse_resource(text: str) -> dict[str, float]:
+    name, equals, amount = text.partition("=")
+    try:
+        return {name.strip(): float(amount if equals else 1)}
+    except ValueError:
+        raise SpecmdError(f"--resource {text}: write NAME=AMOUNT, as GPU=1") from None
+
+
+def _executor(kind: str, scheduler: str | None, jobs: int | None) -> DaskCluster | None:
     """Return what was asked for, None for processes here."""
     from specmd.hardware.machine import cores
 
@@ -143,12 +192,15 @@ def _parse_shard(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _show_plan(jobs: list[Job], options: Options) -> None:
+def _show_plan(jobs: list[Job], live: list[LiveJob], options: Options) -> None:
     """Print what differs between the runs; all of it for programs."""
     from specmd.cli.output import show
     from specmd.report.text import Column, Section, Table, cells
 
     records = [{"id": job.run_id, "trace": job.trace, **job.config.model_dump()} for job in jobs]
+    records += [
+        {"id": "live", "trace": job.source.subject, **job.config.model_dump()} for job in live
+    ]
     names = ["evict", "capacity_slots"]
     names += [
         name
@@ -158,7 +210,26 @@ def _show_plan(jobs: list[Job], options: Options) -> None:
     rows = [cells(record["id"][:12], *(record[name] for name in names)) for record in records]
     columns = [Column("id"), *(Column(name, number=name == "capacity_slots") for name in names)]
     show(options.form, records, Table(columns, [Section(rows)]))
-    typer.echo(f"specmd: {len(jobs)} runs, none of them started (--dry-run)", err=True)
+    counted = f"{len(jobs)} runs" + (f" and {len(live)} live runs" if live else "")
+    typer.echo(f"specmd: {counted}, none of them started (--dry-run)", err=True)
+
+
+def _say_estimate(todo: list[Job], written: Experiment, options: Options, jobs: int | None) -> None:
+    """Say how long it will take here, and how that is known."""
+    from specmd.hardware.machine import cores
+    from specmd.sweep.estimate import estimate
+
+    if not todo:
+        return
+    training = str(written.training) if written.training else None
+    workers = jobs or cores()
+    found = estimate(todo, written.out, training=training, bounds=written.bounds, workers=workers)
+    time = f"{found.seconds:.0f} s" if found.seconds < 120 else f"{found.seconds / 60:.0f} min"
+    typer.echo(
+        f"specmd: about {time} on {workers} processes here ({found.basis})"
+        + ("; live runs come on top" if written.models or written.follow else ""),
+        err=True,
+    )
 
 
 def _in_order(jobs: list[Job], finished: dict[str, Run], folder: Path) -> list[Run]:

@@ -65,8 +65,10 @@ def _file(kind: str, file: Path) -> int:
 
 def _config(file: Path) -> int:
     """Expand the grid over each trace, as a sweep would, and count."""
+    from specmd.measurement.planning import plan_live
     from specmd.policy.registry import add_plugin
     from specmd.sweep.experiment import read_experiment
+    from specmd.sweep.sweep import plan
     from specmd.trace import load
 
     experiment = read_experiment(file)
@@ -74,8 +76,10 @@ def _config(file: Path) -> int:
         add_plugin(path)
     if experiment.training is not None:
         load(experiment.training)
-    runs = sum(len(experiment.grid.expand(load(path))) for path in experiment.traces)
-    typer.echo(f"{file}: valid experiment, {len(experiment.traces)} traces, {runs} runs")
+    runs = len(plan(experiment.traces, experiment.grid, exclude=experiment.exclude))
+    live = len(plan_live(experiment, experiment.grid))
+    said = f"{len(experiment.traces)} traces, {runs} runs"
+    typer.echo(f"{file}: valid experiment, {said}" + (f", {live} live runs" if live else ""))
     return Exit.OK
 
 

@@ -7,11 +7,12 @@ would measure each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from specmd.errors import SpecmdError
 from specmd.measurement.settings import LiveSettings
 from specmd.measurement.sources import Source
 from specmd.policy.registry import add_plugin
@@ -20,6 +21,8 @@ from specmd.runs.identity import digest, provenance
 from specmd.runs.options import RunConfig
 from specmd.runs.run import Run, TraceFacts, kept_run, write_run
 from specmd.sweep.executor import Executor, FreshProcesses, blamed
+from specmd.sweep.jobs import Rerun, plugin_files
+from specmd.sweep.sweep import OnResult, Tally
 
 Progress = Callable[[int, int], None]
 
@@ -38,6 +41,14 @@ class LiveJob:
     rerun: bool = False
     timeline: str | None = None
     argv: tuple[str, ...] = ()
+    tags: tuple[tuple[str, float], ...] = ()
+    keeps_failures: bool = False
+
+    @property
+    def failure_id(self) -> str:
+        """Name its failure: that of a run is known to the machine alone that runs it."""
+        inputs = replace(self, argv=(), out=None, rerun=False, keeps_failures=False)
+        return digest({"job": repr(inputs)})
 
     @property
     def makes(self) -> frozenset[Hashable]:
@@ -54,7 +65,115 @@ class LiveJob:
 
     def failed(self, reason: str) -> Run:
         """Record a run that came to no numbers."""
-        return _failed(self, reason)
+        run = _failed(self, reason)
+        if self.folder is not None and self.keeps_failures:
+            write_run(run, self.folder)
+        return run
+
+    # What a cluster asks (see `specmd.sweep.worker.PortableTask`).
+
+    @property
+    def folder(self) -> Path | None:
+        """Return the folder of the results."""
+        return None if self.out is None else Path(self.out)
+
+    @property
+    def resources(self) -> Mapping[str, float]:
+        """Return what its worker must offer."""
+        return dict(self.tags)
+
+    @property
+    def fresh(self) -> bool:
+        """Whatever ran before would be measured as well."""
+        return True
+
+    def beside(self) -> Mapping[str, bytes]:
+        """Return the results of the same policy and capacity: one of them may be this one's."""
+        if self.folder is None or self.rerun:
+            return {}
+        found = {}
+        for trace in self.folder.glob("*.npz"):
+            run = kept_run(self.folder, trace.stem)
+            if run is not None and _alike(run.config, self.config):
+                found[f"{run.id}.json"] = (self.folder / f"{run.id}.json").read_bytes()
+                found[trace.name] = b""
+        return found
+
+    def inputs(self) -> dict[str, dict[str, Path]]:
+        """Return the files behind traces, plug-ins, and shapes that are files; models stay."""
+        named = {self.training, self.config.shape, *self.source.files()}
+        paths = [each for each in named if each and Path(each).suffix in (".npz", ".toml")]
+        return {
+            **{path: {Path(path).name: Path(path)} for path in paths},
+            **{path: plugin_files(path) for path in self.plugins},
+        }
+
+    def moved(self, places: Mapping[str, str], out: Path, bounds: Path) -> LiveJob:
+        """Return it with its inputs elsewhere, to write into `out`."""
+        settings = self.settings
+        if settings.scratch is not None:
+            settings = settings.model_copy(update={"scratch": str(out)})
+        shape = self.config.shape and places.get(self.config.shape, self.config.shape)
+        return replace(
+            self,
+            source=self.source.moved(places),
+            config=self.config.model_copy(update={"shape": shape}),
+            settings=settings,
+            training=self.training and places.get(self.training, self.training),
+            plugins=tuple(places.get(each, each) for each in self.plugins),
+            out=str(out),
+        )
+
+
+def _alike(one: RunConfig, other: RunConfig) -> bool:
+    return (one.evict, one.capacity_slots) == (other.evict, other.capacity_slots)
+
+
+def refuse_job(job: LiveJob) -> None:
+    """Raise SpecmdError for what can be seen to be wrong before a model is loaded."""
+    from specmd.measurement.measuring import refuse
+
+    on_disk = job.settings.scratch is not None or job.settings.checkpoint is not None
+    if job.config.host_slots is not None and not on_disk:
+        raise SpecmdError("--host-capacity needs a disk behind the host: --experts disk")
+    if job.config.host_slots is None and job.settings.scratch is not None:
+        raise SpecmdError("--experts disk of a trace needs a --host-capacity")
+    refuse(job.config)
+
+
+def carry_out(
+    jobs: Sequence[LiveJob],
+    rerun: Rerun,
+    on_result: OnResult | None = None,
+    executor: Executor[LiveJob] | None = None,
+) -> Tally:
+    """Make live runs as part of a sweep: their failures are kept, and are results until asked for.
+
+    What has a result is found out by the process of a run, which knows its machine.
+    """
+    found, todo = Tally(), []
+    before: set[str] = set()
+    for job in jobs:
+        folder = job.folder
+        assert folder is not None
+        before |= {path.stem for path in folder.glob("*.npz")}
+        if rerun == "none" and kept_run(folder, job.failure_id) is not None:
+            found = replace(found, failed=found.failed + 1)
+        else:
+            (folder / f"{job.failure_id}.json").unlink(missing_ok=True)
+            todo.append(job)
+    try:
+        with closing((executor or FreshProcesses()).run(todo)) as results:
+            for finished, run in enumerate(results, start=1):
+                kind: str = "done" if run.status == "ok" else run.status
+                if kind == "done" and run.id in before and rerun != "all":
+                    kind = "existing"
+                found = replace(found, **{kind: getattr(found, kind) + 1})
+                if on_result:
+                    on_result(run, finished, len(todo))
+    except KeyboardInterrupt:
+        return replace(found, interrupted=True)
+    return found
 
 
 def run_jobs(
@@ -135,9 +254,8 @@ def _failed(job: LiveJob, reason: str) -> Run:
         counted_steps=0,
         complete=False,
     )
-    inputs = replace(job, argv=(), out=None)
     return Run(
-        id=digest({"job": repr(inputs)}),
+        id=job.failure_id,
         source="measured",
         label="measured",
         status="failed",

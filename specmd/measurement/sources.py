@@ -6,7 +6,8 @@ a grid has to know of the model (layers, experts, size of an expert) without loa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +30,19 @@ class Source(Protocol):
 
     def workload(self) -> Workload:
         """Load everything."""
+        ...
+
+    @property
+    def subject(self) -> str:
+        """Return the model or the trace, as it was asked for."""
+        ...
+
+    def files(self) -> list[str]:
+        """Return the paths of single files that it names; folders of models are not among them."""
+        ...
+
+    def moved(self, places: Mapping[str, str]) -> Source:
+        """Return it with files at other places."""
         ...
 
 
@@ -82,6 +96,19 @@ class PromptSource:
             "commit": getattr(model.config, "_commit_hash", None),
         }
         return PromptWorkload(model, tokenizer, self.generation, self.name, facts)
+
+    @property
+    def subject(self) -> str:
+        """Return the model as it was asked for."""
+        return self.model
+
+    def files(self) -> list[str]:
+        """Name none: prompts travel with it, and models are where they are."""
+        return []
+
+    def moved(self, places: Mapping[str, str]) -> PromptSource:
+        """Return it as it is."""
+        return self
 
     @property
     def name(self) -> str:
@@ -150,6 +177,20 @@ class TraceSource:
         }
         name = ", ".join([Path(self.trace).stem, *spelled(asked | {"tokens": None})])
         return FollowedTrace(made, name, facts | asked)
+
+    @property
+    def subject(self) -> str:
+        """Return the path of the trace."""
+        return self.trace
+
+    def files(self) -> list[str]:
+        """Name the trace and the shape."""
+        return [self.trace, *filter(None, [self.shape])]
+
+    def moved(self, places: Mapping[str, str]) -> TraceSource:
+        """Return it with trace and shape at other places."""
+        shape = self.shape and places.get(self.shape, self.shape)
+        return replace(self, trace=places.get(self.trace, self.trace), shape=shape)
 
     def _inputs(self) -> tuple[Trace, ModelShape]:
         trace = load(self.trace)

@@ -54,6 +54,8 @@ NOT_COUNTED = {
     "specmd.hardware_profiles": "profiles count by what they say",
     "specmd.sweep": "starts processes",
     "specmd.sweep.executor": "starts processes",
+    "specmd.sweep.jobs": "says what a process makes",
+    "specmd.sweep.sweep": "lists runs",
     "specmd.models": "of a simulated run: a folder of shapes",
     "specmd.models.shapes": "shapes count by what they say",
 }

@@ -8,17 +8,25 @@ second and not a night, and two spellings of the same run (`5%` and `51` slots o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from itertools import product
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    create_model,
+    field_validator,
+)
 
 from specmd.errors import SpecmdError
 from specmd.hardware.engines import load_engine
 from specmd.hardware.memory import HEADROOM, beside_slots
 from specmd.hardware.profile import load_profile
 from specmd.hardware.shape import load_shape, shape_for_model
-from specmd.policy.registry import AXES, choose
+from specmd.policy.registry import AXES, Axis, choose
 from specmd.runs.declared import COMPOSED, OPTIONS, Option
 from specmd.runs.options import STAGING_SLOTS, RunConfig
 from specmd.runs.pools import parse_capacity
@@ -34,7 +42,7 @@ class _Lists(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _listed(cls, given: Any) -> Any:
-        if isinstance(given, str) or not hasattr(given, "__iter__"):
+        if isinstance(given, str | dict) or not hasattr(given, "__iter__"):
             given = (given,)
         values = tuple(given)
         if not values:
@@ -78,6 +86,32 @@ def _slowest_first() -> list[Option]:
     """Rows of one table differ in what comes last: policies, eviction before all, and seeds."""
     last_first = list(OPTIONS.values())[::-1]
     return sorted(last_first, key=lambda each: (each.name == "seed", each.axis))
+
+
+_Text = Annotated[
+    str, BeforeValidator(lambda given: str(given).lower() if isinstance(given, bool) else given)
+]
+_left_out: dict[str, Any] = dict.fromkeys(OPTIONS, (_many[_Text, ...], ()))
+_OptionTexts: Any = create_model("_OptionTexts", __base__=_Lists, **_left_out)
+
+
+class Exclusion(_OptionTexts):  # type: ignore[misc] # its fields are the declared options
+    """Values, or patterns with `*`, of some options: runs that have one of each are left out."""
+
+    def matches(self, config: RunConfig) -> bool:
+        """Say whether a run is left out; raises SpecmdError for an unknown policy."""
+        return all(
+            any(self._is(name, text, config) for text in getattr(self, name))
+            for name in self.model_fields_set
+        )
+
+    def _is(self, name: str, text: str, config: RunConfig) -> bool:
+        spelled = str(getattr(config, name))
+        if OPTIONS[name].axis and "*" not in text:
+            return choose(cast(Axis, name), text).spelled == spelled
+        if name == "capacity" and text == str(config.capacity_slots):
+            return True
+        return fnmatchcase(spelled.lower(), text.lower())
 
 
 def grid(trace: Trace | TraceHeader, **options: Any) -> list[RunConfig]:

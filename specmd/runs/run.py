@@ -255,6 +255,13 @@ class Run(_Frozen):
         vars(made)["details"] = details
         return made
 
+    def kept_in(self, folder: str | os.PathLike[str]) -> Run:
+        """Return the same run, without its details: they are read from a folder when asked for."""
+        made = self.model_copy()
+        vars(made).pop("details", None)
+        vars(made)["folder"] = str(folder)
+        return made
+
     def to_json(self) -> str:
         """Return the run as JSON text, keys in declaration order; NaN is refused."""
         fields = self.model_dump(mode="json", by_alias=True)

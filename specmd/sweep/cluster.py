@@ -187,7 +187,8 @@ class _Errand:
                     except Exception as error:  # not of the run: those come back as words
                         back = Returned(Made([], said(error), Exit.RUN_FAILED))
                     _write(task, back.files)
-                    yield from settle(task, back.made, todo)
+                    for run in settle(task, back.made, todo):
+                        yield run.kept_in(task.folder) if task.folder else run
         finally:
             if flying:
                 self.client.cancel(list(flying))

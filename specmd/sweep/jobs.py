@@ -8,6 +8,7 @@ decisions for each. Bounds are shared through a folder beside the results.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,6 +22,7 @@ from specmd.runs.identity import policy_files, run_id
 from specmd.runs.options import RunConfig
 from specmd.runs.run import Run, kept_run, write_run
 from specmd.simulation.simulate import try_config
+from specmd.simulation.walk import is_timeless
 from specmd.sweep.executor import blamed
 from specmd.trace import Trace, load
 
@@ -32,6 +34,8 @@ Rerun = Literal["none", "failed", "all"]
 _DEVICE = {"profile", "engine"}
 _SPELLED = {"capacity", "host_capacity"}
 _NOT_BOUNDS = {"evict", "prefetch", "schedule", "route", "admission", "context"}
+MADE_IN_S = "made_in_s"
+"""Entry of a run's provenance: seconds that its making took."""
 FEWEST_TOGETHER = 4
 """Jobs that share their decisions stay together at least so many at a time."""
 
@@ -61,9 +65,8 @@ class Job:
     @property
     def decisions(self) -> tuple[str, str]:
         """Name the decisions it makes: its own, or those of any device."""
-        config = self.config
-        alone = config.prefetch != "none" or config.host_slots is not None
-        return self.trace, config.model_dump_json(exclude=_SPELLED | (set() if alone else _DEVICE))
+        free = _SPELLED | (_DEVICE if is_timeless(self.config) else set())
+        return self.trace, self.config.model_dump_json(exclude=free)
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ class JobTask:
                 "an input of the run (trace, profile, policy, or SpecMD itself) was edited while "
                 "the sweep ran: start it again"
             )
-        run = try_config(
+        started = time.perf_counter()
+        made = try_config(
             trace,
             job.config,
             name=Path(job.trace).stem,
@@ -123,8 +127,10 @@ class JobTask:
             most_slots=job.most_slots,
             argv=setting.argv,
         )
+        took = {MADE_IN_S: round(time.perf_counter() - started, 6)}
+        run = made.model_copy(update={"provenance": made.provenance | took})
         write_run(run, setting.out)
-        return run
+        return run.kept_in(setting.out)
 
     # What a cluster asks (see `specmd.sweep.cluster.PortableTask`).
 

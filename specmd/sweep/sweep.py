@@ -14,17 +14,19 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import TypeVar
 
 from specmd.errors import SpecmdError
 from specmd.hardware.machine import cores
 from specmd.policy.registry import add_plugin
 from specmd.runs.identity import run_id
-from specmd.runs.resolve import Grid
+from specmd.runs.resolve import Exclusion, Grid
 from specmd.runs.run import Run
 from specmd.sweep.executor import Executor, LocalProcesses
 from specmd.sweep.jobs import Job, JobTask, Rerun, Setting, existing, make_tasks
 from specmd.trace import load
 
+T = TypeVar("T")
 OnResult = Callable[[Run, int, int], None]
 
 
@@ -41,11 +43,22 @@ class Tally:
     existing: int = 0
     interrupted: bool = False
 
+    def __add__(self, other: Tally) -> Tally:
+        """Add up two parts of a sweep."""
+        return Tally(
+            self.done + other.done,
+            self.skipped + other.skipped,
+            self.failed + other.failed,
+            self.existing + other.existing,
+            self.interrupted or other.interrupted,
+        )
+
 
 def plan(
     traces: Sequence[str | PathLike[str]],
-    grid: Grid,
+    grid: Grid | Sequence[Grid],
     *,
+    exclude: Sequence[Exclusion] = (),
     training: str | PathLike[str] | None = None,
     bounds: bool = True,
     shard: tuple[int, int] = (1, 1),
@@ -54,24 +67,31 @@ def plan(
 
     `shard` (i, n) takes every n-th run from the i-th on. Raises SpecmdError for bad input.
     """
-    index, count = shard
-    if not 1 <= index <= count:
-        raise SpecmdError(f"shard {index}/{count}: write i/n with i from 1 to n")
+    grids = (grid,) if isinstance(grid, Grid) else grid
     learned = load(training) if training else None
     jobs: dict[str, Job] = {}
     for path in traces:
         trace = load(path)
-        configs = grid.expand(trace)
-        most_slots = max(config.capacity_slots for config in configs)
+        configs = [config for each in grids for config in each.expand(trace)]
+        configs = [each for each in configs if not any(rule.matches(each) for rule in exclude)]
+        most_slots = max((config.capacity_slots for config in configs), default=0)
         for config in configs:
             name = run_id(trace, config, bounds=bounds, training=learned)
             jobs.setdefault(name, Job(str(path), config, name, most_slots))
-    return list(jobs.values())[index - 1 :: count]
+    return share(list(jobs.values()), shard)
+
+
+def share(jobs: Sequence[T], shard: tuple[int, int]) -> list[T]:
+    """Return every n-th from the i-th on; raises SpecmdError where (i, n) is no such pair."""
+    index, count = shard
+    if not 1 <= index <= count:
+        raise SpecmdError(f"shard {index}/{count}: write i/n with i from 1 to n")
+    return list(jobs[index - 1 :: count])
 
 
 def sweep(
     traces: Sequence[str | PathLike[str]],
-    grid: Grid,
+    grid: Grid | Sequence[Grid],
     out: str | PathLike[str],
     *,
     training: str | PathLike[str] | None = None,
@@ -87,7 +107,7 @@ def sweep(
 
     Args:
         traces: trace files.
-        grid: the options of the runs (see specmd.runs.resolve).
+        grid: the options of the runs (see specmd.runs.resolve); or several of them.
         out: folder of the results, made if need be.
         training: trace that policies fitted beforehand are fitted on.
         bounds: whether to run the bounds too.

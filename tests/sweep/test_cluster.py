@@ -8,10 +8,13 @@ import pytest
 
 from specmd.errors import Exit, SpecmdError
 from specmd.hardware.profile import shipped
+from specmd.measurement.jobs import carry_out
+from specmd.measurement.planning import plan_live
 from specmd.runs.resolve import make_grid
 from specmd.runs.run import read_runs
+from specmd.sweep.experiment import Experiment
 from specmd.sweep.sweep import Tally, plan, sweep
-from specmd.trace import save, synthetic
+from specmd.trace import load, save, synthetic
 
 distributed = pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 if os.name != "posix":
@@ -47,7 +50,11 @@ def cluster():
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
         distributed.LocalCluster(
-            n_workers=3, threads_per_worker=1, dashboard_address=":0", silence_logs=50
+            n_workers=3,
+            threads_per_worker=1,
+            dashboard_address=":0",
+            silence_logs=50,
+            resources={"SMALL": 1},
         ) as made,
     ):
         yield made
@@ -159,3 +166,35 @@ def test_a_scheduler_that_is_not_there_is_one_line(trace, tmp_path, monkeypatch)
     for address in ("tcp://127.0.0.1:1", "nonsense://x"):
         with pytest.raises(SpecmdError, match="no dask scheduler answers"):
             sweep([trace], grid, tmp_path / "out", executor=DaskCluster(address))
+
+
+def live_jobs(out, **live):
+    settings = {"max_new_tokens": 2, "domain": "code", "warmup_runs": 0, "repetitions": 1}
+    found = Experiment.model_validate(
+        {
+            "models": ["tiny"],
+            "grid": {"evict": "lfu", "capacity": "40%"},
+            "bounds": False,
+            "live": settings | {"deterministic": True, "link": "cpu"} | live,
+        }
+    )
+    return plan_live(found, found.grid, out=out)
+
+
+def test_a_live_run_has_a_fresh_process_on_a_worker_that_offers_what_it_asks(tmp_path, cluster):
+    executor = DaskCluster(cluster.scheduler_address)
+    there = live_jobs(tmp_path / "there", resources={"SMALL": 1})
+    assert carry_out(there, "none", executor=executor) == Tally(done=1)
+    (run,) = read_runs(tmp_path / "there")
+    assert load(tmp_path / "there" / f"{run.id}.npz").digest == run.trace.digest
+    assert carry_out(there, "none", executor=executor) == Tally(existing=1)
+    here = live_jobs(tmp_path / "here")
+    assert carry_out(here, "none") == Tally(done=1)
+    (local,) = read_runs(tmp_path / "here")
+    assert (run.id, run.decision_digest) == (local.id, local.decision_digest)
+
+
+def test_what_no_worker_offers_is_one_line(tmp_path, cluster):
+    jobs = live_jobs(tmp_path, resources={"H100": 1})
+    with pytest.raises(SpecmdError, match=r"none of \d workers offers H100=1"):
+        carry_out(jobs, "none", executor=DaskCluster(cluster.scheduler_address))
