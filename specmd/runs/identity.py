@@ -109,12 +109,20 @@ def digest(inputs: dict[str, Any]) -> str:
 def hardware_digest(config: RunConfig) -> str:
     """Hash what a run's profile, engine and shape say, wherever they are read from."""
     profile, shape, engine = config.profile, config.shape, config.engine
-    said = {
-        "profile": load_profile(profile).model_dump(mode="json") if profile else None,
-        "engine": load_engine(engine).model_dump(mode="json") if engine else None,
-        "shape": load_shape(shape).model_dump(mode="json") if shape else None,
-    }
-    return digest(said)
+    models = (
+        load_profile(profile) if profile else None,
+        load_engine(engine) if engine else None,
+        load_shape(shape) if shape else None,
+    )
+    key = tuple(map(id, models))
+    if key not in _said:  # they are frozen, and kept here, so that no other gets their id
+        dumped = [each and each.model_dump(mode="json") for each in models]
+        said = dict(zip(("profile", "engine", "shape"), dumped, strict=True))
+        _said[key] = models, digest(said)
+    return _said[key][1]
+
+
+_said: dict[tuple[int, ...], tuple[object, str]] = {}
 
 
 @cache
