@@ -48,7 +48,9 @@ def sweep(
     ] = "local",
     scheduler: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Of the dask cluster, as tcp://host:8786."),
+        typer.Option(
+            metavar="ADDRESS", help="Of the dask cluster: tcp://host:8786, or its scheduler file."
+        ),
     ] = None,
     resource: Annotated[
         list[str] | None,

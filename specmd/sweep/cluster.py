@@ -12,12 +12,13 @@ worker with other code of SpecMD is refused.
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,8 @@ from specmd.runs.identity import source_digest
 from specmd.sweep.executor import DIED_TWICE, Made, Results, next_task, said, settle
 from specmd.sweep.worker import PortableTask, Returned, Shipment, perform_there
 
+DEATHS_BORNE = 5
+"""Workers that may die while inputs are shipped."""
 WAITING_FOR_S = 30.0
 """A scheduler that does not answer for so long is not there."""
 
@@ -40,7 +43,8 @@ class DaskCluster:
     """The workers of a scheduler, or so many processes of this machine.
 
     Attributes:
-        address: of the scheduler, as `tcp://host:8786`; None: a cluster of this machine, for as
+        address: of the scheduler, as `tcp://host:8786`, or the file it wrote it to
+            (`dask scheduler --scheduler-file FILE.json`); None: a cluster of this machine, for as
             long as it is needed.
         workers: how many processes that has.
 
@@ -58,6 +62,11 @@ class DaskCluster:
             try:
                 with _shipped(client, tasks) as places:
                     yield from _Errand(client, places).run(tasks)
+            except OSError as error:
+                raise SpecmdError(
+                    f"the dask cluster cannot be reached any more ({error}): what is done is kept; "
+                    "start it again to go on"
+                ) from None
             except ImportError as error:
                 raise SpecmdError(
                     f"a worker cannot load SpecMD: {error}; install {specmd.__version__} there"
@@ -68,8 +77,8 @@ class DaskCluster:
 def _client(address: str | None, workers: int) -> Iterator[Client]:
     if address is not None:
         try:
-            client = Client(address, timeout=WAITING_FOR_S, set_as_default=False)
-        except (OSError, ValueError) as error:
+            client = Client(_address(address), timeout=WAITING_FOR_S, set_as_default=False)
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise SpecmdError(
                 f"no dask scheduler answers at {address}: {error}; start one with "
                 "`dask scheduler`, and see docs/cluster.md"
@@ -90,6 +99,13 @@ def _client(address: str | None, workers: int) -> Iterator[Client]:
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
+
+
+def _address(given: str) -> str:
+    """Return an address as it is, or the one in the file that a scheduler has written."""
+    if not given.endswith(".json"):
+        return given
+    return str(json.loads(Path(given).read_bytes())["address"])
 
 
 def _require(client: Client, tasks: Sequence[PortableTask]) -> None:
@@ -122,12 +138,24 @@ def _shipped(client: Client, tasks: Sequence[PortableTask]) -> Iterator[dict[str
             shipment = Shipment({name: _content(file) for name, file in files.items()})
             places[path] = f"{shipment.digest}/{'' if Path(path).is_dir() else Path(path).name}"
             if shipment.name not in sent:
-                client.register_plugin(shipment)
                 sent.add(shipment.name)
+                _send(client, shipment)
         yield places
     finally:
         for name in sent:
-            client.unregister_worker_plugin(name)
+            with suppress(OSError):  # its worker, or all of them, are gone, and it with them
+                client.unregister_worker_plugin(name)
+
+
+def _send(client: Client, shipment: Shipment) -> None:
+    """Give a shipment to all workers; one that dies of something else meanwhile ends the call."""
+    for _ in range(DEATHS_BORNE):
+        try:
+            client.register_plugin(shipment)
+            return
+        except OSError:
+            continue
+    client.register_plugin(shipment)
 
 
 def _content(file: Path) -> bytes:

@@ -205,13 +205,18 @@ class JobTask:
 
 
 def make_tasks(jobs: Sequence[Job], setting: Setting, workers: int) -> list[JobTask]:
-    """Put jobs that share their decisions together, as far as that keeps all workers busy."""
+    """Put jobs that share their decisions together, as far as that keeps all workers busy.
+
+    What shares the plan of a prefetcher, of which a process keeps a few, comes one after another.
+    """
     most = max(FEWEST_TOGETHER, math.ceil(len(jobs) / (4 * workers)))
-    together: dict[Hashable, list[Job]] = {}
+    plans: dict[Hashable, dict[Hashable, list[Job]]] = {}
     for job in jobs:
+        together = plans.setdefault((job.trace, job.config.prefetch), {})
         together.setdefault(job.decisions, []).append(job)
     return [
         JobTask(tuple(group[first : first + most]), setting)
+        for together in plans.values()
         for group in together.values()
         for first in range(0, len(group), most)
     ]

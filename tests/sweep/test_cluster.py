@@ -163,7 +163,7 @@ def test_a_full_disk_ends_the_sweep_and_keeps_what_is_done(trace, tmp_path, clus
 def test_a_scheduler_that_is_not_there_is_one_line(trace, tmp_path, monkeypatch):
     monkeypatch.setattr("specmd.sweep.cluster.WAITING_FOR_S", 0.5)
     grid = make_grid({"evict": "lru", "capacity": 4})
-    for address in ("tcp://127.0.0.1:1", "nonsense://x"):
+    for address in ("tcp://127.0.0.1:1", "nonsense://x", str(tmp_path / "none.json")):
         with pytest.raises(SpecmdError, match="no dask scheduler answers"):
             sweep([trace], grid, tmp_path / "out", executor=DaskCluster(address))
 

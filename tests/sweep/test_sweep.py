@@ -306,6 +306,8 @@ def test_runs_that_decide_the_same_go_to_one_process(sized):
     for each in tasks:
         decided = {(job.config.evict, job.config.prefetch) for job in each.jobs}
         assert len(decided) == 1
+    prefetchers = [each.jobs[0].config.prefetch for each in tasks]
+    assert sorted(prefetchers) == prefetchers, "a plan of prefetches serves all at once"
     # Where that would leave workers idle, they are decided more than once.
     assert max(len(each.jobs) for each in make_tasks(jobs, task().setting, workers=2)) == 4
 
