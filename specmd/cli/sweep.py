@@ -226,6 +226,9 @@ def _say_estimate(todo: list[Job], written: Experiment, options: Options, jobs: 
     training = str(written.training) if written.training else None
     workers = jobs or cores()
     found = estimate(todo, written.out, training=training, bounds=written.bounds, workers=workers)
+    if found.seconds is None:
+        typer.echo(f"specmd: a matter of seconds ({found.basis}), compiling apart", err=True)
+        return
     time = f"{found.seconds:.0f} s" if found.seconds < 120 else f"{found.seconds / 60:.0f} min"
     typer.echo(
         f"specmd: about {time} on {workers} processes here ({found.basis})"

@@ -21,7 +21,7 @@ from specmd.runs.identity import digest, provenance
 from specmd.runs.options import RunConfig
 from specmd.runs.run import Run, TraceFacts, kept_run, write_run
 from specmd.sweep.executor import Executor, FreshProcesses, blamed
-from specmd.sweep.jobs import Rerun, plugin_files
+from specmd.sweep.jobs import Rerun, ship
 from specmd.sweep.sweep import OnResult, Tally
 
 Progress = Callable[[int, int], None]
@@ -101,12 +101,8 @@ class LiveJob:
 
     def inputs(self) -> dict[str, dict[str, Path]]:
         """Return the files behind traces, plug-ins, and shapes that are files; models stay."""
-        named = {self.training, self.config.shape, *self.source.files()}
-        paths = [each for each in named if each and Path(each).suffix in (".npz", ".toml")]
-        return {
-            **{path: {Path(path).name: Path(path)} for path in paths},
-            **{path: plugin_files(path) for path in self.plugins},
-        }
+        traces = {self.training or "", *self.source.traces()}
+        return ship(traces, [self.config.shape or ""], self.plugins)
 
     def moved(self, places: Mapping[str, str], out: Path, bounds: Path) -> LiveJob:
         """Return it with its inputs elsewhere, to write into `out`."""

@@ -37,8 +37,8 @@ class Source(Protocol):
         """Return the model or the trace, as it was asked for."""
         ...
 
-    def files(self) -> list[str]:
-        """Return the paths of single files that it names; folders of models are not among them."""
+    def traces(self) -> list[str]:
+        """Return the traces that it names; models stay where they are."""
         ...
 
     def moved(self, places: Mapping[str, str]) -> Source:
@@ -102,8 +102,8 @@ class PromptSource:
         """Return the model as it was asked for."""
         return self.model
 
-    def files(self) -> list[str]:
-        """Name none: prompts travel with it, and models are where they are."""
+    def traces(self) -> list[str]:
+        """Name none: prompts travel with it."""
         return []
 
     def moved(self, places: Mapping[str, str]) -> PromptSource:
@@ -183,9 +183,9 @@ class TraceSource:
         """Return the path of the trace."""
         return self.trace
 
-    def files(self) -> list[str]:
-        """Name the trace and the shape."""
-        return [self.trace, *filter(None, [self.shape])]
+    def traces(self) -> list[str]:
+        """Name the trace."""
+        return [self.trace]
 
     def moved(self, places: Mapping[str, str]) -> TraceSource:
         """Return it with trace and shape at other places."""

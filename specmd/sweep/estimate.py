@@ -25,9 +25,9 @@ PROBED_ACCESSES = 400_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds on so many processes, and how they were come by."""
+    """Seconds on so many processes, and how they were come by; None: too few to ask."""
 
-    seconds: float
+    seconds: float | None
     basis: str
 
 
@@ -42,8 +42,8 @@ def estimate(
     traces = {path: load(path) for path in {job.trace for job in todo}}
     accesses = [_accesses(traces[job.trace], job.config.tokens) for job in todo]
     rates = [_rate(run) for run in kept if run.provenance.get(MADE_IN_S)]
-    if not todo:
-        return Estimate(0.0, "nothing is left to do")
+    if sum(accesses) < PROBED_ACCESSES:
+        return Estimate(None, f"{sum(accesses):,} accesses")
     if rates:
         mean_s = statistics.fmean(rates)
         basis = f"{mean_s * 1e9:.3g} ns an access in {len(rates)} runs that are there"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from specmd.simulation.simulate import try_config
 from specmd.simulation.walk import is_timeless
 from specmd.sweep.executor import blamed
 from specmd.trace import Trace, load
+from specmd.trace.hub import located
 
 BOUNDS_FOLDER = ".bounds"
 """Folder beside the results in which the workers share the bounds they computed."""
@@ -157,13 +158,9 @@ class JobTask:
         """Return the files behind traces, plug-ins, and profiles and shapes that are files."""
         setting = self.setting
         configs = [job.config for job in self.jobs]
-        named = {job.trace for job in self.jobs} | {setting.training}
-        named |= {each for config in configs for each in (config.profile, config.shape)}
-        paths = [each for each in named if each and Path(each).suffix in (".npz", ".toml")]
-        return {
-            **{path: {Path(path).name: Path(path)} for path in paths},
-            **{path: plugin_files(path) for path in setting.plugins},
-        }
+        traces = {job.trace for job in self.jobs} | {setting.training or ""}
+        named = {each or "" for config in configs for each in (config.profile, config.shape)}
+        return ship(traces, named, setting.plugins)
 
     def moved(self, places: Mapping[str, str], out: Path, bounds: Path) -> JobTask:
         """Return it with its inputs elsewhere, to write into `out` and share bounds in a folder."""
@@ -230,6 +227,17 @@ def existing(out: Path, name: str, rerun: Rerun) -> Run | None:
     found = kept_run(out, name)
     again = rerun == "all" or (found is not None and rerun == found.status)
     return None if again else found
+
+
+def ship(
+    traces: Iterable[str], named: Iterable[str], plugins: Iterable[str]
+) -> dict[str, dict[str, Path]]:
+    """Return the files behind traces, what is named if it is a file, and plug-ins, by path."""
+    paths = [path for path in traces if path] + [path for path in named if path.endswith(".toml")]
+    return {
+        **{path: {Path(path).name: located(path)} for path in paths},
+        **{path: plugin_files(path) for path in plugins},
+    }
 
 
 def plugin_files(path: str) -> dict[str, Path]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -487,3 +488,30 @@ def test_exports_of_the_same_runs_are_equal_whatever_made_them(specmd, trace_fil
     assert first.read_text() == second.read_text() == third.read_text()
     assert len(first.read_text().splitlines()) == 5
     assert whole.read_text() == again.read_text()
+
+
+def test_a_sweep_says_what_a_cluster_needs(specmd, trace_file, tmp_path, monkeypatch):
+    asked = ("sweep", trace_file, "-c", "16", "--out", tmp_path / "out")
+    assert "go together" in specmd(*asked, "--executor", "dask").err
+    assert "go together" in specmd(*asked, "--scheduler", "tcp://127.0.0.1:1").err
+    assert "write NAME=AMOUNT" in specmd(*asked, "--resource", "GPU=many").err
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.delitem(sys.modules, "specmd.sweep.cluster", raising=False)
+    monkeypatch.delitem(sys.modules, "specmd.sweep.worker", raising=False)
+    done = specmd(*asked, "--executor", "dask-local")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "pip install 'specmd-bench[dask]'" in done.err
+
+
+def test_a_dry_run_counts_live_runs_and_says_how_long(specmd, trace_file, tmp_path):
+    config = tmp_path / "experiment.toml"
+    config.write_text(
+        f'traces = ["{trace_file}"]\nmodels = ["tiny"]\n'
+        '[[grid]]\nevict = ["lru", "fifo"]\ncapacity = "25%"\n'
+        '[[grid]]\nevict = ["lfu"]\ncapacity = 16\n[[exclude]]\nevict = "fifo"\n'
+    )
+    done = specmd("sweep", "--config", config, "--dry-run", "--format", "json")
+    assert [row["evict"] for row in json.loads(done.out)] == ["lru", "lfu", "lru", "lfu"]
+    assert "2 runs and 2 live runs, none of them started" in done.err
+    assert "a matter of seconds" in done.err
+    assert "2 runs, 2 live runs" in specmd("validate", "config", config).out
