@@ -30,7 +30,7 @@ from specmd.errors import Exit, SpecmdError
 from specmd.files import replacing
 from specmd.runs.identity import source_digest
 from specmd.sweep.executor import DIED_TWICE, Made, Results, next_task, said, settle
-from specmd.sweep.worker import PortableTask, Returned, Shipment, perform_there
+from specmd.sweep.worker import LeavesCtrlC, PortableTask, Returned, Shipment, perform_there
 
 DEATHS_BORNE = 5
 """Workers that may die while inputs are shipped."""
@@ -98,6 +98,7 @@ def _client(address: str | None, workers: int) -> Iterator[Client]:
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
+        client.register_plugin(LeavesCtrlC())
         yield client
 
 

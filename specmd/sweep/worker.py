@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -92,6 +94,17 @@ class Shipment(WorkerPlugin):
 
     def _folder(self, worker: Any) -> Path:
         return Path(worker.local_directory) / _HERE / self.digest
+
+
+class LeavesCtrlC(WorkerPlugin):
+    """Workers in the terminal's own group get its Ctrl-C as well, which is for the parent."""
+
+    name = "specmd-leaves-ctrl-c"
+
+    def setup(self, worker: Any) -> None:
+        """Ignore it from now on."""
+        with suppress(ValueError):  # not in the main thread: then it gets no signals either
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def perform_there(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,12 @@ distributed = pytest.importorskip("distributed", reason="the extra `dask` is not
 if os.name != "posix":
     pytest.skip("needs signals", allow_module_level=True)
 
-from specmd.sweep.cluster import DaskCluster  # noqa: E402 - there is dask from here on
+from specmd.sweep.cluster import DaskCluster, _client  # noqa: E402 - there is dask from here on
 
 PLUGIN = """
 '''mine: the smallest key leaves; it may kill who asks.'''
 import os
+import signal
 import signal
 from pathlib import Path
 from specmd.policy import candidates, policy
@@ -198,3 +200,9 @@ def test_what_no_worker_offers_is_one_line(tmp_path, cluster):
     jobs = live_jobs(tmp_path, resources={"H100": 1})
     with pytest.raises(SpecmdError, match=r"none of \d workers offers H100=1"):
         carry_out(jobs, "none", executor=DaskCluster(cluster.scheduler_address))
+
+
+def test_ctrl_c_is_for_the_process_that_asked():
+    with _client(None, 1) as client:
+        found = client.run(signal.getsignal, signal.SIGINT)
+    assert set(found.values()) == {signal.SIG_IGN}
