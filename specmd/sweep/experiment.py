@@ -25,6 +25,7 @@ live run has; what says how a trace is composed and the seed belong to their wor
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,7 +113,7 @@ def read_experiment(path: Path) -> Experiment:
         return each if each is None or on_hub(each) else folder / each
 
     def as_text(each: str) -> str:
-        return str(folder / each) if (folder / each).exists() else each
+        return str(folder / each) if os.path.exists(folder / each) else each  # noqa: PTH110 - of any text
 
     live = {"prompts": as_text(found.live.prompts), "scratch": beside(found.live.scratch)}
     return found.model_copy(
