@@ -360,5 +360,6 @@ def test_what_cannot_be_written_is_no_failed_run(trace, tmp_path, monkeypatch):
         raise SpecmdError(f"{path}: cannot be written: No space left on device", Exit.NOT_WRITTEN)
 
     monkeypatch.setattr("specmd.runs.run.write_text", full)
-    made = perform(task(*plan([trace], GRID, bounds=False)))
+    todo = task(*plan([trace], GRID, bounds=False))
+    made = perform(replace(todo, setting=replace(todo.setting, out=tmp_path)))
     assert (made.runs, made.code) == ([], Exit.NOT_WRITTEN)
