@@ -12,7 +12,18 @@ import pytest
 from specmd.cli.program import app
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = {"torch", "pandas", "matplotlib", "transformers", "numba", "numpy", "rich", "pydantic"}
+HEAVY = {
+    "torch",
+    "pandas",
+    "matplotlib",
+    "transformers",
+    "numba",
+    "numpy",
+    "rich",
+    "pydantic",
+    "dask",
+    "distributed",
+}
 HEAVY |= {"altair", "vl_convert", "jinja2"}
 
 
