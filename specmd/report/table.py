@@ -43,7 +43,8 @@ _SPARE = ("collision_rate", "misses", "prefetch_precision", "stall_share")
 _BYPASS_MATTERS = 0.05  # forced Belady so far above Belady with bypass flatters every policy
 
 Line = dict[str | None, Run]
-"""Runs of a row by their profile: all but the clock is the same."""
+"""Runs of a row by their profile, None without one: all but the clock is the same."""
+_ANY = ""  # in place of a profile: whichever comes first
 
 
 @dataclass(frozen=True)
@@ -114,14 +115,13 @@ def _ranked(group: list[Line], by: Metric) -> list[Line]:
 
 def _columns(lines: Sequence[Line], chosen: Sequence[Metric], spare: Sequence[str]) -> list[_Shown]:
     """Choose the columns of numbers: a metric that depends on the clock has one for each clock."""
-    profiles = list(dict.fromkeys(profile for line in lines for profile in line))
     shown = []
     for each in chosen:
         values = [[run.metrics.get(each.name) for run in line.values()] for line in lines]
         digits = each.digits(chain.from_iterable(values))
         apart = any(len({each.text(one, digits=digits) for one in row}) > 1 for row in values)
-        for profile in profiles if apart else [None]:
-            title = f"{each.label} {profile}" if apart else each.label
+        for profile in _clocks(lines, each) if apart else [_ANY]:
+            title = f"{each.label} {profile}" if apart and profile else each.label
             column = Column(title, number=True, spare=each.name in spare)
             shown.append(_metric_column(each, profile, column, digits))
     bounds = [run.bounds for line in lines for run in line.values() if run.bounds is not None]
@@ -132,9 +132,21 @@ def _columns(lines: Sequence[Line], chosen: Sequence[Metric], spare: Sequence[st
     return shown
 
 
+def _clocks(lines: Sequence[Line], each: Metric) -> list[str | None]:
+    """List the profiles under which a metric has values; None: runs without one, as measured."""
+    return list(
+        dict.fromkeys(
+            profile
+            for line in lines
+            for profile, run in line.items()
+            if run.metrics.get(each.name) is not None
+        )
+    )
+
+
 def _metric_column(each: Metric, profile: str | None, column: Column, digits: int) -> _Shown:
     def of(line: Line) -> Run | None:
-        return next(iter(line.values())) if profile is None else line.get(profile)
+        return next(iter(line.values())) if profile is _ANY else line.get(profile)
 
     def value(line: Line) -> float | None:
         run = of(line)

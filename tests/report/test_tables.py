@@ -299,3 +299,19 @@ def test_the_memory_of_a_device_is_not_said_of_another():
     assert "of 17.18 GB on the device" in run_table(runs[:1]).title
     assert " MB on the device" in run_table(runs).title
     assert "17.18" not in run_table(runs).title
+
+
+def test_runs_with_and_without_a_clock_never_borrow_each_others_times():
+    trace = specmd.trace.synthetic(num_layers=2, num_experts=4, top_k=1, expert_bytes=10**6)
+    runs = [
+        specmd.simulate(trace, "lru", 3, profile=profile, bounds=False, interpreted=True)
+        for profile in (None, "t4", "rtx4090")
+    ]
+    table = run_table(runs)
+    headers = [column.title for column in table.columns]
+    assert not [header for header in headers if "None" in header]
+    timed = [at for at, header in enumerate(headers) if header.startswith("TPOT")]
+    assert [headers[at].split()[-1] for at in timed] == ["t4", "rtx4090"]
+    untimed = table.sections[0].rows[0]
+    assert [untimed[at].text for at in timed] == ["-", "-"]
+    assert all(table.sections[1].rows[0][at].text != "-" for at in timed)
