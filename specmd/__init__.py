@@ -4,7 +4,8 @@ Which expert cache should I run?
 
 The public API, each name imported when it is first used, so that `import specmd` costs nothing:
 `load` and `save` traces, `simulate` a cache over one, read the `Run` that comes out, put many into
-a `frame`; `record` a model's routing, `offload` its experts behind a live cache.
+a `frame`, `compare` folders of them; `record` a model's routing, `offload` its experts behind a
+live cache.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from specmd.comparison import compare
     from specmd.runs.run import Run, frame
     from specmd.simulation.simulate import simulate
     from specmd.trace import Trace, load, save
@@ -22,6 +24,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Run": "specmd.runs.run",
     "Trace": "specmd.trace",
+    "compare": "specmd.comparison",
     "frame": "specmd.runs.run",
     "load": "specmd.trace",
     "offload": "specmd.live",
@@ -30,7 +33,7 @@ _HOME = {
     "simulate": "specmd.simulation.simulate",
 }
 
-__all__ = ["Run", "Trace", "frame", "load", "save", "simulate"]
+__all__ = ["Run", "Trace", "compare", "frame", "load", "save", "simulate"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ import pytest
 from specmd.policy import registry
 
 # Some test modules are used from other folders, too, whichever of them are run.
-for folder in ("races", "core", "cli", "live", "trace"):
+for folder in ("races", "core", "cli", "live", "trace", "comparison"):
     sys.path.append(str(Path(__file__).parent / folder))
 
 

@@ -85,6 +85,8 @@ def _write_parquet(path: Path, records: Records) -> None:
 def to_csv(records: Records) -> str:
     """Render records as CSV; columns in order of first appearance, lists and mappings as JSON."""
     names = list(dict.fromkeys(name for record in records for name in record))
+    if not names:
+        return ""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(names)

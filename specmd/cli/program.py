@@ -9,6 +9,7 @@ import typer
 from specmd import __version__
 from specmd.cli.board import board
 from specmd.cli.calibrate import calibrate
+from specmd.cli.compare import compare
 from specmd.cli.env import env
 from specmd.cli.export import export
 from specmd.cli.import_ import import_
@@ -62,6 +63,7 @@ app.command("inspect")(inspect_)
 app.command("simulate")(simulate)
 app.command("sweep")(sweep)
 app.command("run")(run)
+app.command("compare")(compare)
 app.command("calibrate")(calibrate)
 app.command("board")(board)
 app.command("show")(show)
