@@ -98,6 +98,7 @@ def _circumstances(runs: Sequence[Run], verbose: bool) -> list[str]:
         return []
 
     spreads = [each.spread["tpot_s"] for each in found if "tpot_s" in each.spread]
+    spreads = [each for each in spreads if each.mean > 0]
     counts = _span((each.repetitions for each in found), "{:.0f}")
     warm = _span((each.warmup_runs for each in found), "{:.0f}")
     text = f"measured: {counts} repetitions after {warm} of warm-up, each from an empty cache"

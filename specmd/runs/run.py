@@ -50,15 +50,15 @@ class TraceFacts(_Frozen):
     digest: str
     model: str
     kind: Kind
-    num_layers: int
-    num_experts: int
-    top_k: int
-    expert_bytes: int | None
-    tokens: int
-    steps: int
-    requests: int
-    counted_tokens: int
-    counted_steps: int
+    num_layers: int = Field(ge=1)
+    num_experts: int = Field(ge=1)
+    top_k: int = Field(ge=1)
+    expert_bytes: int | None = Field(ge=0)
+    tokens: int = Field(ge=0)
+    steps: int = Field(ge=0)
+    requests: int = Field(ge=0)
+    counted_tokens: int = Field(ge=0)
+    counted_steps: int = Field(ge=0)
     complete: bool
     license: str = ""
     source: str = ""
