@@ -64,13 +64,13 @@ def record(
     from specmd.recording.generate import default_name
 
     target = out if out is not None else Path(default_name(Path(model).resolve()))
+    if target.is_dir():
+        raise SpecmdError(f"{target} is a folder: give --out a file")
     if recover:
         from specmd.recording import recover as rescue
 
         _say(target, rescue(target))
         return
-    if target.is_dir():
-        raise SpecmdError(f"{target} is a folder: give --out a file")
     _refuse_partial(target)
 
     import sys

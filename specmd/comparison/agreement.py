@@ -68,7 +68,10 @@ def _of(line: Line, by: Sequence[str]) -> Iterable[tuple[str, str]]:
 
 def _different(values: Iterable[Any]) -> list[Any]:
     """Return the distinct values if there are several, else nothing."""
-    found = list(dict.fromkeys(values))
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
     return found if len(found) > 1 else []
 
 
