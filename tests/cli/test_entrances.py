@@ -104,6 +104,7 @@ HEAVY = (  # what is cut off where it begins: loading models, measuring, minutes
     "specmd.cli.selftest:apart",
     "specmd.board.predict:judge",
     "specmd.conformance.suite:check_policy",
+    "specmd.report.html.files:write_figures",
 )
 
 
@@ -390,7 +391,7 @@ def result_file(rng, world):
         ["simulate", "--validate", "mutant", "--profile", "t4"],
     ]
     if "report" in COMMANDS:
-        uses.append(["report", "mutant"])
+        uses.append(["report", "mutant", "one", "--html", "new.html"])
     return rng.choice(uses)
 
 
