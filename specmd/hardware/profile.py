@@ -92,6 +92,8 @@ class Figures(_Frozen):
                 raise ValueError(f"{name} is in '{figure.unit}'; convert it to '{unit}'")
             if figure.value == 0 and unit not in _MAY_BE_ZERO:
                 raise ValueError(f"{name} must be larger than 0")
+            if math.isinf(figure.value) and unit == "B":
+                raise ValueError(f"{name} must be finite")
             if figure.value > 1 and unit == "share":
                 raise ValueError(f"{name} is a share: 1 at most")
         return self

@@ -112,6 +112,7 @@ def fit(
     return slots
 
 
+_MOST = 2**31 - 1  # keys are numbered in 32 bits
 _NO_SIZE = (
     "capacity '{}' is in bytes, but the trace does not say how large an expert is: import it with "
     "--expert-bytes, or give slots"
@@ -190,4 +191,6 @@ def parse_capacity(
         slots = int(match[1])
     if slots < 1:
         raise SpecmdError(f"capacity '{spelled}' is less than one slot")
+    if slots > _MOST:
+        raise SpecmdError(f"capacity '{spelled}' is more slots than there can be experts")
     return slots

@@ -541,6 +541,7 @@ def try_one(kind, number, seed, world):
     said, where = err.getvalue(), f"{kind} {number}: {argv!r}: "
     assert "Traceback" not in said, where + said
     assert "internal error" not in said, where + said
+    assert not re.search(r"Error: .*\.py:[0-9]", said), where + said  # a run that failed by a bug
     assert code in (-1, *LEGITIMATE), f"{where}{code}: {said}"
     errors = [line for line in said.splitlines() if line.startswith("specmd: error")]
     assert len(errors) == (code in (2, 5)), f"{where}{code}: {said}"
@@ -577,6 +578,22 @@ def _alarm():
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, old)
+
+
+def test_what_mutation_found(specmd, trace_file, tmp_path):
+    """Sizes beyond all bounds, and no file to rescue: each was an internal error once."""
+    profile = (files("specmd.hardware_profiles") / "rtx4090.toml").read_text("utf-8")
+    file = tmp_path / "endless.toml"
+    head, _, tail = profile.partition("[memory_bytes]")
+    file.write_text(f"{head}[memory_bytes]{re.sub('value = .*', 'value = inf', tail, count=1)}")
+    for argv, message in (
+        (("simulate", trace_file, "-c", "9" * 30), "is more slots than there can be experts"),
+        (("validate", "profile", file), "memory_bytes must be finite"),
+        (("record", "tiny", "--recover", "--out="), "is a folder: give --out a file"),
+    ):
+        done = specmd(*argv)
+        assert (done.code, done.err.count("\n")) == (2, 1), done
+        assert message in done.err
 
 
 @pytest.mark.parametrize("kind", KINDS)
