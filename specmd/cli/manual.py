@@ -40,7 +40,10 @@ _EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "board": ("specmd board", "specmd board --row 'big-moe*' --format csv"),
     "recommend": ("specmd recommend mine.npz --profile rtx4090 --memory 8GB",),
-    "compare": ("specmd compare before after --fail-on tpot:5%",),
+    "compare": (
+        "specmd compare before after --fail-on tpot:5%",
+        "specmd compare results --by profile --metric tpot",
+    ),
     "report": ("specmd report results --html report.html",),
     "show": (
         "specmd show results --metric hit_rate --metric tpot_s --rank tpot_s",
