@@ -10,6 +10,7 @@ cut off where it begins.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import json
 import os
@@ -194,6 +195,7 @@ class Parameter:
     flags: tuple[str, ...]
     kind: type | None
     choices: tuple[str, ...]
+    required: bool
 
 
 def parameters(function):
@@ -208,7 +210,8 @@ def parameters(function):
         flags = tuple(text for text in said.param_decls or () if text.startswith("-"))
         if isinstance(said, typer.models.OptionInfo):
             flags = flags or (f"--{name.replace('_', '-')}",)
-        yield Parameter(name, flags, kind, choices)
+        needed = inspect.signature(function).parameters[name].default is inspect.Parameter.empty
+        yield Parameter(name, flags, kind, choices, needed)
 
 
 def _parts(hint):
@@ -282,7 +285,9 @@ def command_line(rng, world):
             for _ in range(rng.choice((1, 1, 1, 1, 2)) if rng.random() < 0.95 else 0):
                 argv.append(value_for(param, rng))
     options = [param for param in COMMANDS[name] if param.flags]
-    for param in rng.sample(options, min(len(options), rng.choice((0, 0, 1, 1, 2, 3)))):
+    some = rng.sample(options, min(len(options), rng.choice((0, 0, 1, 1, 2, 3))))
+    needed = [each for each in options if each.required and rng.random() < 0.9]
+    for param in dict.fromkeys([*needed, *some]):
         argv.append(rng.choice(param.flags))
         if param.kind is not bool and rng.random() < 0.95:
             argv.append(value_for(param, rng))
