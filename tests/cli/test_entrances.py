@@ -207,7 +207,8 @@ def parameters(function):
         parts = [whole, *(part for arg in typing.get_args(whole) for part in _parts(arg))]
         choices = tuple(part for part in parts if isinstance(part, str))
         kind = next((part for part in (Path, bool, int, float, str) if part in parts), None)
-        flags = tuple(text for text in said.param_decls or () if text.startswith("-"))
+        texts = (said.default, *(said.param_decls or ()))
+        flags = tuple(text for text in texts if isinstance(text, str) and text.startswith("-"))
         if isinstance(said, typer.models.OptionInfo):
             flags = flags or (f"--{name.replace('_', '-')}",)
         needed = inspect.signature(function).parameters[name].default is inspect.Parameter.empty
