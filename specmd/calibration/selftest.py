@@ -244,7 +244,7 @@ def link(name: str) -> Answer:
 def calibration(name: str) -> Answer:
     """Calibrate with the embedded model, then compare simulated with measured runs of it."""
     from specmd.calibration import calibrate
-    from specmd.calibration.profile import profile_text
+    from specmd.hardware.toml import profile_text
     from specmd.hardware.shape import shape_for_model
     from specmd.measurement.prediction import TIMES
     from specmd.measurement.settings import LiveSettings

@@ -103,7 +103,7 @@ def calibrate(
     engine on it, and says what it assumed.
     """
     from specmd.calibration import calibrate as measure
-    from specmd.calibration.profile import profile_text
+    from specmd.hardware.toml import profile_text
     from specmd.cli.progress import progress
     from specmd.files import write_text
     from specmd.hardware.shape import load_shape, shape_for_model
@@ -165,7 +165,7 @@ def _anchor(
 ) -> None:
     """Fit a profile to published times, write it and say what it is."""
     from specmd.calibration.anchors import fit, parse_anchor
-    from specmd.calibration.profile import profile_text
+    from specmd.hardware.toml import profile_text
     from specmd.files import write_text
     from specmd.hardware.engines import load_engine
     from specmd.hardware.profile import load_profile

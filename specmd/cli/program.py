@@ -17,6 +17,7 @@ from specmd.cli.inspect_ import inspect_
 from specmd.cli.list_ import list_
 from specmd.cli.manual import epilog
 from specmd.cli.new import new
+from specmd.cli.recommend import recommend
 from specmd.cli.record import record
 from specmd.cli.report import report
 from specmd.cli.run import run
@@ -62,6 +63,7 @@ app.command("export")(export)
 app.command("inspect")(inspect_)
 app.command("simulate")(simulate)
 app.command("sweep")(sweep)
+app.command("recommend")(recommend)
 app.command("run")(run)
 app.command("compare")(compare)
 app.command("calibrate")(calibrate)

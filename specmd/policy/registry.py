@@ -55,6 +55,7 @@ class Declaration:
     bypass: str = ""
     remembers: bool | str = False
     frozen: bool = False
+    lossy: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +168,7 @@ def policy(
     bypass: str = "",
     remembers: bool | str = False,
     frozen: bool = False,
+    lossy: bool = False,
 ) -> Callable[[C], C]:
     """Declare a class as a policy.
 
@@ -183,6 +185,7 @@ def policy(
             more memory than the slots; "parameter=value" where it does for that value only.
         frozen: its attribute `kept` names the keys that are resident from the start and for ever:
             misses pass the cache by, prefetches find no slot.
+        lossy: it changes what the model computes.
 
     """
 
@@ -197,6 +200,7 @@ def policy(
             bypass=bypass,
             remembers=remembers,
             frozen=frozen,
+            lossy=lossy,
         )
         cls.__specmd__ = said  # type: ignore[attr-defined]
         return cls

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from specmd.calibration.anchors import Anchor, fit, parse_anchor
-from specmd.calibration.profile import profile_text
+from specmd.hardware.toml import profile_text
 from specmd.errors import SpecmdError
 from specmd.hardware.engines import load_engine
 from specmd.hardware.profile import Attainable, Figure, Stack, load_profile, read_profile

@@ -8,7 +8,7 @@ from small_shapes import EXPERTS, LAYERS, mixed, offload, small_shape
 from test_prediction import EXPERT_BYTES, made_up
 
 from specmd.calibration.disk import fit_disk, measure_disk, with_disk
-from specmd.calibration.profile import profile_text
+from specmd.hardware.toml import profile_text
 from specmd.errors import SpecmdError
 from specmd.hardware.engines import load_engine
 from specmd.hardware.profile import load_profile, read_profile

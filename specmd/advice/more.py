@@ -1,0 +1,192 @@
+"""What would buy more: memory, a faster link, a perfect policy, a perfect prefetcher.
+
+Each is simulated like everything else. The two perfect ones know the future: they say how much
+better deciding could be, on the same device.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from specmd.advice.question import Question
+from specmd.advice.search import Found, batches, stripped
+from specmd.advice.space import PARTS, Composition, composition, spell
+from specmd.advice.trials import Batch, Report, Trial, Trials
+from specmd.errors import SpecmdError
+from specmd.hardware.profile import HardwareProfile, load_profile
+from specmd.hardware.toml import profile_text
+from specmd.runs.options import parse_bytes
+from specmd.runs.run import Run
+from specmd.trace import Trace
+
+EXTRA_BYTES = 2_000_000_000
+FASTER = 2.0  # the next generation of a link
+_TOPS = 3  # compositions tried again where something else has changed
+_AROUND = (0.5, 0.75, 1.5, 2.0)
+
+
+@dataclass(frozen=True)
+class More:
+    """What else there could be, for one profile: the value of the objective, in seconds."""
+
+    value_s: float | None
+    how: str
+
+
+@dataclass(frozen=True)
+class Size:
+    """Which of the finalists is best with another memory."""
+
+    memory_bytes: int
+    slots: int
+    all_fits: bool
+    best: Mapping[str, tuple[Composition, float]]  # by profile: composition, seconds
+
+
+def bounded(
+    question: Question, whole: Trace, found: Found, trials: Trials, report: Report
+) -> dict[str, Run]:
+    """Run each profile's winner again with its bounds."""
+    configs = []
+    for name, path in by_name(question).items():
+        parts = composition(found.finalists[name][0].run.config)
+        configs += replace(question, profiles=(path,)).configs(whole, [parts])
+    work = [Batch(tuple(stripped(config) for config in configs), found.steps[2], bounds=True)]
+    made = trials.run(work, "bounds of the winners", report)
+    return {str(trial.run.config.profile): trial.run for trial in made}
+
+
+def more_memory(
+    question: Question, whole: Trace, found: Found, trials: Trials, report: Report
+) -> dict[str, More]:
+    """Give every profile more memory; the best few are tried again."""
+    if question.memory == "free":
+        return {}
+    larger = parse_bytes(question.memory) + EXTRA_BYTES
+    configs = question.configs(whole, tops(found), memory=f"{larger}B")
+    made = trials.run(batches(configs, found.steps[2]), "2 GB more", report)
+    return _best(question, made)
+
+
+def faster_link(
+    question: Question, whole: Trace, found: Found, trials: Trials, report: Report
+) -> dict[str, More]:
+    """Double the rate of every profile's link."""
+    with TemporaryDirectory(prefix="specmd-") as folder:
+        paths = {}
+        for name, path in by_name(question).items():
+            profile = faster(load_profile(path))
+            paths[name] = Path(folder) / f"{profile.name}.toml"
+            paths[name].write_text(profile_text(profile), encoding="utf-8")
+        asked = replace(question, profiles=tuple(str(path) for path in paths.values()))
+        configs = asked.configs(whole, tops(found))
+        made = trials.run(batches(configs, found.steps[2]), "a link twice as fast", report)
+    best = _best(question, made)
+    return {name: best[paths[name].stem] for name in paths if paths[name].stem in best}
+
+
+def faster(profile: HardwareProfile) -> HardwareProfile:
+    """Return a profile whose link carries twice as much."""
+    link = profile.host_link
+    generation = link.generation + 1 if link.generation and link.generation < 7 else link.generation
+    rates = {
+        name: getattr(link, name).model_copy(update={"value": FASTER * getattr(link, name).value})
+        for name in ("bytes_per_s", "theoretical_bytes_per_s")
+    }
+    wider = link.model_copy(update={**rates, "generation": generation})
+    return profile.model_copy(update={"name": f"{profile.name}-x2", "host_link": wider})
+
+
+def perfect_prefetcher(
+    question: Question,
+    whole: Trace,
+    found: Found,
+    perfect: Sequence[str],
+    trials: Trials,
+    report: Report,
+) -> dict[str, More]:
+    """Let each profile's winner be told the future, some layers ahead: the best depth counts."""
+    place = PARTS.index("prefetch")
+    configs = []
+    for name, path in by_name(question).items():
+        parts = composition(found.finalists[name][0].run.config)
+        tries = [(*parts[:place], each, *parts[place + 1 :]) for each in perfect]
+        configs += replace(question, profiles=(path,)).configs(whole, tries)
+    made = trials.run(batches(configs, found.steps[2]), "a perfect prefetcher", report)
+    best = _best(question, made)
+    return {
+        name: replace(each, how=each.how.partition("+ ")[2].partition(" ")[0])
+        for name, each in best.items()
+    }
+
+
+def sizes_around(
+    question: Question, whole: Trace, found: Found, trials: Trials, report: Report
+) -> list[Size]:
+    """Let the finalists compete at other memories, on the second rung's prefix."""
+    if question.memory == "free":
+        return []
+    asked = parse_bytes(question.memory)
+    header = whole.header
+    configs = []
+    slots: dict[int, int] = {}
+    for share in _AROUND:
+        size = int(asked * share)
+        try:
+            some = question.configs(whole, tops(found), memory=f"{size}B")
+        except SpecmdError:  # not one expert fits
+            continue
+        slots[size] = max(config.capacity_slots for config in some)
+        configs += some
+    made = trials.run(batches(configs, found.steps[1]), "other memories", report)
+    sizes = []
+    for size, room in slots.items():
+        mine = [
+            trial for trial in made if re.fullmatch(rf"{size}B total", trial.run.config.capacity)
+        ]
+        best: dict[str, tuple[Composition, float]] = {}
+        for trial in mine:
+            name, value = str(trial.run.config.profile), question.value(trial.run)
+            if value < best.get(name, ((), float("inf")))[1]:
+                best[name] = composition(trial.run.config), value
+        fits = room >= header.num_layers * header.num_experts
+        sizes.append(Size(size, room, fits, best))
+        if fits:
+            break
+    return sizes
+
+
+def tops(found: Found) -> list[Composition]:
+    """Return the best few compositions of every profile's ranking."""
+    best = [
+        composition(trial.run.config)
+        for ranking in found.finalists.values()
+        for trial in ranking[:_TOPS]
+    ]
+    return list(dict.fromkeys(best))
+
+
+def by_name(question: Question) -> dict[str, str]:
+    """Map the names of the profiles to what they were asked for as."""
+    return {load_profile(path).name: path for path in question.profiles}
+
+
+@contextmanager
+def quiet() -> Iterator[Report]:
+    """Yield a report that tells nobody."""
+    yield lambda what, done, total: None
+
+
+def _best(question: Question, trials: Iterable[Trial]) -> dict[str, More]:
+    found: dict[str, More] = {}
+    for trial in trials:
+        name, value = str(trial.run.config.profile), question.value(trial.run)
+        known = found.get(name)
+        if value < float("inf") and (known is None or value < (known.value_s or 0)):
+            found[name] = More(value, spell(composition(trial.run.config)))
+    return found

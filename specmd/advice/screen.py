@@ -1,0 +1,303 @@
+"""The answer on one screen: a column for each device, then the commands, then what was left out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from specmd.advice.answer import Answer, Column
+from specmd.advice.question import METRIC
+from specmd.advice.requests import Spread
+from specmd.advice.space import PARTS, spell
+from specmd.errors import SpecmdError
+from specmd.hardware.shape import shape_for_model
+from specmd.policy.needs import Offer, unmet
+from specmd.policy.registry import AXES, choose
+from specmd.report import text
+from specmd.report.text import Cell, Section, Table, cells
+from specmd.runs.declared import OPTIONS
+
+TITLES = {
+    "evict": "eviction",
+    "prefetch": "prefetch",
+    "schedule": "its schedule",
+    "miss": "on a miss",
+    "route": "routing",
+    "allocate": "slots a layer",
+    "scope": "scope",
+}
+_NAMES = {"tpot": "TPOT", "ttft": "TTFT", "total": "total time"}
+
+
+def answer_table(answer: Answer) -> Table:
+    """Make the table: rows are what is said, columns are profiles."""
+    objective = answer.question.objective
+    columns = answer.columns
+    title = (
+        f"{answer.trace}: {answer.slots:,} of {answer.keys:,} experts fit into "
+        f"{answer.question.memory}; least {_NAMES[objective]}, simulated"
+    )
+    rows = [_row(TITLES[part], columns, lambda c, p=part: _part(c, p)) for part in _shown(answer)]
+    sections = [Section(rows, "Best composition")]
+    sections.append(Section(_measures(answer), "What it does"))
+    sections.append(Section(_certainty(answer), "How sure"))
+    sections.append(Section(_gains(answer), f"What would buy more: {_NAMES[objective]}, ms"))
+    sections.append(Section(_sizes(answer), "Best of the finalists at"))
+    heads = [text.Column(""), *(text.Column(c.profile, number=True) for c in columns)]
+    return Table(heads, [each for each in sections if each.rows], title=title)
+
+
+def _shown(answer: Answer) -> list[str]:
+    """Parts that any winner has other than by default, eviction and scope always."""
+    return [
+        part
+        for part in ("evict", "scope", *(each for each in AXES if each != "evict"))
+        if part in ("evict", "scope", "prefetch")
+        or any(_part(column, part) != OPTIONS[part].default for column in answer.columns)
+    ]
+
+
+def _part(column: Column, part: str) -> str:
+    return column.composition[PARTS.index(part)]
+
+
+def _row(title: str, columns: Sequence[Column], say: Callable[[Column], str]) -> list[Cell]:
+    return cells(title, *(say(column) for column in columns))
+
+
+def _ms(seconds: float | int | None) -> str:
+    return (
+        "-"
+        if seconds is None
+        else f"{seconds * 1e3:,.3g}"
+        if seconds < 1
+        else f"{seconds * 1e3:,.0f}"
+    )
+
+
+def _spread(seconds: Any, found: Spread | None) -> str:
+    if seconds is None:
+        return "-"
+    if found is None:
+        return _ms(seconds)
+    return f"{_ms(seconds)} ({_ms(found.low)}-{_ms(found.high)})"
+
+
+def _measures(answer: Answer) -> list[list[Cell]]:
+    columns = answer.columns
+    rows = [
+        _row("TPOT, ms", columns, lambda c: _spread(c.winner.metrics.get("tpot_s"), c.tpot)),
+        _row("TPOT p50, p99, ms", columns, lambda c: _percentiles(c, "tpot")),
+        _row("TTFT, ms", columns, lambda c: _spread(c.winner.metrics.get("ttft_s"), c.ttft)),
+        _row("hit rate", columns, lambda c: _share(c.winner.metrics.get("hit_rate"))),
+        _row("x roofline", columns, lambda c: _times(c.winner.metrics.get("over_roofline"))),
+        _row("beside LRU", columns, lambda c: _beside(answer, c)),
+    ]
+    return [row for row in rows if any(cell.text != "-" for cell in row[1:])]
+
+
+def _percentiles(column: Column, short: str) -> str:
+    found = [column.winner.metrics.get(f"{short}_p{p}_s") for p in (50, 99)]
+    return "-" if None in found else ", ".join(_ms(each) for each in found)
+
+
+def _share(value: Any) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _times(value: Any) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _beside(answer: Answer, column: Column) -> str:
+    theirs = answer.question.value(column.default)
+    return f"{_percent(theirs / column.ranking[0][1] - 1)} faster"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.3g} %" if abs(value) < 1 else f"{100 * value:,.0f} %"
+
+
+def _certainty(answer: Answer) -> list[list[Cell]]:
+    columns = answer.columns
+    if all(column.second is None for column in columns):
+        return []
+
+    def stays(column: Column) -> str:
+        found = column.lead
+        return "one request" if found is None else f"{found.stays_first:.1%} of draws"
+
+    def margin(column: Column) -> str:
+        found = column.lead
+        if column.second is None:
+            return "-"
+        if found is None:
+            value = answer.question.value(column.second)
+            return _percent(value / column.ranking[0][1] - 1)
+        return f"{_percent(found.margin)} ({100 * found.low:.2g}-{100 * found.high:.2g})"
+
+    return [
+        _row("stays first in", columns, stays),
+        _row("ahead by", columns, margin),
+        _row("  of", columns, lambda c: _second(c)),
+    ]
+
+
+def _second(column: Column) -> str:
+    """Name what differs between second and winner."""
+    if column.second is None:
+        return "-"
+    mine = column.composition
+    theirs = [getattr(column.second.config, part) for part in PARTS]
+    return ", ".join(other for other, own in zip(theirs, mine, strict=True) if other != own)
+
+
+def _gains(answer: Answer) -> list[list[Cell]]:
+    names = list(dict.fromkeys(name for column in answer.columns for name in column.more))
+
+    def gain(column: Column, name: str) -> str:
+        found = column.more.get(name)
+        if found is None or found.value_s is None:
+            return "-"
+        change = found.value_s / column.ranking[0][1] - 1
+        return f"{_ms(found.value_s)} ({100 * change:+.0f} %)"
+
+    return [_row(name, answer.columns, lambda c, n=name: gain(c, n)) for name in names]
+
+
+def _sizes(answer: Answer) -> list[list[Cell]]:
+    rows = []
+    for size in answer.sizes:
+        label = f"{size.memory_bytes / 1e9:.3g} GB, {size.slots:,} slots"
+        if size.all_fits:
+            rows.append(cells(label, *("all fits" for _ in answer.columns)))
+            continue
+        row = []
+        for column in answer.columns:
+            found = size.best.get(column.profile)
+            if found is None:
+                row.append("-")
+            else:
+                same = found[0] == column.composition
+                row.append("the same" if same else spell(found[0]))
+        rows.append(cells(label, *row))
+    return rows
+
+
+def commands(answer: Answer, trace: str) -> list[str]:
+    """Return the commands that run what was found: simulated, and live where it applies."""
+    found: dict[str, list[str]] = {}
+    for column in answer.columns:
+        found.setdefault(_chosen(answer, column), []).append(column.asked)
+    lines = []
+    for chosen, profiles in found.items():
+        several = " ".join(f"--profile {shlex.quote(each)}" for each in profiles)
+        lines.append(f"specmd simulate {shlex.quote(trace)} {chosen} {several}")
+    for column in answer.columns:
+        line = _live(answer, column, trace)
+        if line and line not in lines:
+            lines.append(line)
+    return lines
+
+
+def _chosen(answer: Answer, column: Column) -> str:
+    """Spell the options that are not their defaults."""
+    config, asked = column.winner.config, answer.question.options
+    said = [f"-e {shlex.quote(config.evict)} -c {shlex.quote(config.capacity)}"]
+    for part in (each for each in PARTS if each != "evict"):
+        if getattr(config, part) != OPTIONS[part].default:
+            said.append(f"--{part} {shlex.quote(getattr(config, part))}")
+    said += [_option(name, value) for name, value in asked.items()]
+    return " ".join(said)
+
+
+def _option(name: str, value: Any) -> str:
+    dashed = name.replace("_", "-")
+    return f"--{dashed}" if value is True else f"--{dashed} {shlex.quote(str(value))}"
+
+
+def _live(answer: Answer, column: Column, trace: str) -> str:
+    """Spell the live run; empty where this trace or composition cannot be run live."""
+    config = column.winner.config
+    if shape_for_model(answer.model) is None and config.shape is None:
+        return ""
+    for name, option in OPTIONS.items():
+        away = name not in ("profile", "shape", "tokens", "prefill_chunk", "batch", "mixed")
+        if not option.live and away and getattr(config, name) not in (option.default, None):
+            return ""
+    live = Offer(future=False, training=True, lookahead=0)
+    if any(unmet(choose(axis, getattr(config, axis)), live) for axis in AXES):
+        return ""
+    return f"specmd run --trace {shlex.quote(trace)} {_chosen(answer, column)}"
+
+
+def notes(answer: Answer) -> list[str]:
+    """Say how it was found and what was left out."""
+    first, second, last = (f"{each / 1e6:.3g} M" for each in answer.accesses)
+    part = "the whole trace" if answer.whole else f"its first {last} accesses"
+    found = [
+        f"{answer.tried} compositions: on prefixes of {first} and {second} accesses, finalists on "
+        f"{part}, {answer.requests} requests"
+    ]
+    reasons: dict[str, list[str]] = {}
+    for name, reason in answer.skipped.items():
+        reasons.setdefault(reason, []).append(name)
+    if reasons:
+        said = (f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
+        found.append("skipped: " + "; ".join(said))
+    if answer.failed:
+        parts, reason = next(iter(answer.failed.items()))
+        found.append(f"{len(answer.failed)} failed, as {spell(parts)}: {reason}")
+    return found
+
+
+def records(answer: Answer, trace: str) -> list[dict[str, Any]]:
+    """Return a record for each profile, for programs."""
+    metric = METRIC[answer.question.objective]
+    found = []
+    for column in answer.columns:
+        lead = column.lead
+        found.append(
+            {
+                "profile": column.profile,
+                "trace": answer.trace,
+                "memory": answer.question.memory,
+                "slots": answer.slots,
+                "objective": metric,
+                **dict(zip(PARTS, column.composition, strict=True)),
+                **{
+                    name: column.winner.metrics.get(name)
+                    for name in ("tpot_s", "ttft_s", "total_s", "hit_rate", "over_roofline")
+                },
+                "tpot_low_s": column.tpot and column.tpot.low,
+                "tpot_high_s": column.tpot and column.tpot.high,
+                "ttft_low_s": column.ttft and column.ttft.low,
+                "ttft_high_s": column.ttft and column.ttft.high,
+                "stays_first": lead and lead.stays_first,
+                "margin": lead and lead.margin,
+                "second": column.second
+                and spell(tuple(getattr(column.second.config, part) for part in PARTS)),
+                "lru_s": answer.question.value(column.default),
+                "more": {name: each.value_s for name, each in column.more.items()},
+                "commands": commands(answer, trace),
+                "skipped": dict(answer.skipped),
+            }
+        )
+    return found
+
+
+def flat(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Flatten the records for CSV."""
+    rows = []
+    for record in records:
+        row = {key: value for key, value in record.items() if key not in ("more", "skipped")}
+        row |= {f"more_{name.replace(' ', '_')}_s": v for name, v in record["more"].items()}
+        rows.append(row | {"commands": "; ".join(record["commands"])})
+    return rows
+
+
+def require_columns(answer: Answer) -> None:
+    """Raise SpecmdError where nothing was found at all."""
+    if not answer.columns:
+        raise SpecmdError("no composition could be run on this trace")
