@@ -244,8 +244,8 @@ def link(name: str) -> Answer:
 def calibration(name: str) -> Answer:
     """Calibrate with the embedded model, then compare simulated with measured runs of it."""
     from specmd.calibration import calibrate
-    from specmd.hardware.toml import profile_text
     from specmd.hardware.shape import shape_for_model
+    from specmd.hardware.toml import profile_text
     from specmd.measurement.prediction import TIMES
     from specmd.measurement.settings import LiveSettings
     from specmd.measurement.sources import PromptSource

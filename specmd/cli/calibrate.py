@@ -103,10 +103,10 @@ def calibrate(
     engine on it, and says what it assumed.
     """
     from specmd.calibration import calibrate as measure
-    from specmd.hardware.toml import profile_text
     from specmd.cli.progress import progress
     from specmd.files import write_text
     from specmd.hardware.shape import load_shape, shape_for_model
+    from specmd.hardware.toml import profile_text
     from specmd.measurement.settings import LiveSettings
 
     if out.suffix != ".toml":
@@ -165,11 +165,11 @@ def _anchor(
 ) -> None:
     """Fit a profile to published times, write it and say what it is."""
     from specmd.calibration.anchors import fit, parse_anchor
-    from specmd.hardware.toml import profile_text
     from specmd.files import write_text
     from specmd.hardware.engines import load_engine
     from specmd.hardware.profile import load_profile
     from specmd.hardware.shape import load_shape, shape_for_model
+    from specmd.hardware.toml import profile_text
     from specmd.trace import load
 
     if trace is None or profile is None:

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from specmd.calibration.anchors import Anchor, fit, parse_anchor
-from specmd.hardware.toml import profile_text
 from specmd.errors import SpecmdError
 from specmd.hardware.engines import load_engine
 from specmd.hardware.profile import Attainable, Figure, Stack, load_profile, read_profile
 from specmd.hardware.shape import load_shape
+from specmd.hardware.toml import profile_text
 from specmd.runs.latency import latency
 from specmd.runs.options import RunConfig
 from specmd.simulation.costs import coefficients

@@ -5,9 +5,9 @@ import pytest
 from specmd.calibration import calibrating, kernels
 from specmd.calibration import link as link_module
 from specmd.calibration.calibrating import calibrate
-from specmd.hardware.toml import profile_text
 from specmd.hardware.profile import read_profile
 from specmd.hardware.shape import load_shape
+from specmd.hardware.toml import profile_text
 from specmd.measurement import LiveSettings, PromptWorkload
 from specmd.models.generation import Generation
 from specmd.models.moe import find_moe

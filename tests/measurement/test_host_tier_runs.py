@@ -8,10 +8,10 @@ from small_shapes import EXPERTS, LAYERS, mixed, offload, small_shape
 from test_prediction import EXPERT_BYTES, made_up
 
 from specmd.calibration.disk import fit_disk, measure_disk, with_disk
-from specmd.hardware.toml import profile_text
 from specmd.errors import SpecmdError
 from specmd.hardware.engines import load_engine
 from specmd.hardware.profile import load_profile, read_profile
+from specmd.hardware.toml import profile_text
 from specmd.measurement.measuring import measure
 from specmd.measurement.prediction import pace, predict
 from specmd.measurement.settings import LiveSettings
