@@ -12,7 +12,7 @@ from specmd.advice.more import More, Size
 from specmd.advice.question import METRIC, Question, fitting_objective
 from specmd.advice.requests import Lead, Spread, lead, spread
 from specmd.advice.search import DEFAULT, Search
-from specmd.advice.space import Composition, composition, make_space
+from specmd.advice.space import Composition, composition, make_space, only_defaults
 from specmd.advice.trials import Report, Trials
 from specmd.errors import SpecmdError
 from specmd.hardware.machine import cores
@@ -123,17 +123,23 @@ def recommend(
     space = make_space(
         offered(played, learned), played.header.num_layers, lossy=question.quality is not None
     )
+    fits = asked[0].capacity_slots >= keys
+    if fits:
+        space = only_defaults(space)  # there is nothing to choose
     with Trials(played, learned, [str(path) for path in plugins], workers or cores()) as trials:
         found = Search(question, whole, played, space, trials).run(report)
         winners = buying.bounded(question, whole, found, trials, report)
-        gains = {
-            "2 GB more": buying.more_memory(question, whole, found, trials, report),
-            "link twice as fast": buying.faster_link(question, whole, found, trials, report),
-            "perfect prefetcher": buying.perfect_prefetcher(
-                question, whole, found, space.perfect, trials, report
-            ),
-        }
-        sizes = buying.sizes_around(question, whole, found, trials, report)
+        gains: dict[str, dict[str, More]] = {}
+        sizes: list[Size] = []
+        if not fits:
+            gains = {
+                "2 GB more": buying.more_memory(question, whole, found, trials, report),
+                "link twice as fast": buying.faster_link(question, whole, found, trials, report),
+                "perfect prefetcher": buying.perfect_prefetcher(
+                    question, whole, found, space.perfect, trials, report
+                ),
+            }
+            sizes = buying.sizes_around(question, whole, found, trials, report)
     columns = []
     for profile, path in buying.by_name(question).items():
         ranking = found.finalists[profile]

@@ -12,9 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from specmd.runs.options import RunConfig
 from specmd.runs.run import Run
-from specmd.trace import DECODE, Trace
 
 Seconds = NDArray[np.float64]
 
@@ -50,36 +48,12 @@ class Lead:
     requests: int
 
 
-def request_times(
-    trace: Trace, config: RunConfig, run: Run, training: Trace | None
-) -> RequestTimes | None:
+def request_times(run: Run) -> RequestTimes | None:
     """Return the times of a run's requests; None without a clock."""
-    found = getattr(run, "details", None)
-    if found is not None:
-        return RequestTimes(found.request_ttft_s, found.request_tpot_s, found.request_decode_steps)
-    return _replayed(trace, config, training)
-
-
-def _replayed(trace: Trace, config: RunConfig, training: Trace | None) -> RequestTimes | None:
-    from specmd.simulation.replay import replay
-    from specmd.simulation.simulate import _hardware, prepared
-
-    trace = prepared(trace, config)
-    costs = _hardware(trace, config)[1]
-    outcome = replay(trace, config, training=training, costs=costs)
-    if outcome.step_seconds is None:
+    found = run.details
+    if found is None:
         return None
-    seconds = np.zeros(trace.num_steps)
-    seconds[outcome.first_step :] = outcome.step_seconds.sum(axis=1)
-    rows = trace.phase == DECODE
-    pairs = np.unique(trace.request[rows].astype(np.int64) * trace.num_steps + trace.step[rows])
-    owner, step = pairs // trace.num_steps, pairs % trace.num_steps
-    counted = step >= outcome.first_step
-    owner, step = owner[counted], step[counted]
-    count = np.bincount(owner, minlength=trace.num_requests)
-    total = np.bincount(owner, weights=seconds[step], minlength=trace.num_requests)
-    tpot = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    return RequestTimes(np.full(trace.num_requests, np.nan), tpot, count)
+    return RequestTimes(found.request_ttft_s, found.request_tpot_s, found.request_decode_steps)
 
 
 def sums(times: RequestTimes, objective: str) -> tuple[Seconds, Seconds]:

@@ -9,8 +9,7 @@ from typing import Any
 from specmd.advice.answer import Answer, Column
 from specmd.advice.question import METRIC
 from specmd.advice.requests import Spread
-from specmd.advice.space import PARTS, spell
-from specmd.errors import SpecmdError
+from specmd.advice.space import PARTS, Composition, composition, spell
 from specmd.hardware.shape import shape_for_model
 from specmd.policy.needs import Offer, unmet
 from specmd.policy.registry import AXES, choose
@@ -18,48 +17,64 @@ from specmd.report import text
 from specmd.report.text import Cell, Section, Table, cells
 from specmd.runs.declared import OPTIONS
 
-TITLES = {
-    "evict": "eviction",
-    "prefetch": "prefetch",
-    "schedule": "its schedule",
-    "miss": "on a miss",
-    "route": "routing",
-    "allocate": "slots a layer",
-    "scope": "scope",
-}
-_NAMES = {"tpot": "TPOT", "ttft": "TTFT", "total": "total time"}
+NAMES = {"tpot": "TPOT", "ttft": "TTFT", "total": "total time"}
+
+
+def headline(answer: Answer) -> str:
+    """Say what was asked."""
+    return (
+        f"{answer.trace} ({answer.model}), {answer.question.memory}: {answer.slots:,} of "
+        f"{answer.keys:,} experts fit; least {NAMES[answer.question.objective]}"
+    )
+
+
+def letters(answer: Answer) -> dict[Composition, str]:
+    """Give every composition that is spoken of a letter, the winners first."""
+    spoken = [column.composition for column in answer.columns]
+    spoken += [composition(c.second.config) for c in answer.columns if c.second is not None]
+    spoken += [best for size in answer.sizes for best, _ in size.best.values() if best]
+    unique = dict.fromkeys(spoken)
+    names = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    return {each: names[place % len(names)] for place, each in enumerate(unique)}
+
+
+def winners(answer: Answer) -> list[str]:
+    """Say what is best where, a line for each composition."""
+    found: dict[Composition, list[str]] = {}
+    for column in answer.columns:
+        found.setdefault(column.composition, []).append(column.profile)
+    named = letters(answer)
+    return [
+        f"{named[best]} = {spell(best)}: best on {', '.join(profiles)}"
+        for best, profiles in found.items()
+    ]
+
+
+def others(answer: Answer) -> list[str]:
+    """Spell the other compositions that have a letter."""
+    best = {column.composition for column in answer.columns}
+    return [f"{n} = {spell(each)}" for each, n in letters(answer).items() if each not in best]
 
 
 def answer_table(answer: Answer) -> Table:
     """Make the table: rows are what is said, columns are profiles."""
-    objective = answer.question.objective
+    named = letters(answer)
     columns = answer.columns
-    title = (
-        f"{answer.trace}: {answer.slots:,} of {answer.keys:,} experts fit into "
-        f"{answer.question.memory}; least {_NAMES[objective]}, simulated"
-    )
-    rows = [_row(TITLES[part], columns, lambda c, p=part: _part(c, p)) for part in _shown(answer)]
-    sections = [Section(rows, "Best composition")]
-    sections.append(Section(_measures(answer), "What it does"))
-    sections.append(Section(_certainty(answer), "How sure"))
-    sections.append(Section(_gains(answer), f"What would buy more: {_NAMES[objective]}, ms"))
-    sections.append(Section(_sizes(answer), "Best of the finalists at"))
-    heads = [text.Column(""), *(text.Column(c.profile, number=True) for c in columns)]
-    return Table(heads, [each for each in sections if each.rows], title=title)
-
-
-def _shown(answer: Answer) -> list[str]:
-    """Parts that any winner has other than by default, eviction and scope always."""
-    return [
-        part
-        for part in ("evict", "scope", *(each for each in AXES if each != "evict"))
-        if part in ("evict", "scope", "prefetch")
-        or any(_part(column, part) != OPTIONS[part].default for column in answer.columns)
+    sections = [
+        Section(
+            [_row("best", columns, lambda c: named[c.composition]), *_measures(answer)],
+        ),
+        Section(_certainty(answer, named)),
+        Section(_gains(answer), f"What would buy more: {NAMES[answer.question.objective]}, ms"),
+        Section(_sizes(answer, named), "Best of the finalists with other memories"),
     ]
-
-
-def _part(column: Column, part: str) -> str:
-    return column.composition[PARTS.index(part)]
+    profiles = [text.Column(column.profile, number=True) for column in columns]
+    return Table(
+        [text.Column("simulated"), *profiles],
+        [each for each in sections if each.rows],
+        notes=[*winners(answer), *others(answer), *notes(answer)],
+        title=headline(answer),
+    )
 
 
 def _row(title: str, columns: Sequence[Column], say: Callable[[Column], str]) -> list[Cell]:
@@ -92,7 +107,7 @@ def _measures(answer: Answer) -> list[list[Cell]]:
         _row("TTFT, ms", columns, lambda c: _spread(c.winner.metrics.get("ttft_s"), c.ttft)),
         _row("hit rate", columns, lambda c: _share(c.winner.metrics.get("hit_rate"))),
         _row("x roofline", columns, lambda c: _times(c.winner.metrics.get("over_roofline"))),
-        _row("beside LRU", columns, lambda c: _beside(answer, c)),
+        _row("faster than LRU by", columns, lambda c: _beside(answer, c)),
     ]
     return [row for row in rows if any(cell.text != "-" for cell in row[1:])]
 
@@ -112,21 +127,20 @@ def _times(value: Any) -> str:
 
 def _beside(answer: Answer, column: Column) -> str:
     theirs = answer.question.value(column.default)
-    return f"{_percent(theirs / column.ranking[0][1] - 1)} faster"
+    return _percent(theirs / column.ranking[0][1] - 1)
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.3g} %" if abs(value) < 1 else f"{100 * value:,.0f} %"
+    return f"{100 * value:.2g} %" if abs(value) < 1 else f"{100 * value:,.0f} %"
 
 
-def _certainty(answer: Answer) -> list[list[Cell]]:
+def _certainty(answer: Answer, named: dict[Composition, str]) -> list[list[Cell]]:
     columns = answer.columns
     if all(column.second is None for column in columns):
         return []
 
     def stays(column: Column) -> str:
-        found = column.lead
-        return "one request" if found is None else f"{found.stays_first:.1%} of draws"
+        return "one request" if column.lead is None else f"{column.lead.stays_first:.1%}"
 
     def margin(column: Column) -> str:
         found = column.lead
@@ -135,22 +149,16 @@ def _certainty(answer: Answer) -> list[list[Cell]]:
         if found is None:
             value = answer.question.value(column.second)
             return _percent(value / column.ranking[0][1] - 1)
-        return f"{_percent(found.margin)} ({100 * found.low:.2g}-{100 * found.high:.2g})"
+        return f"{_percent(found.margin)} ({100 * found.low:.2g}, {100 * found.high:.2g})"
+
+    def second(column: Column) -> str:
+        return "-" if column.second is None else named[composition(column.second.config)]
 
     return [
-        _row("stays first in", columns, stays),
-        _row("ahead by", columns, margin),
-        _row("  of", columns, lambda c: _second(c)),
+        _row("second", columns, second),
+        _row("behind by", columns, margin),
+        _row("best stays first in", columns, stays),
     ]
-
-
-def _second(column: Column) -> str:
-    """Name what differs between second and winner."""
-    if column.second is None:
-        return "-"
-    mine = column.composition
-    theirs = [getattr(column.second.config, part) for part in PARTS]
-    return ", ".join(other for other, own in zip(theirs, mine, strict=True) if other != own)
 
 
 def _gains(answer: Answer) -> list[list[Cell]]:
@@ -166,23 +174,22 @@ def _gains(answer: Answer) -> list[list[Cell]]:
     return [_row(name, answer.columns, lambda c, n=name: gain(c, n)) for name in names]
 
 
-def _sizes(answer: Answer) -> list[list[Cell]]:
+def _sizes(answer: Answer, named: dict[Composition, str]) -> list[list[Cell]]:
     rows = []
     for size in answer.sizes:
-        label = f"{size.memory_bytes / 1e9:.3g} GB, {size.slots:,} slots"
+        label = f"{_size(size.memory_bytes)}, {size.slots:,} slots"
         if size.all_fits:
-            rows.append(cells(label, *("all fits" for _ in answer.columns)))
-            continue
-        row = []
-        for column in answer.columns:
-            found = size.best.get(column.profile)
-            if found is None:
-                row.append("-")
-            else:
-                same = found[0] == column.composition
-                row.append("the same" if same else spell(found[0]))
-        rows.append(cells(label, *row))
+            said = ["all fits"] * len(answer.columns)
+        else:
+            best = [size.best.get(column.profile) for column in answer.columns]
+            said = ["-" if each is None else f"{named[each[0]]} {_ms(each[1])}" for each in best]
+        rows.append(cells(label, *said))
     return rows
+
+
+def _size(n_bytes: int) -> str:
+    unit, scale = ("GB", 1e9) if n_bytes >= 1e9 else ("MB", 1e6)
+    return f"{n_bytes / scale:.3g} {unit}"
 
 
 def commands(answer: Answer, trace: str) -> list[str]:
@@ -295,9 +302,3 @@ def flat(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         row |= {f"more_{name.replace(' ', '_')}_s": v for name, v in record["more"].items()}
         rows.append(row | {"commands": "; ".join(record["commands"])})
     return rows
-
-
-def require_columns(answer: Answer) -> None:
-    """Raise SpecmdError where nothing was found at all."""
-    if not answer.columns:
-        raise SpecmdError("no composition could be run on this trace")

@@ -72,6 +72,12 @@ def make_space(offer: Offer, layers: int, *, lossy: bool = False) -> Space:
     return Space(candidates, tuple(perfect), skipped)
 
 
+def only_defaults(space: Space) -> Space:
+    """Return a space in which there is nothing to choose."""
+    candidates: dict[Axis, tuple[str, ...]] = {axis: (OPTIONS[axis].default,) for axis in AXES}
+    return Space(candidates, (), space.skipped)
+
+
 def _variants(entry: Entry, layers: int) -> list[Choice]:
     """Choose a policy with its defaults, then with one parameter changed at a time."""
     usual = Choice.usual(entry)

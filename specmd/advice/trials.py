@@ -8,12 +8,15 @@ processes get the trace once. So little work that starting them would cost more 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import connection
 from pathlib import Path
 from types import TracebackType
 
@@ -145,10 +148,8 @@ def _perform(inputs: _Inputs, batch: Batch) -> list[Trial]:
     found = []
     for config in batch.configs:
         run = try_config(part, config, training=inputs.training, bounds=batch.bounds)
-        times = None
-        if batch.times and run.status == "ok":
-            times = request_times(part, config, run, inputs.training)
-        found.append(Trial(run, times))
+        times = request_times(run) if batch.times and run.status == "ok" else None
+        found.append(Trial(run.with_details(None), times))  # the rest need not travel
     return found
 
 
@@ -165,9 +166,17 @@ _received: _Inputs | None = None
 def _receive(inputs: _Inputs, plugins: Sequence[str]) -> None:
     global _received
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     for path in plugins:
         add_plugin(Path(path))
     _received = inputs
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def _work(batch: Batch) -> list[Trial]:

@@ -19,6 +19,7 @@ from specmd.errors import Exit
 if TYPE_CHECKING:
     from specmd.advice.answer import Answer
     from specmd.advice.trials import Report
+    from specmd.report.text import Table
 
 
 def recommend(
@@ -139,21 +140,30 @@ def recommend(
     table, records = screen.answer_table(answer), screen.records(answer, str(trace))
     for path in exports or []:
         export(path, records, table, screen.flat(records))
-    show(form, records, table, screen.flat(records))
     if form == "table":
-        _print_below(answer, str(trace))
+        _print(answer, table, str(trace))
+    else:
+        show(form, records, table, screen.flat(records))
     return Exit.OK
 
 
-def _print_below(answer: Answer, trace: str) -> None:
-    """Print the commands, each a line to be copied, and what was left out."""
-    from specmd.advice.screen import commands, notes
+def _print(answer: Answer, table: Table, trace: str) -> None:
+    """Print one screen: what is best, the table, the commands, and what was left out."""
+    from dataclasses import replace
 
+    from specmd.advice import screen
+    from specmd.cli.output import show
+
+    for line in (screen.headline(answer), *screen.winners(answer)):
+        typer.echo(line)
+    if answer.all_fits:
+        typer.echo("Every expert fits: no cache is needed, whatever the policy.")
     typer.echo("")
-    for line in commands(answer, trace):
+    show("table", (), replace(table, title="", notes=screen.others(answer)))
+    typer.echo("")
+    for line in screen.commands(answer, trace):
         typer.echo(f"  {line}")
-    typer.echo("")
-    for note in notes(answer):
+    for note in screen.notes(answer):
         typer.echo(textwrap.fill(note, 80, subsequent_indent="  "))
 
 
