@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
 from specmd.advice import more as buying
 from specmd.advice.more import More, Size
+from specmd.advice.plot import Curves, trace_curves
 from specmd.advice.question import METRIC, Question, fitting_objective
 from specmd.advice.requests import Lead, Spread, lead, spread
 from specmd.advice.search import DEFAULT, Search
@@ -75,6 +76,7 @@ class Answer:
     whole: bool  # the last rung saw the whole trace
     skipped: Mapping[str, str]
     failed: Mapping[Composition, str]
+    curves: Curves = field(default_factory=dict)
 
     @property
     def all_fits(self) -> bool:
@@ -89,6 +91,7 @@ def recommend(
     training: Trace | str | PathLike[str] | None = None,
     plugins: Sequence[str | PathLike[str]] = (),
     workers: int | None = None,
+    curves: bool = False,
     report: Report = lambda what, done, total: None,
 ) -> Answer:
     """Recommend a composition of policies.
@@ -99,6 +102,7 @@ def recommend(
         training: trace that policies fitted beforehand are fitted on.
         plugins: files or folders with more policies.
         workers: processes; by default one for each core.
+        curves: trace the objective against memory, too.
         report: told what is waited for.
 
     Raises:
@@ -140,6 +144,13 @@ def recommend(
                 ),
             }
             sizes = buying.sizes_around(question, whole, found, trials, report)
+        lines: Curves = {}
+        if curves and question.memory != "free":
+            size = max(played.header.layer_bytes or (0,))
+            asked_slots = asked[0].capacity_slots
+            lines = trace_curves(
+                question, whole, found, space.perfect, asked_slots, size, trials, report
+            )
     columns = []
     for profile, path in buying.by_name(question).items():
         ranking = found.finalists[profile]
@@ -176,6 +187,7 @@ def recommend(
         found.steps[2] >= played.num_steps,
         space.skipped,
         found.failed,
+        lines,
     )
 
 

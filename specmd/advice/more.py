@@ -7,8 +7,7 @@ better deciding could be, on the same device.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -111,12 +110,11 @@ def perfect_prefetcher(
     report: Report,
 ) -> dict[str, More]:
     """Let each profile's winner be told the future, some layers ahead: the best depth counts."""
-    place = PARTS.index("prefetch")
     configs = []
     for name, path in by_name(question).items():
         parts = composition(found.finalists[name][0].run.config)
-        tries = [(*parts[:place], each, *parts[place + 1 :]) for each in perfect]
-        configs += replace(question, profiles=(path,)).configs(whole, tries)
+        mine = replace(question, profiles=(path,))
+        configs += mine.configs(whole, perfect_of(parts, perfect))
     made = trials.run(batches(configs, found.steps[2]), "a perfect prefetcher", report)
     best = _best(question, made)
     return {
@@ -176,10 +174,10 @@ def by_name(question: Question) -> dict[str, str]:
     return {load_profile(path).name: path for path in question.profiles}
 
 
-@contextmanager
-def quiet() -> Iterator[Report]:
-    """Yield a report that tells nobody."""
-    yield lambda what, done, total: None
+def perfect_of(parts: Composition, perfect: Sequence[str]) -> list[Composition]:
+    """Return the composition with each of the prefetchers that know the future."""
+    place = PARTS.index("prefetch")
+    return [(*parts[:place], each, *parts[place + 1 :]) for each in perfect]
 
 
 def _best(question: Question, trials: Iterable[Trial]) -> dict[str, More]:

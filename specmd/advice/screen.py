@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from specmd.advice.answer import Answer, Column
+from specmd.advice.commands import commands
 from specmd.advice.question import METRIC
 from specmd.advice.requests import Spread
 from specmd.advice.space import PARTS, Composition, composition, spell
-from specmd.hardware.shape import shape_for_model
-from specmd.policy.needs import Offer, unmet
-from specmd.policy.registry import AXES, choose
 from specmd.report import text
 from specmd.report.text import Cell, Section, Table, cells
-from specmd.runs.declared import OPTIONS
+
+if TYPE_CHECKING:
+    from specmd.advice.live import Measured
 
 NAMES = {"tpot": "TPOT", "ttft": "TTFT", "total": "total time"}
 
@@ -192,53 +191,6 @@ def _size(n_bytes: int) -> str:
     return f"{n_bytes / scale:.3g} {unit}"
 
 
-def commands(answer: Answer, trace: str) -> list[str]:
-    """Return the commands that run what was found: simulated, and live where it applies."""
-    found: dict[str, list[str]] = {}
-    for column in answer.columns:
-        found.setdefault(_chosen(answer, column), []).append(column.asked)
-    lines = []
-    for chosen, profiles in found.items():
-        several = " ".join(f"--profile {shlex.quote(each)}" for each in profiles)
-        lines.append(f"specmd simulate {shlex.quote(trace)} {chosen} {several}")
-    for column in answer.columns:
-        line = _live(answer, column, trace)
-        if line and line not in lines:
-            lines.append(line)
-    return lines
-
-
-def _chosen(answer: Answer, column: Column) -> str:
-    """Spell the options that are not their defaults."""
-    config, asked = column.winner.config, answer.question.options
-    said = [f"-e {shlex.quote(config.evict)} -c {shlex.quote(config.capacity)}"]
-    for part in (each for each in PARTS if each != "evict"):
-        if getattr(config, part) != OPTIONS[part].default:
-            said.append(f"--{part} {shlex.quote(getattr(config, part))}")
-    said += [_option(name, value) for name, value in asked.items()]
-    return " ".join(said)
-
-
-def _option(name: str, value: Any) -> str:
-    dashed = name.replace("_", "-")
-    return f"--{dashed}" if value is True else f"--{dashed} {shlex.quote(str(value))}"
-
-
-def _live(answer: Answer, column: Column, trace: str) -> str:
-    """Spell the live run; empty where this trace or composition cannot be run live."""
-    config = column.winner.config
-    if shape_for_model(answer.model) is None and config.shape is None:
-        return ""
-    for name, option in OPTIONS.items():
-        away = name not in ("profile", "shape", "tokens", "prefill_chunk", "batch", "mixed")
-        if not option.live and away and getattr(config, name) not in (option.default, None):
-            return ""
-    live = Offer(future=False, training=True, lookahead=0)
-    if any(unmet(choose(axis, getattr(config, axis)), live) for axis in AXES):
-        return ""
-    return f"specmd run --trace {shlex.quote(trace)} {_chosen(answer, column)}"
-
-
 def notes(answer: Answer) -> list[str]:
     """Say how it was found and what was left out."""
     first, second, last = (f"{each / 1e6:.3g} M" for each in answer.accesses)
@@ -257,6 +209,26 @@ def notes(answer: Answer) -> list[str]:
         parts, reason = next(iter(answer.failed.items()))
         found.append(f"{len(answer.failed)} failed, as {spell(parts)}: {reason}")
     return found
+
+
+def live_table(answer: Answer, measured: Sequence[Measured]) -> Table:
+    """Put what was measured live beside the simulation of the same runs."""
+    named = letters(answer)
+    rows = []
+    for each in measured:
+        name = f"{named.get(each.parts, '')} {spell(each.parts)}".strip()
+        found = each.prediction
+        if found is None:
+            rows.append([Cell(name), Cell(f"failed: {each.reason}", spill=True)])
+            continue
+        times = [_ms(found.run.metrics.get("tpot_s")), _ms(found.predicted.get("tpot_s"))]
+        rates = [_share(found.run.metrics.get("hit_rate")), _share(found.predicted.get("hit_rate"))]
+        rows.append(cells(name, *times, *rates))
+    heads = ["TPOT, ms, measured", f"simulated ({answer.columns[0].profile})"]
+    heads += ["hit rate, measured", "simulated"]
+    columns = [text.Column("live"), *(text.Column(head, number=True) for head in heads)]
+    device = next((each.prediction.run.label for each in measured if each.prediction), "")
+    return Table(columns, [Section(rows)], notes=[device])
 
 
 def records(answer: Answer, trace: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import typer
 
 from specmd.cli import completion
 from specmd.cli.options import AGAIN
-from specmd.errors import Exit
+from specmd.errors import Exit, SpecmdError
 
 if TYPE_CHECKING:
     from specmd.advice.answer import Answer
@@ -90,6 +90,24 @@ def recommend(
     jobs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Processes; by default one a core.")
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the time against memory: .png, .svg or .pdf."),
+    ] = None,
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="Then run the best three on this machine, simulated beside."),
+    ] = False,
+    live_layers: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="With --live: the first N MoE layers.")
+    ] = None,
+    live_tokens: Annotated[
+        int, typer.Option(metavar="N", min=1, help="With --live: the first N tokens.")
+    ] = 64,
+    throttle: Annotated[
+        str | None,
+        typer.Option(metavar="RATE", help="With --live: pace of the link, see `specmd run`."),
+    ] = None,
     form: Annotated[
         Literal["table", "md", "csv", "json"],
         typer.Option("--format", help="What to print on stdout."),
@@ -112,6 +130,12 @@ def recommend(
 
     for path in exports or []:
         export_format(path)
+    if plot is not None:
+        from specmd.report.figures import figure_format
+
+        figure_format(plot)
+        if memory == "free":
+            raise SpecmdError("--plot is of memories around one: give --memory in bytes")
     given = {
         "context": context,
         "batch": batch,
@@ -135,13 +159,36 @@ def recommend(
             training=training,
             plugins=plugin or (),
             workers=jobs,
+            curves=plot is not None,
             report=report,
         )
+        measured = None
+        if live:
+            from specmd.advice.live import measure
+
+            measured = measure(
+                answer,
+                trace,
+                layers=live_layers,
+                tokens=live_tokens,
+                throttle=throttle,
+                training=training,
+                plugins=plugin or (),
+                report=report,
+            )
     table, records = screen.answer_table(answer), screen.records(answer, str(trace))
     for path in exports or []:
         export(path, records, table, screen.flat(records))
+    if plot is not None:
+        from specmd.advice.plot import draw
+
+        label = screen.NAMES[objective]
+        draw(answer.curves, screen.headline(answer), label, plot)
     if form == "table":
         _print(answer, table, str(trace))
+        if measured is not None:
+            typer.echo("")
+            show("table", (), screen.live_table(answer, measured))
     else:
         show(form, records, table, screen.flat(records))
     return Exit.OK

@@ -1,0 +1,41 @@
+"""A small trace of the embedded model, and a space small enough to try all of."""
+
+from pathlib import Path
+
+import pytest
+
+from specmd.advice import space
+from specmd.policy.registry import entries
+from specmd.trace import load, slice_tokens
+
+TRACES = Path(__file__).resolve().parents[2] / "traces"
+FEW = {
+    "evict": {"lru", "lfu", "slru", "belady", "static"},
+    "prefetch": {"none", "prev_token", "oracle"},
+    "schedule": {"fifo", "cancel"},
+    "miss": {"overlap", "block"},
+    "route": {"none"},
+    "allocate": {"uniform"},
+}
+
+
+@pytest.fixture
+def few_policies(monkeypatch):
+    """Let the registry of the search have few policies, and whatever is not built in."""
+
+    def few(axis=None):
+        return [e for e in entries(axis) if e.name in FEW[e.axis] or e.origin != "built-in"]
+
+    monkeypatch.setattr(space, "entries", few)
+
+
+@pytest.fixture(params=["tiny-docs-b1", "tiny-mixed-b8"])
+def small_trace(request):
+    """Some tokens of two traces of the embedded model: one request at a time, and eight."""
+    return slice_tokens(load(TRACES / f"{request.param}.npz"), 0, 160)
+
+
+@pytest.fixture
+def one_trace():
+    """Some tokens of one trace."""
+    return slice_tokens(load(TRACES / "tiny-docs-b1.npz"), 0, 120)
