@@ -10,7 +10,7 @@ from pathlib import Path
 from specmd.advice import more as buying
 from specmd.advice.more import More, Size
 from specmd.advice.plot import Curves, trace_curves
-from specmd.advice.question import METRIC, Question, fitting_objective
+from specmd.advice.question import METRIC, Question, by_name, fitting_objective
 from specmd.advice.requests import Lead, Spread, lead, spread
 from specmd.advice.search import DEFAULT, Search
 from specmd.advice.space import Composition, composition, make_space, only_defaults
@@ -152,7 +152,7 @@ def recommend(
                 question, whole, found, space.perfect, asked_slots, size, trials, report
             )
     columns = []
-    for profile, path in buying.by_name(question).items():
+    for profile, path in by_name(question).items():
         ranking = found.finalists[profile]
         first = ranking[0]
         second = next((each for each in ranking if not _alike(question, each.run, first.run)), None)

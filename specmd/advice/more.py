@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from specmd.advice.question import Question
+from specmd.advice.question import Question, by_name
 from specmd.advice.search import Found, batches, stripped
 from specmd.advice.space import PARTS, Composition, composition, spell
 from specmd.advice.trials import Batch, Report, Trial, Trials
@@ -109,14 +109,25 @@ def perfect_prefetcher(
     trials: Trials,
     report: Report,
 ) -> dict[str, More]:
-    """Let each profile's winner be told the future, some layers ahead: the best depth counts."""
+    """Let each profile's winner be told the future, some layers ahead: the best depth counts.
+
+    Which depth is best is found on the first rung's prefix.
+    """
     configs = []
     for name, path in by_name(question).items():
         parts = composition(found.finalists[name][0].run.config)
         mine = replace(question, profiles=(path,))
         configs += mine.configs(whole, perfect_of(parts, perfect))
-    made = trials.run(batches(configs, found.steps[2]), "a perfect prefetcher", report)
-    best = _best(question, made)
+    what = "a perfect prefetcher"
+    if found.steps[0] < found.steps[2]:
+        tried = trials.run(batches(configs, found.steps[0]), what, report)
+        deepest = {(name, each.how) for name, each in _best(question, tried).items()}
+        configs = [
+            config
+            for config in configs
+            if (load_profile(config.profile or "").name, spell(composition(config))) in deepest
+        ]
+    best = _best(question, trials.run(batches(configs, found.steps[2]), what, report))
     return {
         name: replace(each, how=each.how.partition("+ ")[2].partition(" ")[0])
         for name, each in best.items()
@@ -167,11 +178,6 @@ def tops(found: Found) -> list[Composition]:
         for trial in ranking[:_TOPS]
     ]
     return list(dict.fromkeys(best))
-
-
-def by_name(question: Question) -> dict[str, str]:
-    """Map the names of the profiles to what they were asked for as."""
-    return {load_profile(path).name: path for path in question.profiles}
 
 
 def perfect_of(parts: Composition, perfect: Sequence[str]) -> list[Composition]:

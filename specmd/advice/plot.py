@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from specmd.advice.more import by_name, perfect_of
-from specmd.advice.question import METRIC, Question
+from specmd.advice.more import perfect_of
+from specmd.advice.question import METRIC, Question, by_name
 from specmd.advice.search import DEFAULT, Found, batches
 from specmd.advice.space import Composition, composition
 from specmd.advice.trials import Report, Trials

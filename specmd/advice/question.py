@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from specmd.advice.space import PARTS, Composition
 from specmd.errors import SpecmdError
+from specmd.hardware.profile import load_profile
 from specmd.runs.options import RunConfig
 from specmd.runs.resolve import make_grid
 from specmd.runs.run import Run
@@ -76,3 +77,8 @@ def fitting_objective(trace: Trace, objective: Objective) -> Objective:
     if objective == "ttft" and not (trace.phase == 0).any():
         raise SpecmdError("the trace has no prefill, so no TTFT: ask --for tpot, or total")
     return objective
+
+
+def by_name(question: Question) -> dict[str, str]:
+    """Map the names of the profiles to what they were asked for as."""
+    return {load_profile(path).name: path for path in question.profiles}

@@ -2,8 +2,10 @@
 
 1. Every eviction in every scope, allocation and miss handling, without prefetch: what decides is
    the same on all profiles, so one replay serves them all.
-2. The best of them with every prefetcher; then the best of those with every schedule and miss
-   handling. A prefetch competes with misses for the link, so each profile is its own case.
+2. The best of them again, on more of the trace; and the very best evictions, in every scope, with
+   every prefetcher. A prefetch competes with misses for the link, so each profile is its own case:
+   from its best it goes on as long as changing one axis helps. What prefetches takes longer to
+   compile and to simulate: the eviction stays, and the prefix is shorter.
 3. The finalists of every profile, on the whole trace.
 
 A rung's prefix is as long as its share of the work allows; a short trace is whole on every rung.
@@ -12,11 +14,11 @@ A rung's prefix is as long as its share of the work allows; a short trace is who
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from specmd.advice.prefix import steps_of
-from specmd.advice.question import Question
-from specmd.advice.space import PARTS, Composition, Space, composition, is_lossy
+from specmd.advice.question import Question, by_name
+from specmd.advice.space import PARTS, SCOPES, Composition, Space, composition, is_lossy
 from specmd.advice.trials import Batch, Report, Trial, Trials
 from specmd.runs.declared import COMPOSED, OPTIONS
 from specmd.runs.options import RunConfig
@@ -24,7 +26,9 @@ from specmd.runs.run import Run
 from specmd.trace import Trace
 
 FIRST_ACCESSES, SECOND_ACCESSES, LAST_ACCESSES = 2_000_000, 4_000_000, 60_000_000
+AHEAD_ACCESSES = 1_000_000  # with prefetchers
 _WITHOUT, _BASES, _AHEAD, _FINALISTS = 8, 2, 2, 4  # how many survive, on each profile
+_ROUNDS = 3  # of changing one axis
 
 DEFAULT: Composition = tuple(OPTIONS[part].default for part in PARTS)
 """What is run by who asks nobody."""
@@ -62,6 +66,7 @@ class Search:
             steps_of(played, SECOND_ACCESSES),
             steps_of(played, LAST_ACCESSES),
         )
+        self.ahead_steps = steps_of(played, AHEAD_ACCESSES)
         self.tried: set[Composition] = set()
         self.failed: dict[Composition, str] = {}
 
@@ -71,13 +76,12 @@ class Search:
         first = self._try(idle, self.steps[0], "rung 1 of 3: evictions, without prefetch", report)
         without = self._best(first, _WITHOUT)
         again = self._try(without, self.steps[1], "rung 2 of 3: the best of them again", report)
-        ahead = self._with_prefetch(self._best(again, _BASES, distinct=True), report)
-        second = again + ahead
-        last = _unique([*self._best(second, _FINALISTS), *self._best(again, 2), DEFAULT])
+        ahead = self._with_prefetch(self._bases(first), report)
+        last = _unique([*self._best(again, _FINALISTS), *self._best(ahead, _FINALISTS), DEFAULT])
         what = "rung 3 of 3: finalists, on the whole trace"
         third = self._try(last, self.steps[2], what, report, times=True)
         if not any(self.question.value(trial.run) < float("inf") for trial in third):
-            third = second
+            third = again
         ranked = {name: self._rank(third, name) for name in _profiles(third)}
         default = {
             name: next(t for t in found if composition(t.run.config) == DEFAULT)
@@ -86,21 +90,58 @@ class Search:
         tried = len(self.tried - set(self.failed))
         return Found(ranked, default, tried, self.steps, self.failed)
 
+    def _bases(self, trials: Sequence[Trial]) -> list[Composition]:
+        """Return, of the best evictions of every profile, the best in each scope."""
+        found: list[Composition] = []
+        for profile in _profiles(trials):
+            ranked = [composition(trial.run.config) for trial in self._rank(trials, profile)]
+            names = _unique_texts(_policy(each) for each in ranked)[:_BASES]
+            for name in names:
+                mine = [each for each in ranked if _policy(each) == name]
+                scopes = {_part(each, "scope"): each for each in reversed(mine)}
+                found += scopes.values()
+        return _unique(found)
+
     def _with_prefetch(self, bases: Sequence[Composition], report: Report) -> list[Trial]:
-        ahead = [each for each in self.space.candidates["prefetch"] if each != "none"]
-        if not ahead:
+        """Try prefetchers, then climb from the best of each profile."""
+        ahead = self.space.candidates["prefetch"]
+        plain = [each for each in ahead if each != "none" and ":" not in each]
+        if not plain:
             return []
-        tries = [_with(base, prefetch=each) for base in bases for each in ahead]
-        found = self._try(tries, self.steps[1], "rung 2 of 3: prefetchers", report)
-        best = self._best(found, _AHEAD)
-        tries = [
-            _with(each, schedule=schedule, miss=miss)
-            for each in best
-            for schedule in self.space.candidates["schedule"]
-            for miss in self.space.candidates["miss"]
-        ]
-        tries = [each for each in _unique(tries) if each not in self.tried]
-        return found + self._try(tries, self.steps[1], "rung 2 of 3: schedules", report)
+        tries = [_with(base, prefetch=each) for base in bases for each in plain]
+        what = "rung 2 of 3: prefetchers"
+        found = self._try([*bases, *tries], self.ahead_steps, what, report)
+        names = list(by_name(self.question).items())
+        for _ in range(_ROUNDS):
+            configs = []
+            for name, path in names:
+                known = {composition(t.run.config) for t in found if _is_of(t, name)}
+                mine = [t for t in found if _is_of(t, name) and t.run.config.prefetch != "none"]
+                near = [
+                    each
+                    for best in self._best(mine, _AHEAD)
+                    for each in self._neighbours(best)
+                    if each not in known
+                ]
+                asked = replace(self.question, profiles=(path,))
+                configs += asked.configs(self.whole, _unique(near))
+            if not configs:
+                break
+            found += self._make(configs, self.ahead_steps, "rung 2 of 3: one axis changed", report)
+        return found
+
+    def _neighbours(self, parts: Composition) -> list[Composition]:
+        """Change one axis; of evictions only the parameters, for another would be compiled."""
+        found = [_with(parts, scope=scope) for scope in SCOPES]
+        for axis, names in self.space.candidates.items():
+            found += [
+                _with(parts, **{axis: name})
+                for name in names
+                if (axis != "evict" or name.partition(":")[0] == _policy(parts))
+                and (axis != "prefetch" or name != "none")
+            ]
+        known = set(self.space.compositions())
+        return [each for each in found if each != parts and each in known]
 
     def _try(
         self,
@@ -112,7 +153,18 @@ class Search:
         times: bool = False,
     ) -> list[Trial]:
         configs = self.question.configs(self.whole, list(tries))
-        self.tried.update(tries)
+        return self._make(configs, steps, what, report, times=times)
+
+    def _make(
+        self,
+        configs: Sequence[RunConfig],
+        steps: int,
+        what: str,
+        report: Report,
+        *,
+        times: bool = False,
+    ) -> list[Trial]:
+        self.tried.update(composition(config) for config in configs)
         found = self.trials.run(batches(configs, steps, times=times), what, report)
         for trial in found:
             if trial.run.status != "ok":
@@ -125,25 +177,19 @@ class Search:
 
     def _rank(self, trials: Iterable[Trial], profile: str) -> list[Trial]:
         """Trials of a profile, best first; of equals the one that was tried first."""
-        mine = [trial for trial in trials if trial.run.config.profile == profile]
+        mine = [trial for trial in trials if _is_of(trial, profile)]
         return sorted(mine, key=lambda trial: self.question.value(trial.run))
 
-    def _best(
-        self, trials: Sequence[Trial], most: int, *, distinct: bool = False
-    ) -> list[Composition]:
-        """Return the best few of every profile; of those that decide alike, the first one.
-
-        `distinct` takes as many eviction policies, each at its best.
-        """
+    def _best(self, trials: Sequence[Trial], most: int) -> list[Composition]:
+        """Return the best few of every profile; of those that decide alike, the first one."""
         found: list[Composition] = []
         for profile in _profiles(trials):
             seen: set[object] = set()
             for trial in self._rank(trials, profile):
                 config = trial.run.config
                 alike = trial.run.decision_digest, self.question.value(trial.run)
-                mark = config.evict.partition(":")[0] if distinct else alike
-                if mark not in seen and len(seen) < most:
-                    seen.add(mark)
+                if alike not in seen and len(seen) < most:
+                    seen.add(alike)
                     found.append(composition(config))
         return _unique(found)
 
@@ -166,6 +212,18 @@ def stripped(config: RunConfig) -> RunConfig:
 
 def _profiles(trials: Iterable[Trial]) -> list[str]:
     return list(dict.fromkeys(str(trial.run.config.profile) for trial in trials))
+
+
+def _unique_texts(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))
+
+
+def _is_of(trial: Trial, profile: str) -> bool:
+    return trial.run.config.profile == profile
+
+
+def _policy(parts: Composition) -> str:
+    return _part(parts, "evict").partition(":")[0]
 
 
 def _unique(compositions: Iterable[Composition]) -> list[Composition]:

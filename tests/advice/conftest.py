@@ -29,13 +29,15 @@ def few_policies(monkeypatch):
     monkeypatch.setattr(space, "entries", few)
 
 
-@pytest.fixture(params=["tiny-docs-b1", "tiny-mixed-b8"])
+@pytest.fixture(params=["one at a time", "eight at once"])
 def small_trace(request):
-    """Some tokens of two traces of the embedded model: one request at a time, and eight."""
-    return slice_tokens(load(TRACES / f"{request.param}.npz"), 0, 160)
+    """The end of a prompt and some decoding, of the embedded model."""
+    if request.param == "one at a time":
+        return slice_tokens(load(TRACES / "tiny-docs-b1.npz"), 80, 180)
+    return slice_tokens(load(TRACES / "tiny-mixed-b8.npz"), 480, 640)
 
 
 @pytest.fixture
 def one_trace():
     """Some tokens of one trace."""
-    return slice_tokens(load(TRACES / "tiny-docs-b1.npz"), 0, 120)
+    return slice_tokens(load(TRACES / "tiny-docs-b1.npz"), 80, 180)
