@@ -6,9 +6,8 @@ import shlex
 from typing import Any
 
 from specmd.advice.answer import Answer, Column
-from specmd.advice.space import PARTS
+from specmd.advice.space import PARTS, runs_live
 from specmd.hardware.shape import shape_for_model
-from specmd.policy.needs import Offer, unmet
 from specmd.policy.registry import AXES, choose
 from specmd.runs.declared import OPTIONS
 
@@ -48,13 +47,7 @@ def _option(name: str, value: Any) -> str:
 def _live(answer: Answer, column: Column, trace: str) -> str:
     """Spell the live run; empty where this trace or composition cannot be run live."""
     config = column.winner.config
-    if shape_for_model(answer.model) is None and config.shape is None:
-        return ""
-    for name, option in OPTIONS.items():
-        away = name not in ("profile", "shape", "tokens", "prefill_chunk", "batch", "mixed")
-        if not option.live and away and getattr(config, name) not in (option.default, None):
-            return ""
-    live = Offer(future=False, training=True, lookahead=0)
-    if any(unmet(choose(axis, getattr(config, axis)), live) for axis in AXES):
+    known = config.shape is not None or shape_for_model(answer.model) is not None
+    if not known or not all(runs_live(choose(axis, getattr(config, axis))) for axis in AXES):
         return ""
     return f"specmd run --trace {shlex.quote(trace)} {_chosen(answer, column)}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from specmd.advice.answer import Answer
 from specmd.advice.space import PARTS, Composition, composition
@@ -13,7 +14,6 @@ from specmd.advice.trials import Report
 from specmd.errors import SpecmdError
 from specmd.hardware.profile import load_profile
 from specmd.measurement.jobs import LiveJob, run_jobs
-from specmd.measurement.measuring import refuse
 from specmd.measurement.prediction import Prediction, predict, read_measured
 from specmd.measurement.settings import LiveSettings, parse_throttle
 from specmd.measurement.sources import TraceSource
@@ -76,25 +76,19 @@ def measure(
         repetitions=REPETITIONS,
     )
     with TemporaryDirectory(prefix="specmd-") as folder:
-        jobs = []
-        for parts in best:
-            chosen = dict(zip(PARTS, parts, strict=True))
-            share = f"{100 * answer.slots / answer.keys:.6f}%"
-            (config,) = make_grid(
-                {**chosen, "capacity": share, "seed": answer.question.seed}
-            ).expand(header)
-            refuse(config)
-            jobs.append(
-                LiveJob(
-                    source,
-                    config,
-                    settings,
-                    training=None if training is None else str(training),
-                    bounds=False,
-                    plugins=tuple(map(str, plugins)),
-                    out=folder,
-                )
+        jobs = [
+            LiveJob(
+                source,
+                config,
+                settings,
+                training=None if training is None else str(training),
+                bounds=False,
+                plugins=tuple(map(str, plugins)),
+                out=folder,
             )
+            for parts in best
+            for config in make_grid(_options(answer, parts)).expand(header)
+        ]
         report("live runs, a process each", 0, len(jobs))
         failed: dict[Composition, str] = {}
         for done, run in enumerate(run_jobs(jobs), start=1):
@@ -109,3 +103,17 @@ def measure(
             for run, part in read_measured([Path(folder)])
         }
     return [Measured(parts, made.get(parts), failed.get(parts, "")) for parts in best]
+
+
+def _options(answer: Answer, parts: Composition) -> dict[str, Any]:
+    """Spell a composition in a cache of the same share of the experts."""
+    share = f"{100 * answer.slots / answer.keys:.6f}%"
+    return {
+        **_named(parts),
+        "capacity": share,
+        "seed": answer.question.seed,
+    }
+
+
+def _named(parts: Composition) -> dict[str, str]:
+    return dict(zip(PARTS, parts, strict=True))

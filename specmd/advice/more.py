@@ -19,13 +19,14 @@ from specmd.advice.trials import Batch, Report, Trial, Trials
 from specmd.errors import SpecmdError
 from specmd.hardware.profile import HardwareProfile, load_profile
 from specmd.hardware.toml import profile_text
+from specmd.runs.declared import OPTIONS
 from specmd.runs.options import parse_bytes
 from specmd.runs.run import Run
 from specmd.trace import Trace
 
 EXTRA_BYTES = 2_000_000_000
 FASTER = 2.0  # the next generation of a link
-_TOPS = 3  # compositions tried again where something else has changed
+_TOPS = 2  # compositions tried again where something else has changed
 _AROUND = (0.5, 0.75, 1.5, 2.0)
 
 
@@ -111,7 +112,7 @@ def perfect_prefetcher(
 ) -> dict[str, More]:
     """Let each profile's winner be told the future, some layers ahead: the best depth counts.
 
-    Which depth is best is found on the first rung's prefix.
+    Which depth is best is found on a short prefix.
     """
     configs = []
     for name, path in by_name(question).items():
@@ -120,7 +121,7 @@ def perfect_prefetcher(
         configs += mine.configs(whole, perfect_of(parts, perfect))
     what = "a perfect prefetcher"
     if found.steps[0] < found.steps[2]:
-        tried = trials.run(batches(configs, found.steps[0]), what, report)
+        tried = trials.run(batches(configs, found.ahead_steps), what, report)
         deepest = {(name, each.how) for name, each in _best(question, tried).items()}
         configs = [
             config
@@ -137,7 +138,7 @@ def perfect_prefetcher(
 def sizes_around(
     question: Question, whole: Trace, found: Found, trials: Trials, report: Report
 ) -> list[Size]:
-    """Let the finalists compete at other memories, on the second rung's prefix."""
+    """Let the finalists compete at other memories, on a short prefix."""
     if question.memory == "free":
         return []
     asked = parse_bytes(question.memory)
@@ -152,7 +153,7 @@ def sizes_around(
             continue
         slots[size] = max(config.capacity_slots for config in some)
         configs += some
-    made = trials.run(batches(configs, found.steps[1]), "other memories", report)
+    made = trials.run(batches(configs, found.ahead_steps), "other memories", report)
     sizes = []
     for size, room in slots.items():
         mine = [
@@ -181,9 +182,18 @@ def tops(found: Found) -> list[Composition]:
 
 
 def perfect_of(parts: Composition, perfect: Sequence[str]) -> list[Composition]:
-    """Return the composition with each of the prefetchers that know the future."""
-    place = PARTS.index("prefetch")
-    return [(*parts[:place], each, *parts[place + 1 :]) for each in perfect]
+    """Return the composition with each of the prefetchers that know the future.
+
+    Its miss handling is what it is, or waits: who computes on the host what is on its way anyway
+    gains nothing by knowing.
+    """
+    named = dict(zip(PARTS, parts, strict=True))
+    misses = dict.fromkeys((named["miss"], OPTIONS["miss"].default))
+    return [
+        tuple((named | {"prefetch": each, "miss": miss}).values())
+        for miss in misses
+        for each in perfect
+    ]
 
 
 def _best(question: Question, trials: Iterable[Trial]) -> dict[str, More]:

@@ -29,6 +29,7 @@ class Question:
         objective: what is to be short.
         quality: least `kept_mass` of a lossy composition; None: none of them.
         options: further options of runs, by name (`context`, `batch`, ...).
+        live: whether only what a live cache can do may win.
         seed: of the bootstrap, and of policies that draw.
 
     """
@@ -39,6 +40,7 @@ class Question:
     quality: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    live: bool = False
 
     def configs(
         self, trace: Trace, compositions: list[Composition], **changes: Any

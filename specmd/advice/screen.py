@@ -205,6 +205,11 @@ def notes(answer: Answer) -> list[str]:
     if reasons:
         said = (f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
         found.append("skipped: " + "; ".join(said))
+    if any(column.winner.metrics.get("host_experts") for column in answer.columns):
+        found.append(
+            "the host computes some experts: perfect policy and roofline, which move all of them, "
+            "are no bounds of that"
+        )
     if answer.failed:
         parts, reason = next(iter(answer.failed.items()))
         found.append(f"{len(answer.failed)} failed, as {spell(parts)}: {reason}")

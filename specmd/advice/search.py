@@ -28,7 +28,9 @@ from specmd.trace import Trace
 FIRST_ACCESSES, SECOND_ACCESSES, LAST_ACCESSES = 2_000_000, 4_000_000, 60_000_000
 AHEAD_ACCESSES = 1_000_000  # with prefetchers
 _WITHOUT, _BASES, _AHEAD, _FINALISTS = 8, 2, 2, 4  # how many survive, on each profile
+_BASES_ACCESSES = 3_000_000  # that the first prefetchers may take: short traces have more bases
 _ROUNDS = 3  # of changing one axis
+_NEAR = 1.1  # who is slower than the best by more than that does not survive
 
 DEFAULT: Composition = tuple(OPTIONS[part].default for part in PARTS)
 """What is run by who asks nobody."""
@@ -51,6 +53,7 @@ class Found:
     default: dict[str, Trial]
     tried: int
     steps: tuple[int, int, int]
+    ahead_steps: int
     failed: dict[Composition, str] = field(default_factory=dict)
 
 
@@ -67,6 +70,9 @@ class Search:
             steps_of(played, LAST_ACCESSES),
         )
         self.ahead_steps = steps_of(played, AHEAD_ACCESSES)
+        prefetchers, misses = (len(space.candidates[axis]) for axis in ("prefetch", "miss"))
+        each = played.expert_ids.size * prefetchers * misses * len(SCOPES) * len(question.profiles)
+        self.bases = max(_BASES, _BASES_ACCESSES // each)
         self.tried: set[Composition] = set()
         self.failed: dict[Composition, str] = {}
 
@@ -88,14 +94,19 @@ class Search:
             for name, found in ranked.items()
         }
         tried = len(self.tried - set(self.failed))
-        return Found(ranked, default, tried, self.steps, self.failed)
+        return Found(ranked, default, tried, self.steps, self.ahead_steps, self.failed)
 
     def _bases(self, trials: Sequence[Trial]) -> list[Composition]:
         """Return, of the best evictions of every profile, the best in each scope."""
         found: list[Composition] = []
         for profile in _profiles(trials):
-            ranked = [composition(trial.run.config) for trial in self._rank(trials, profile)]
-            names = _unique_texts(_policy(each) for each in ranked)[:_BASES]
+            usual = OPTIONS["miss"].default  # where the host computes, they may all decide alike
+            ranked = [
+                composition(trial.run.config)
+                for trial in self._rank(trials, profile)
+                if trial.run.config.miss == usual
+            ]
+            names = _unique_texts(_policy(each) for each in ranked)[: self.bases]
             for name in names:
                 mine = [each for each in ranked if _policy(each) == name]
                 scopes = {_part(each, "scope"): each for each in reversed(mine)}
@@ -108,7 +119,12 @@ class Search:
         plain = [each for each in ahead if each != "none" and ":" not in each]
         if not plain:
             return []
-        tries = [_with(base, prefetch=each) for base in bases for each in plain]
+        tries = [
+            _with(base, prefetch=each, miss=miss)
+            for base in bases
+            for each in plain
+            for miss in self.space.candidates["miss"]
+        ]
         what = "rung 2 of 3: prefetchers"
         found = self._try([*bases, *tries], self.ahead_steps, what, report)
         names = list(by_name(self.question).items())
@@ -184,13 +200,13 @@ class Search:
         """Return the best few of every profile; of those that decide alike, the first one."""
         found: list[Composition] = []
         for profile in _profiles(trials):
-            seen: set[object] = set()
+            seen: list[float] = []
             for trial in self._rank(trials, profile):
-                config = trial.run.config
-                alike = trial.run.decision_digest, self.question.value(trial.run)
-                if alike not in seen and len(seen) < most:
-                    seen.add(alike)
-                    found.append(composition(config))
+                value = self.question.value(trial.run)
+                near = not seen or value <= _NEAR * seen[0]
+                if value not in seen and len(seen) < most and near:
+                    seen.append(value)
+                    found.append(composition(trial.run.config))
         return _unique(found)
 
 

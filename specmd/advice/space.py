@@ -50,8 +50,12 @@ class Space:
             yield (*values, scope)
 
 
-def make_space(offer: Offer, layers: int, *, lossy: bool = False) -> Space:
-    """List the candidates for what a trace offers; `lossy` admits those that change the result."""
+def make_space(offer: Offer, layers: int, *, lossy: bool = False, live: bool = False) -> Space:
+    """List the candidates for what a trace offers.
+
+    `lossy` admits those that change the result, `live` only those that a live cache which follows a
+    trace can be run with.
+    """
     found: dict[Axis, list[str]] = {axis: [OPTIONS[axis].default] for axis in AXES}
     perfect: list[str] = []
     skipped: dict[str, str] = {}
@@ -65,11 +69,23 @@ def make_space(offer: Offer, layers: int, *, lossy: bool = False) -> Space:
             skipped[name] = reason.partition(":")[0]
         elif entry.lossy and not lossy:
             skipped[name] = "lossy, and no --quality is asked for"
+        elif live and not runs_live(Choice.usual(entry)):
+            skipped[name] = "not in a live cache that follows a trace"
         else:
             fit = [each for each in spelled if not unmet(choose(entry.axis, each), offer)]
             found[entry.axis] += [each for each in fit if each not in found[entry.axis]]
     candidates = {axis: tuple(names) for axis, names in found.items()}
     return Space(candidates, tuple(perfect), skipped)
+
+
+def runs_live(choice: Choice) -> bool:
+    """Tell whether a live cache that follows a trace can be run with a policy."""
+    axis, there = choice.entry.axis, Offer(future=False, training=True, lookahead=0)
+    if not OPTIONS[axis].live and choice.spelled != OPTIONS[axis].default:
+        return False
+    if axis == "miss" and choice.create().host_tokens:
+        return False
+    return not unmet(choice, there)
 
 
 def only_defaults(space: Space) -> Space:

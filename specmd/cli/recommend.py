@@ -96,7 +96,9 @@ def recommend(
     ] = None,
     live: Annotated[
         bool,
-        typer.Option("--live", help="Then run the best three on this machine, simulated beside."),
+        typer.Option(
+            "--live", help="Only what can run live; then run the best three on this machine."
+        ),
     ] = False,
     live_layers: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="With --live: the first N MoE layers.")
@@ -151,6 +153,7 @@ def recommend(
         quality,
         {name: value for name, value in given.items() if value is not None},
         seed,
+        live,
     )
     with _told() as report:
         answer = search(
@@ -202,11 +205,13 @@ def _print(answer: Answer, table: Table, trace: str) -> None:
     from specmd.cli.output import show
 
     for line in (screen.headline(answer), *screen.winners(answer)):
-        typer.echo(line)
+        typer.echo(textwrap.fill(line, 80, subsequent_indent="    "))
     if answer.all_fits:
         typer.echo("Every expert fits: no cache is needed, whatever the policy.")
     typer.echo("")
-    show("table", (), replace(table, title="", notes=screen.others(answer)))
+    show("table", (), replace(table, title="", notes=()))
+    for line in screen.others(answer):
+        typer.echo(textwrap.fill(line, 80, subsequent_indent="    "))
     typer.echo("")
     for line in screen.commands(answer, trace):
         typer.echo(f"  {line}")
