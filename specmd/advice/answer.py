@@ -155,24 +155,24 @@ def recommend(
                 question, whole, found, space.perfect, asked_slots, size, trials, report
             )
     columns = []
-    for profile, path in by_name(question).items():
-        ranking = found.finalists[profile]
+    for device, path in by_name(question).items():
+        ranking = found.finalists[device]
         first = ranking[0]
         second = next((each for each in ranking if not _alike(question, each.run, first.run)), None)
-        more = {what: each[profile] for what, each in gains.items() if profile in each}
+        more = {what: each[device] for what, each in gains.items() if device in each}
         seed = question.seed
         columns.append(
             Column(
-                profile,
+                device,
                 path,
-                winners[profile],
+                winners[device],
                 tuple((composition(t.run.config), question.value(t.run)) for t in ranking),
                 None if second is None else second.run,
                 spread(first.times, "tpot", seed),
                 spread(first.times, "ttft", seed),
                 lead(first.times, second.times, question.objective, seed) if second else None,
-                found.default[profile].run,
-                _with_bounds(more, winners[profile], question),
+                found.default[device].run,
+                _with_bounds(more, winners[device], question),
             )
         )
     per_step = played.expert_ids.size / played.num_steps

@@ -110,6 +110,8 @@ def draw(curves: Curves, title: str, label: str, path: Path) -> None:
                     **styles[line],
                 )
         axes.set_yscale("log")
+        for each in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            each(lambda value, _: f"{value:.3g}")
         axes.set_xlabel("memory of the device (GB)")
         axes.set_title(f"{profile} (simulated)", fontsize=9)
         axes.grid(axis="y", which="both", color="#eeeeee", lw=0.6)

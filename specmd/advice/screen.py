@@ -170,7 +170,7 @@ def _gains(answer: Answer) -> list[list[Cell]]:
         change = found.value_s / column.ranking[0][1] - 1
         return f"{_ms(found.value_s)} ({100 * change:+.0f} %)"
 
-    return [_row(name, answer.columns, lambda c, n=name: gain(c, n)) for name in names]
+    return [cells(name, *(gain(column, name) for column in answer.columns)) for name in names]
 
 
 def _sizes(answer: Answer, named: dict[Composition, str]) -> list[list[Cell]]:
@@ -191,13 +191,17 @@ def _size(n_bytes: int) -> str:
     return f"{n_bytes / scale:.3g} {unit}"
 
 
+def _requests(count: int) -> str:
+    return "1 request" if count == 1 else f"{count:,} requests"
+
+
 def notes(answer: Answer) -> list[str]:
     """Say how it was found and what was left out."""
     first, second, last = (f"{each / 1e6:.3g} M" for each in answer.accesses)
     part = "the whole trace" if answer.whole else f"its first {last} accesses"
     found = [
         f"{answer.tried} compositions: on prefixes of {first} and {second} accesses, finalists on "
-        f"{part}, {answer.requests} requests"
+        f"{part}, {_requests(answer.requests)}"
     ]
     reasons: dict[str, list[str]] = {}
     for name, reason in answer.skipped.items():

@@ -202,6 +202,7 @@ def _print(answer: Answer, table: Table, trace: str) -> None:
     from dataclasses import replace
 
     from specmd.advice import screen
+    from specmd.advice.commands import commands
     from specmd.cli.output import show
 
     for line in (screen.headline(answer), *screen.winners(answer)):
@@ -213,7 +214,7 @@ def _print(answer: Answer, table: Table, trace: str) -> None:
     for line in screen.others(answer):
         typer.echo(textwrap.fill(line, 80, subsequent_indent="    "))
     typer.echo("")
-    for line in screen.commands(answer, trace):
+    for line in commands(answer, trace):
         typer.echo(f"  {line}")
     for note in screen.notes(answer):
         typer.echo(textwrap.fill(note, 80, subsequent_indent="  "))
