@@ -26,11 +26,12 @@ from specmd.runs.run import Run
 from specmd.trace import Trace
 
 FIRST_ACCESSES, SECOND_ACCESSES, LAST_ACCESSES = 2_000_000, 4_000_000, 60_000_000
-AHEAD_ACCESSES = 1_000_000  # with prefetchers
+AHEAD_ACCESSES, BRIEF_ACCESSES = 1_000_000, 100_000  # with prefetchers
 _WITHOUT, _BASES, _AHEAD, _FINALISTS = 8, 2, 2, 4  # how many survive, on each profile
 _BASES_ACCESSES = 3_000_000  # that the first prefetchers may take: short traces have more bases
 _ROUNDS = 3  # of changing one axis
 _NEAR = 1.1  # who is slower than the best by more than that does not survive
+_HOPEFUL = 1.3  # the same of a first impression
 
 DEFAULT: Composition = tuple(OPTIONS[part].default for part in PARTS)
 """What is run by who asks nobody."""
@@ -70,6 +71,8 @@ class Search:
             steps_of(played, LAST_ACCESSES),
         )
         self.ahead_steps = steps_of(played, AHEAD_ACCESSES)
+        self.brief_steps = steps_of(played, BRIEF_ACCESSES)
+        self.hopeful: set[str] = set()
         prefetchers, misses = (len(space.candidates[axis]) for axis in ("prefetch", "miss"))
         each = played.expert_ids.size * prefetchers * misses * len(SCOPES) * len(question.profiles)
         self.bases = max(_BASES, _BASES_ACCESSES // each)
@@ -126,6 +129,9 @@ class Search:
             for miss in self.space.candidates["miss"]
         ]
         what = "rung 2 of 3: prefetchers"
+        brief = self._try(tries, self.brief_steps, what, report)
+        tries = self._best(brief, len(tries), near=_HOPEFUL)  # a bad one takes long to simulate
+        self.hopeful = {_part(each, "prefetch").partition(":")[0] for each in tries}
         found = self._try([*bases, *tries], self.ahead_steps, what, report)
         names = list(by_name(self.question).items())
         for _ in range(_ROUNDS):
@@ -154,7 +160,7 @@ class Search:
                 _with(parts, **{axis: name})
                 for name in names
                 if (axis != "evict" or name.partition(":")[0] == _policy(parts))
-                and (axis != "prefetch" or name != "none")
+                and (axis != "prefetch" or name.partition(":")[0] in self.hopeful)
             ]
         known = set(self.space.compositions())
         return [each for each in found if each != parts and each in known]
@@ -196,15 +202,18 @@ class Search:
         mine = [trial for trial in trials if _is_of(trial, profile)]
         return sorted(mine, key=lambda trial: self.question.value(trial.run))
 
-    def _best(self, trials: Sequence[Trial], most: int) -> list[Composition]:
+    def _best(
+        self, trials: Sequence[Trial], most: int, *, near: float = _NEAR
+    ) -> list[Composition]:
         """Return the best few of every profile; of those that decide alike, the first one."""
         found: list[Composition] = []
         for profile in _profiles(trials):
             seen: list[float] = []
             for trial in self._rank(trials, profile):
                 value = self.question.value(trial.run)
-                near = not seen or value <= _NEAR * seen[0]
-                if value not in seen and len(seen) < most and near:
+                if seen and value > near * seen[0]:
+                    break
+                if value not in seen and len(seen) < most:
                     seen.append(value)
                     found.append(composition(trial.run.config))
         return _unique(found)
