@@ -30,12 +30,14 @@ def exhaustive(
 ) -> dict[str, tuple[float, str, int]]:
     """Run everything; return by profile the best time, its composition, and how many were run."""
     space = make_space(offered(trace, None), trace.header.num_layers)
-    tries = [
-        each
-        for each in space.compositions()
-        if not evictions or each[0].partition(":")[0] in evictions or each[1] == "none"
-        if not prefetchers or each[1].partition(":")[0] in prefetchers
-    ]
+
+    def is_tried(evict: str, prefetch: str) -> bool:
+        name = prefetch.partition(":")[0]
+        if prefetchers and name not in prefetchers:
+            return False
+        return name == "none" or not evictions or evict.partition(":")[0] in evictions
+
+    tries = [each for each in space.compositions() if is_tried(each[0], each[1])]
     configs = question.configs(trace, tries)
     played = prepared(trace, configs[0])
     best: dict[str, tuple[float, str, int]] = {}

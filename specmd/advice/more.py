@@ -68,7 +68,11 @@ def more_memory(
     if question.memory == "free":
         return {}
     larger = parse_bytes(question.memory) + EXTRA_BYTES
-    configs = question.configs(whole, tops(found), memory=f"{larger}B")
+    configs = [
+        config
+        for name, best in tops(found).items()
+        for config in question.on(name).configs(whole, best, memory=f"{larger}B")
+    ]
     made = trials.run(batches(configs, found.steps[2]), "2 GB more", report)
     return _best(question, made)
 
@@ -83,8 +87,11 @@ def faster_link(
             profile = faster(load_profile(path))
             paths[name] = Path(folder) / f"{profile.name}.toml"
             paths[name].write_text(profile_text(profile), encoding="utf-8")
-        asked = replace(question, profiles=tuple(str(path) for path in paths.values()))
-        configs = asked.configs(whole, tops(found))
+        configs = [
+            config
+            for name, best in tops(found).items()
+            for config in replace(question, profiles=(str(paths[name]),)).configs(whole, best)
+        ]
         made = trials.run(batches(configs, found.steps[2]), "a link twice as fast", report)
     best = _best(question, made)
     return {name: best[paths[name].stem] for name in paths if paths[name].stem in best}
@@ -148,7 +155,11 @@ def sizes_around(
     for share in _AROUND:
         size = int(asked * share)
         try:
-            some = question.configs(whole, tops(found), memory=f"{size}B")
+            some = [
+                config
+                for name, best_few in tops(found).items()
+                for config in question.on(name).configs(whole, best_few, memory=f"{size}B")
+            ]
         except SpecmdError:  # not one expert fits
             continue
         slots[size] = max(config.capacity_slots for config in some)
@@ -171,14 +182,12 @@ def sizes_around(
     return sizes
 
 
-def tops(found: Found) -> list[Composition]:
-    """Return the best few compositions of every profile's ranking."""
-    best = [
-        composition(trial.run.config)
-        for ranking in found.finalists.values()
-        for trial in ranking[:_TOPS]
-    ]
-    return list(dict.fromkeys(best))
+def tops(found: Found) -> dict[str, list[Composition]]:
+    """Return the best few compositions of every profile."""
+    return {
+        name: [composition(trial.run.config) for trial in ranking[:_TOPS]]
+        for name, ranking in found.finalists.items()
+    }
 
 
 def perfect_of(parts: Composition, perfect: Sequence[str]) -> list[Composition]:

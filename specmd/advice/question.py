@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from specmd.advice.space import PARTS, Composition
@@ -62,6 +62,10 @@ class Question:
             chosen = dict(zip(PARTS, parts, strict=True))
             found += make_grid(given | chosen).expand(trace)
         return found
+
+    def on(self, profile: str) -> Question:
+        """Return the same of one profile, by its name."""
+        return replace(self, profiles=(by_name(self)[profile],))
 
     def value(self, run: Run) -> float:
         """Return what is to be small; infinite where a run has no numbers or is not good enough."""

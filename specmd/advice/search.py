@@ -14,12 +14,13 @@ A rung's prefix is as long as its share of the work allows; a short trace is who
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from specmd.advice.prefix import steps_of
-from specmd.advice.question import Question, by_name
+from specmd.advice.question import Question
 from specmd.advice.space import PARTS, SCOPES, Composition, Space, composition, is_lossy
 from specmd.advice.trials import Batch, Report, Trial, Trials
+from specmd.errors import SpecmdError
 from specmd.runs.declared import COMPOSED, OPTIONS
 from specmd.runs.options import RunConfig
 from specmd.runs.run import Run
@@ -27,11 +28,11 @@ from specmd.trace import Trace
 
 FIRST_ACCESSES, SECOND_ACCESSES, LAST_ACCESSES = 2_000_000, 4_000_000, 60_000_000
 AHEAD_ACCESSES, BRIEF_ACCESSES = 1_000_000, 100_000  # with prefetchers
-_WITHOUT, _BASES, _AHEAD, _FINALISTS = 8, 2, 2, 4  # how many survive, on each profile
+_WITHOUT, _BASES, _AHEAD, _FINALISTS = 8, 3, 2, 4  # how many survive, on each profile
 _BASES_ACCESSES = 3_000_000  # that the first prefetchers may take: short traces have more bases
 _ROUNDS = 3  # of changing one axis
 _NEAR = 1.1  # who is slower than the best by more than that does not survive
-_HOPEFUL = 1.3  # the same of a first impression
+_HOPEFUL, _CLOSE = 1.3, 1.05  # the same of a first impression, and of a finalist
 
 DEFAULT: Composition = tuple(OPTIONS[part].default for part in PARTS)
 """What is run by who asks nobody."""
@@ -86,11 +87,20 @@ class Search:
         without = self._best(first, _WITHOUT)
         again = self._try(without, self.steps[1], "rung 2 of 3: the best of them again", report)
         ahead = self._with_prefetch(self._bases(first), report)
-        last = _unique([*self._best(again, _FINALISTS), *self._best(ahead, _FINALISTS), DEFAULT])
+        configs = []
+        for name in _profiles(again):
+            best = [
+                *self._best_of(again, name, _FINALISTS, _CLOSE),
+                *self._best_of(ahead, name, _FINALISTS, _CLOSE),
+            ]
+            configs += self.question.on(name).configs(self.whole, _unique([*best, DEFAULT]))
         what = "rung 3 of 3: finalists, on the whole trace"
-        third = self._try(last, self.steps[2], what, report, times=True)
+        third = self._make(configs, self.steps[2], what, report, times=True)
         if not any(self.question.value(trial.run) < float("inf") for trial in third):
-            third = again
+            raise SpecmdError(
+                f"no composition could be measured by {self.question.objective}: "
+                f"{next(iter(self.failed.values()), 'the trace has nothing whole of it')}"
+            )
         ranked = {name: self._rank(third, name) for name in _profiles(third)}
         default = {
             name: next(t for t in found if composition(t.run.config) == DEFAULT)
@@ -133,20 +143,18 @@ class Search:
         tries = self._best(brief, len(tries), near=_HOPEFUL)  # a bad one takes long to simulate
         self.hopeful = {_part(each, "prefetch").partition(":")[0] for each in tries}
         found = self._try([*bases, *tries], self.ahead_steps, what, report)
-        names = list(by_name(self.question).items())
         for _ in range(_ROUNDS):
             configs = []
-            for name, path in names:
+            for name in _profiles(found):
                 known = {composition(t.run.config) for t in found if _is_of(t, name)}
                 mine = [t for t in found if _is_of(t, name) and t.run.config.prefetch != "none"]
                 near = [
                     each
-                    for best in self._best(mine, _AHEAD)
+                    for best in self._best_of(mine, name, _AHEAD, _NEAR)
                     for each in self._neighbours(best)
                     if each not in known
                 ]
-                asked = replace(self.question, profiles=(path,))
-                configs += asked.configs(self.whole, _unique(near))
+                configs += self.question.on(name).configs(self.whole, _unique(near))
             if not configs:
                 break
             found += self._make(configs, self.ahead_steps, "rung 2 of 3: one axis changed", report)
@@ -206,17 +214,26 @@ class Search:
         self, trials: Sequence[Trial], most: int, *, near: float = _NEAR
     ) -> list[Composition]:
         """Return the best few of every profile; of those that decide alike, the first one."""
-        found: list[Composition] = []
-        for profile in _profiles(trials):
-            seen: list[float] = []
-            for trial in self._rank(trials, profile):
-                value = self.question.value(trial.run)
-                if seen and value > near * seen[0]:
-                    break
-                if value not in seen and len(seen) < most:
-                    seen.append(value)
-                    found.append(composition(trial.run.config))
-        return _unique(found)
+        return _unique(
+            each
+            for profile in _profiles(trials)
+            for each in self._best_of(trials, profile, most, near)
+        )
+
+    def _best_of(
+        self, trials: Sequence[Trial], profile: str, most: int, near: float
+    ) -> list[Composition]:
+        """Return the best few of a profile, none slower than `near` times the best."""
+        seen: list[float] = []
+        found = []
+        for trial in self._rank(trials, profile):
+            value = self.question.value(trial.run)
+            if len(seen) >= most or (seen and value > near * seen[0]):
+                break
+            if value not in seen:
+                seen.append(value)
+                found.append(composition(trial.run.config))
+        return found
 
 
 def batches(
@@ -227,6 +244,8 @@ def batches(
     for config in configs:
         kernel = config.evict.partition(":")[0], config.prefetch == "none"
         found.setdefault(kernel, []).append(stripped(config))
+    for each in found.values():
+        each.sort(key=composition)  # what decides alike stands together
     return [Batch(tuple(each), steps, bounds, times) for each in found.values()]
 
 
