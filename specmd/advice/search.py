@@ -6,7 +6,7 @@
    every prefetcher. A prefetch competes with misses for the link, so each profile is its own case:
    from its best it goes on as long as changing one axis helps. What prefetches takes longer to
    compile and to simulate: the eviction stays, and the prefix is shorter.
-3. The finalists of every profile, on the whole trace.
+3. The finalists of every profile, on the whole trace, or on as much as a question may take.
 
 A rung's prefix is as long as its share of the work allows; a short trace is whole on every rung.
 """
@@ -26,7 +26,7 @@ from specmd.runs.options import RunConfig
 from specmd.runs.run import Run
 from specmd.trace import Trace
 
-FIRST_ACCESSES, SECOND_ACCESSES, LAST_ACCESSES = 2_000_000, 4_000_000, 60_000_000
+FIRST_ACCESSES, SECOND_ACCESSES, LAST_ACCESSES = 2_000_000, 4_000_000, 8_000_000
 AHEAD_ACCESSES, BRIEF_ACCESSES = 1_000_000, 100_000  # with prefetchers
 _WITHOUT, _BASES, _AHEAD, _FINALISTS = 8, 3, 2, 4  # how many survive, on each profile
 _BASES_ACCESSES = 3_000_000  # that the first prefetchers may take: short traces have more bases
@@ -94,7 +94,7 @@ class Search:
                 *self._best_of(ahead, name, _FINALISTS, _CLOSE),
             ]
             configs += self.question.on(name).configs(self.whole, _unique([*best, DEFAULT]))
-        what = "rung 3 of 3: finalists, on the whole trace"
+        what = "rung 3 of 3: finalists"
         third = self._make(configs, self.steps[2], what, report, times=True)
         if not any(self.question.value(trial.run) < float("inf") for trial in third):
             raise SpecmdError(
