@@ -148,7 +148,7 @@ def _certainty(answer: Answer, named: dict[Composition, str]) -> list[list[Cell]
         if found is None:
             value = answer.question.value(column.second)
             return _percent(value / column.ranking[0][1] - 1)
-        return f"{_percent(found.margin)} ({100 * found.low:.2g}, {100 * found.high:.2g})"
+        return f"{100 * found.margin:.2g} ± {50 * (found.high - found.low):.1g} %"
 
     def second(column: Column) -> str:
         return "-" if column.second is None else named[composition(column.second.config)]
