@@ -76,7 +76,7 @@ def compare(
         ),
     ] = None,
 ) -> int:
-    """Compare runs with those of another commit, machine, device or policy.
+    """Compare runs: two commits, machines, devices or policies.
 
     Runs whose inputs agree, but for what all runs of a folder have in common, are pairs; what found
     no partner is said. `--by profile` says whether the ranking of policies changes, and where.

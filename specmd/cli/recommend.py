@@ -119,7 +119,7 @@ def recommend(
         typer.Option("--export", metavar="FILE", help=f"Write it, too: by suffix.{AGAIN}"),
     ] = None,
 ) -> int:
-    """Recommend the composition of policies to run, and say what would buy more.
+    """Say which cache to run, and what would buy more.
 
     Searches eviction, scope, allocation, prefetch, schedule and miss handling, simulated on each
     profile with --memory for everything: slots, other weights, keys and values. Policies that know

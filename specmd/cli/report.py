@@ -28,7 +28,7 @@ def report(
         typer.Option(metavar="PATH", help="Python file or folder with more policies. [repeatable]"),
     ] = None,
 ) -> None:
-    """Make a page of runs that opens anywhere, offline: answers, figures, every run.
+    """Make one offline page of runs: answers, figures, tables.
 
     It takes what `sweep --out` and `run --out` wrote, of several traces and devices, simulated and
     measured. Needs the extra 'report'.

@@ -69,7 +69,7 @@ def sweep(
     *,
     options: Options,
 ) -> int:
-    """Run a grid over traces on all cores; runs that have a result are left alone.
+    """Run a grid on all cores; what has a result is left alone.
 
     Exit code 4 says that some runs failed, 130 that it was interrupted; what is done is kept.
     """
