@@ -9,14 +9,17 @@ more than one, is kept with the reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from specmd.comparison.fields import Value, circumstances, inputs, order, reader, said
 from specmd.comparison.leftovers import Leftover, told
 from specmd.errors import SpecmdError
 from specmd.runs.run import Run, read_run, read_runs
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -170,13 +173,31 @@ def _match(
             ]
     names = [column.name for column in columns]
     around = _between([[circumstances(e.run) for e in column.members] for column in columns])
-    return Matched(
+    found = Matched(
         tuple(names),
         tuple(made),
         {name: values for name, values in (compared | around).items() if name != "trace"},
         tuple(by),
-        told(left, names, tables, compared) + _gaps(made, names),
+        told(left, names, tables, compared),
         _varying(made),
+    )
+    found = _without_empty(found) if by and made else found
+    return replace(found, alone=found.alone + _gaps(found.lines, found.columns))
+
+
+def _without_empty(found: Matched) -> Matched:
+    """Leave out the values of a field of which no run has a partner: `alone` tells of them."""
+    kept = [n for n in range(len(found.columns)) if any(line.cells[n] for line in found.lines)]
+
+    def of(values: Sequence[T]) -> tuple[T, ...]:
+        return tuple(values[place] for place in kept)
+
+    compared = {name: of(values) for name, values in found.compared.items()}
+    return replace(
+        found,
+        columns=of(found.columns),
+        lines=tuple(replace(line, cells=of(line.cells)) for line in found.lines),
+        compared={name: values for name, values in compared.items() if len(set(values)) > 1},
     )
 
 

@@ -134,7 +134,9 @@ def summary(found: Comparison, metrics: Sequence[str]) -> list[str]:
     counts: dict[str, int] = {}
     for each in found.changed:
         counts[each.metric.name] = counts.get(each.metric.name, 0) + 1
-    if not counts:
+    if not found.differences:
+        notes[0] = "nothing to hold beside another: no pair of runs has numbers"
+    elif not counts:
         alike = len({each.metric.name for each in found.differences})
         notes.insert(0, f"nothing changed: {alike} metrics of every pair are the same")
     else:

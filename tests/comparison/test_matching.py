@@ -180,3 +180,15 @@ def test_a_run_that_failed_lost_its_values(tmp_path):
     found = compare(one, two, fail_on=["tpot:500%"])
     assert len(found.crossed()) == 4
     assert compare(two, one, fail_on=["tpot:5%"]).changed
+
+
+def test_a_value_whose_runs_have_no_partner_is_no_column(tmp_path):
+    few = [make_run("belady", 51, 400)]  # without a clock, under the name that comes first
+    runs = [*few, *grid(profile="t4"), *grid(profile="h100_sxm", slower=0.5)]
+    found = compare(folder(tmp_path / "all", runs), by=["profile"])
+    assert found.matched.columns == ("h100_sxm", "t4")
+    assert found.matched.compared["profile"] == ("h100_sxm", "t4")
+    assert [len(line.cells) for line in found.matched.lines] == [2] * 4
+    assert found.changed
+    (said,) = found.matched.alone
+    assert said.startswith("none: 1 of 1 runs have no partner")
