@@ -61,7 +61,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Answer:
-    """All columns, and what they are worth."""
+    """All columns, and what they are worth; `training` and `plugins` are the files it rests on."""
 
     question: Question
     trace: str
@@ -77,6 +77,8 @@ class Answer:
     skipped: Mapping[str, str]
     failed: Mapping[Composition, str]
     curves: Curves = field(default_factory=dict)
+    training: str | None = None
+    plugins: tuple[str, ...] = ()
 
     @property
     def all_fits(self) -> bool:
@@ -191,6 +193,8 @@ def recommend(
         space.skipped,
         found.failed,
         lines,
+        None if training is None or isinstance(training, Trace) else str(training),
+        tuple(map(str, plugins)),
     )
 
 

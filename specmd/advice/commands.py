@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from specmd.advice.answer import Answer, Column
@@ -10,13 +11,18 @@ from specmd.advice.space import PARTS, runs_live
 from specmd.hardware.shape import shape_for_model
 from specmd.policy.registry import AXES, choose
 from specmd.runs.declared import OPTIONS
+from specmd.runs.options import RunConfig
+
+_NOT_LIVE = ("context", "engine")
+"""Options of a question that say what a device leaves for slots: a live run is given the slots."""
 
 
 def commands(answer: Answer, trace: str) -> list[str]:
     """Return the commands that run what was found: simulated, and live where it applies."""
     found: dict[str, list[str]] = {}
     for column in answer.columns:
-        found.setdefault(_chosen(answer, column), []).append(column.asked)
+        config, asked = column.winner.config, answer.question.options
+        found.setdefault(_chosen(answer, config, config.capacity, asked), []).append(column.asked)
     lines = []
     for chosen, profiles in found.items():
         several = " ".join(f"--profile {shlex.quote(each)}" for each in profiles)
@@ -28,14 +34,17 @@ def commands(answer: Answer, trace: str) -> list[str]:
     return lines
 
 
-def _chosen(answer: Answer, column: Column) -> str:
+def _chosen(answer: Answer, config: RunConfig, capacity: str, asked: Mapping[str, Any]) -> str:
     """Spell the options that are not their defaults."""
-    config, asked = column.winner.config, answer.question.options
-    said = [f"-e {shlex.quote(config.evict)} -c {shlex.quote(config.capacity)}"]
+    said = [f"-e {shlex.quote(config.evict)} -c {shlex.quote(capacity)}"]
     for part in (each for each in PARTS if each != "evict"):
         if getattr(config, part) != OPTIONS[part].default:
             said.append(f"--{part} {shlex.quote(getattr(config, part))}")
+    if config.seed != OPTIONS["seed"].default:
+        said.append(_option("seed", config.seed))
     said += [_option(name, value) for name, value in asked.items()]
+    said += [_option("training", answer.training)] if answer.training else []
+    said += [_option("plugin", each) for each in answer.plugins]
     return " ".join(said)
 
 
@@ -50,4 +59,6 @@ def _live(answer: Answer, column: Column, trace: str) -> str:
     known = config.shape is not None or shape_for_model(answer.model) is not None
     if not known or not all(runs_live(choose(axis, getattr(config, axis))) for axis in AXES):
         return ""
-    return f"specmd run --trace {shlex.quote(trace)} {_chosen(answer, column)}"
+    asked = {n: v for n, v in answer.question.options.items() if n not in _NOT_LIVE}
+    chosen = _chosen(answer, config, str(config.capacity_slots), asked)
+    return f"specmd run --trace {shlex.quote(trace)} {chosen}"

@@ -240,8 +240,8 @@ def live_table(answer: Answer, measured: Sequence[Measured]) -> Table:
     return Table(columns, [Section(rows)], notes=[device])
 
 
-def records(answer: Answer, trace: str) -> list[dict[str, Any]]:
-    """Return a record for each profile, for programs."""
+def records(answer: Answer, trace: str, measured: Sequence[Measured] = ()) -> list[dict[str, Any]]:
+    """Return a record for each profile, for programs; what was measured is in that of the first."""
     metric = METRIC[answer.question.objective]
     found = []
     for column in answer.columns:
@@ -272,14 +272,28 @@ def records(answer: Answer, trace: str) -> list[dict[str, Any]]:
                 "skipped": dict(answer.skipped),
             }
         )
+    if measured:
+        found[0]["live"] = [_live_record(each) for each in measured]
     return found
+
+
+def _live_record(each: Measured) -> dict[str, Any]:
+    found = each.prediction
+    record: dict[str, Any] = {"composition": spell(each.parts), "reason": each.reason}
+    for name in ("tpot_s", "hit_rate"):
+        record[f"measured_{name}"] = found and found.run.metrics.get(name)
+        record[f"simulated_{name}"] = found and found.predicted.get(name)
+    return record
+
+
+_NESTED = ("more", "skipped", "live")
 
 
 def flat(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Flatten the records for CSV."""
     rows = []
     for record in records:
-        row = {key: value for key, value in record.items() if key not in ("more", "skipped")}
+        row = {key: value for key, value in record.items() if key not in _NESTED}
         row |= {f"more_{name.replace(' ', '_')}_s": v for name, v in record["more"].items()}
         rows.append(row | {"commands": "; ".join(record["commands"])})
     return rows

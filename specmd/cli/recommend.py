@@ -18,6 +18,7 @@ from specmd.errors import Exit, SpecmdError
 
 if TYPE_CHECKING:
     from specmd.advice.answer import Answer
+    from specmd.advice.live import Measured
     from specmd.advice.trials import Report
     from specmd.report.text import Table
 
@@ -104,8 +105,9 @@ def recommend(
         int | None, typer.Option(metavar="N", min=1, help="With --live: the first N MoE layers.")
     ] = None,
     live_tokens: Annotated[
-        int, typer.Option(metavar="N", min=1, help="With --live: the first N tokens.")
-    ] = 64,
+        int | None,
+        typer.Option(metavar="N", min=1, help="With --live: the first N tokens; default 64."),
+    ] = None,
     throttle: Annotated[
         str | None,
         typer.Option(metavar="RATE", help="With --live: pace of the link, see `specmd run`."),
@@ -138,6 +140,8 @@ def recommend(
         figure_format(plot)
         if memory == "free":
             raise SpecmdError("--plot is of memories around one: give --memory in bytes")
+    if not live and (live_layers or live_tokens or throttle):
+        raise SpecmdError("--live-layers, --live-tokens and --throttle are of --live: give it, too")
     given = {
         "context": context,
         "batch": batch,
@@ -165,7 +169,7 @@ def recommend(
             curves=plot is not None,
             report=report,
         )
-        measured = None
+        measured: list[Measured] = []
         if live:
             from specmd.advice.live import measure
 
@@ -179,7 +183,7 @@ def recommend(
                 plugins=plugin or (),
                 report=report,
             )
-    table, records = screen.answer_table(answer), screen.records(answer, str(trace))
+    table, records = screen.answer_table(answer), screen.records(answer, str(trace), measured)
     for path in exports or []:
         export(path, records, table, screen.flat(records))
     if plot is not None:
@@ -189,11 +193,11 @@ def recommend(
         draw(answer.curves, screen.headline(answer), label, plot)
     if form == "table":
         _print(answer, table, str(trace))
-        if measured is not None:
-            typer.echo("")
-            show("table", (), screen.live_table(answer, measured))
     else:
         show(form, records, table, screen.flat(records))
+    if measured and form in ("table", "md"):
+        typer.echo("")
+        show(form, (), screen.live_table(answer, measured))
     return Exit.OK
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from specmd.advice.answer import recommend
+from specmd.advice.commands import commands
 from specmd.advice.question import Question
 from specmd.advice.screen import answer_table, records
 from specmd.advice.space import composition, make_space
@@ -88,3 +89,21 @@ def test_skipped_policies_are_named(one_trace):
     assert "evict belady" in table
     assert "knows the future" in table
     assert "evict static (needs a training trace)" in table
+
+
+@pytest.mark.usefixtures("few_policies")
+def test_commands_say_all_that_the_answer_rests_on(one_trace):
+    asked = dataclasses.replace(ASKED, seed=3, options={"context": 64, "engine": "graph"})
+    found = recommend(one_trace, asked, workers=1)
+    found = dataclasses.replace(found, training="learned.npz", plugins=("mine.py",))
+    simulated, *live = commands(found, "t.npz")
+    for command in (simulated, *live):
+        assert "--seed 3" in command
+        assert "--training learned.npz --plugin mine.py" in command
+    assert "-c '8MB total'" in simulated
+    assert "--context 64 --engine graph" in simulated
+    assert live  # it has no device profile: the slots are given, not what they are made of
+    for command in live:
+        assert f" -c {found.slots}" in command
+        assert "--context" not in command
+        assert "--engine" not in command

@@ -42,6 +42,10 @@ def test_one_screen_whose_commands_run(specmd, small):
         assert again.code == 0, again.err
         shown = json.loads(again.out)[0]["metrics"]["tpot_s"] * 1e3
         assert f"{shown:.3g}" in said.out
+    live = next(shlex.split(line)[1:] for line in commands if line.startswith("specmd run"))
+    brief = ("--tokens", 2, "--repetitions", 1, "--warmup-runs", 0, "--no-bounds")
+    again = specmd(*live, *brief)
+    assert again.code == 0, again.err
 
 
 def test_programs_get_the_same(specmd, small, tmp_path):
@@ -76,6 +80,7 @@ def test_what_fits_needs_no_cache(specmd, small):
         (["--memory", "8MB", "--profile", "t4", "--batch", "99"], "batch 99"),
         (["--memory", "free", "--profile", "t4", "--plot", "a.png"], "give --memory in bytes"),
         (["--memory", "8MB"], "profile"),
+        (["--memory", "8MB", "--profile", "t4", "--throttle", "2GB/s"], "are of --live"),
     ],
 )
 def test_errors_are_one_line(specmd, small, argv, said):
