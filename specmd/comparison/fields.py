@@ -22,7 +22,7 @@ _OF_THE_SETTING = (
     *("link", "throttle_bytes_per_s", "throttle_latency_s", "deterministic", "prefill"),
     *("chunk_bytes", "compute_threads"),
 )
-_UNSAID = ("argv", "seed", "trace_digest", "packages", "run_schema", "trace_schema")
+_UNSAID = ("argv", "seed", "trace_digest", "packages", "run_schema", "trace_schema", "made_in_s")
 _SPELLED_ALIKE = {"capacity": "capacity_slots", "host_capacity": "host_slots"}
 
 

@@ -9,6 +9,7 @@ from specmd.comparison.comparing import Comparison, Difference
 from specmd.comparison.fields import said
 from specmd.comparison.labels import Labels, label
 from specmd.comparison.limits import Limit
+from specmd.comparison.matching import Recorded
 from specmd.report.table import default_metrics
 from specmd.report.text import Cell, Column, Section, Table
 from specmd.runs.metrics import METRICS
@@ -64,8 +65,8 @@ def _row(each: Difference, labels: Labels, policy: str, crossed: Sequence[Limit]
     text = each.metric.text
     interval = [each.share(each.evidence.low), each.share(each.evidence.high)]
     numbers = [
-        text(each.old),
-        text(each.new) if each.new is not None else _missing(each),
+        text(each.old) if each.old is not None else _missing(each.line.cells[0]),
+        text(each.new) if each.new is not None else _missing(each.line.cells[each.column]),
         _signed(each.absolute, text(each.absolute)),
         _percent(each.relative),
         "-" if None in interval else f"{_percent(interval[0])} to {_percent(interval[1])}",
@@ -93,8 +94,7 @@ def verdict(each: Difference) -> str:
     return ", ".join(filter(None, [each.direction or "other", basis]))
 
 
-def _missing(each: Difference) -> str:
-    cell = each.line.cells[each.column]
+def _missing(cell: Recorded | None) -> str:
     return cell.run.status if cell is not None and cell.run.status != "ok" else "-"
 
 
@@ -145,12 +145,10 @@ def summary(found: Comparison, metrics: Sequence[str]) -> list[str]:
             spelled = ", ".join([n for n in METRICS if n in beside][:_FIELDS])
             spelled += f" and {len(beside) - _FIELDS} more" if len(beside) > _FIELDS else ""
             notes.append(f"changed, too (--metric NAME shows it): {spelled}")
-    decided = [
-        line.present[0].run.decision_digest == other.run.decision_digest
-        for line in matched.lines
-        for other in line.present[1:]
-    ]
-    notes.append(f"decisions are the same in {sum(decided):,} of {len(decided):,} pairs")
+    digests = [[each.run.decision_digest for each in line.present] for line in matched.lines]
+    decided = [first == other for first, *rest in digests for other in rest if first or other]
+    if decided:
+        notes.append(f"decisions are the same in {sum(decided):,} of {len(decided):,} pairs")
     notes += [f"not compared: {text}" for text in matched.alone]
     notes += [f"compared anyway: {text}" for text in found.cautions]
     return notes
@@ -241,9 +239,11 @@ def crossing(found: Comparison, limit: Limit, each: Difference) -> str:
     names = found.matched.columns
     titled = zip(labels.titles[1:], labels.words(each.line, policy)[1:], strict=True)
     where = ", ".join([policy, *(f"{title} {word}" for title, word in titled)])
-    new = each.metric.text(each.new, with_unit=True) if each.new is not None else _missing(each)
+    at = each.line.cells[each.column]
+    share = "" if each.relative is None else f"{_percent(each.relative)} %, "
+    new = each.metric.text(each.new, with_unit=True) if each.new is not None else _missing(at)
     return (
         f"past {limit.spelled}: {where}: {each.metric.name} "
         f"{each.metric.text(each.old, with_unit=True)} in {names[0]}, {new} in "
-        f"{names[each.column]} ({_percent(each.relative)} %, {verdict(each)})"
+        f"{names[each.column]} ({share}{verdict(each)})"
     )
