@@ -65,6 +65,8 @@ def simulate(
     todo = [(path, trace, config) for path, trace in loaded for config in grid.expand(trace)]
     if timeline is not None and len(todo) > 1:
         raise SpecmdError(f"--timeline is of one run, and these are {len(todo)}")
+    if timeline is not None and todo[0][-1].profile is None:
+        raise SpecmdError("--timeline needs a clock: give --profile")
     most_slots = max(config.capacity_slots for *_, config in todo)
     runs: list[Run] = []
     interrupted = False

@@ -51,6 +51,7 @@ def _fetched(text: str) -> Path:
     try:
         import huggingface_hub as hub
         from huggingface_hub import errors
+        from huggingface_hub.utils import logging as hub_logging
     except ModuleNotFoundError:
         raise SpecmdError(
             f"{address}: needs huggingface_hub: pip install 'specmd-bench[hub]'"
@@ -62,7 +63,7 @@ def _fetched(text: str) -> Path:
         "repo_type": "dataset" if match["kind"] else "model",
         "revision": unquote(revision) if revision else None,
     }
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    hub_logging.set_verbosity_error()  # it would say every attempt of its five
     reasons: tuple[tuple[type[Exception], str], ...] = (
         (errors.GatedRepoError, "the repository is gated: ask for access, then `hf auth login`"),
         (errors.RepositoryNotFoundError, "no such repository, or a private one: `hf auth login`"),
