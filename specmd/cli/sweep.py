@@ -107,6 +107,8 @@ def sweep(
 
         live = plan_live(written, grids, out=written.out, again=rerun == "all", argv=sys.argv)
         live = share(live, part)
+    if part == (1, 1) and not (todo or live):
+        raise SpecmdError("no run is left: [[exclude]] matches all of the grid")
     if dry_run:
         _show_plan(todo, live, options)
         _say_estimate(todo, written, options, jobs)
@@ -130,7 +132,8 @@ def sweep(
         with progress("running live") as report:
             tally += carry_out_live(live, rerun, on_result=note, executor=workers)
     runs = _in_order(todo, finished, written.out)
-    deliver(runs, options)
+    if runs or options.form != "table":  # a shard may have none
+        deliver(runs, options)
     return _conclude(tally, runs, written.out)
 
 
@@ -226,6 +229,9 @@ def _say_estimate(todo: list[Job], written: Experiment, options: Options, jobs: 
     training = str(written.training) if written.training else None
     workers = jobs or cores()
     found = estimate(todo, written.out, training=training, bounds=written.bounds, workers=workers)
+    if not found.accesses:
+        typer.echo("specmd: all of them have a result: nothing to do", err=True)
+        return
     if found.seconds is None:
         typer.echo(f"specmd: a matter of seconds ({found.basis}), compiling apart", err=True)
         return

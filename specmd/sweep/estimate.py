@@ -25,10 +25,11 @@ PROBED_ACCESSES = 400_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds on so many processes, and how they were come by; None: too few to ask."""
+    """Seconds for so many accesses, and how they were come by; None: too few to ask."""
 
     seconds: float | None
     basis: str
+    accesses: int
 
 
 def estimate(
@@ -42,17 +43,18 @@ def estimate(
     traces = {path: load(path) for path in {job.trace for job in todo}}
     accesses = [_accesses(traces[job.trace], job.config.tokens) for job in todo]
     rates = [_rate(run) for run in kept if run.provenance.get(MADE_IN_S)]
-    if sum(accesses) < PROBED_ACCESSES:
-        return Estimate(None, f"{sum(accesses):,} accesses")
+    total = sum(accesses)
+    if total < PROBED_ACCESSES:
+        return Estimate(None, f"{total:,} accesses", total)
     if rates:
         mean_s = statistics.fmean(rates)
         basis = f"{mean_s * 1e9:.3g} ns an access in {len(rates)} runs that are there"
-        return Estimate(mean_s * sum(accesses) / workers, basis)
+        return Estimate(mean_s * total / workers, basis, total)
     trace = traces[todo[0].trace]
     learned = load(training) if training else None
     run_s, length = _probe(trace, todo[0], learned, bounds=False)
     basis = f"{run_s * 1e9:.3g} ns an access of {todo[0].config.evict} over {length} tokens"
-    total_s = run_s * sum(accesses)
+    total_s = run_s * total
     if bounds:
         both_s, _ = _probe(trace, todo[0], learned, bounds=True)
         bounds_s = max(0.0, both_s - run_s)
@@ -61,7 +63,7 @@ def estimate(
         }
         total_s += bounds_s * sum(distinct.values())
         basis += f", {bounds_s * 1e9:.3g} ns for the bounds of each of {len(distinct)} cells"
-    return Estimate(total_s / workers, f"{basis}: probed just now")
+    return Estimate(total_s / workers, f"{basis}: probed just now", total)
 
 
 def _accesses(trace: Trace, tokens: int | None) -> int:

@@ -116,7 +116,7 @@ def _in_pool(todo: deque[Task], workers: int, lost: list[Task], context: BaseCon
     """Run tasks until none is left or the pool breaks; `lost` gets the tasks in flight then."""
     before = set(multiprocessing.active_children())
     workers = max(1, min(workers, len(todo)))
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
     flying: dict[Future[Made], Task] = {}
     made: set[Hashable] = set()
     in_order = False
@@ -196,7 +196,8 @@ def _context() -> BaseContext:
 # What follows runs in the workers.
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
+    """Let a process of a pool end with the one that started it, and leave Ctrl-C to that."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

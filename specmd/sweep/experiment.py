@@ -30,8 +30,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
-from specmd.errors import SpecmdError
+from specmd.errors import SpecmdError, unknown
 from specmd.hardware.profile import read_toml
 from specmd.runs.resolve import Exclusion, Grid
 from specmd.trace.hub import on_hub
@@ -95,17 +96,28 @@ class Experiment(BaseModel):
         return [{name: getattr(grid, name) for name in grid.model_fields_set} for grid in self.grid]
 
 
+_KEYS: dict[str, type[BaseModel]] = {"grid": Grid, "exclude": Exclusion, "live": Live}
+
+
+def _wrong(item: ErrorDetails) -> str:
+    """Say what is wrong with a field; nothing of a list that is short of what is wrong in it."""
+    where = ".".join(map(str, item["loc"])) or "file"
+    if item["type"] == "extra_forbidden":
+        table = _KEYS.get(str(item["loc"][0]), Experiment) if item["loc"][1:] else Experiment
+        return f"{where}: {unknown('key', str(item['loc'][-1]), table.model_fields)}"
+    if item["type"] == "too_short" and item["loc"] == ("grid",):
+        return ""
+    return f"{where}: {item['msg'].removeprefix('Value error, ')}"
+
+
 def read_experiment(path: Path) -> Experiment:
     """Read and validate a file; raises SpecmdError naming it and every field that is wrong."""
     data = read_toml(path, "experiment")
     try:
         found = Experiment.model_validate(data)
     except ValidationError as error:
-        details = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'file'}: "
-            f"{item['msg'].removeprefix('Value error, ')}"
-            for item in error.errors()
-        )
+        found_wrong = dict.fromkeys(filter(None, map(_wrong, error.errors())))
+        details = "; ".join(found_wrong) or "grid: give at least one"
         raise SpecmdError(f"{path}: invalid experiment: {details}") from None
     folder = path.parent
 

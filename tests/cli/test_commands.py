@@ -515,3 +515,17 @@ def test_a_dry_run_counts_live_runs_and_says_how_long(specmd, trace_file, tmp_pa
     assert "2 runs and 2 live runs, none of them started" in done.err
     assert "a matter of seconds" in done.err
     assert "2 runs, 2 live runs" in specmd("validate", "config", config).out
+
+
+def test_a_sweep_says_when_there_is_nothing_to_do(specmd, trace_file, tmp_path):
+    asked = ("sweep", trace_file, "-c", "25%", "--no-bounds", "--out", tmp_path / "out")
+    assert specmd(*asked).code == 0
+    assert "all of them have a result" in specmd(*asked, "--dry-run").err
+    empty = specmd(*asked, "--shard", "2/2")
+    assert (empty.code, empty.out) == (0, "")
+    assert json.loads(specmd(*asked, "--shard", "2/2", "--format", "json").out) == []
+    config = tmp_path / "experiment.toml"
+    config.write_text('[[exclude]]\nevict = "lru"\n')
+    excluded = specmd(*asked, "--config", config)
+    assert excluded.code == 2
+    assert "[[exclude]] matches all" in excluded.err

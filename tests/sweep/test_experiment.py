@@ -78,7 +78,13 @@ def test_a_policy_is_excluded_however_it_is_spelled(trace, tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('[[exclude]]\nevictt = "lru"', "exclude.0.evictt"),
+        (
+            '[[exclude]]\nevictt = "lru"',
+            "exclude.0.evictt: unknown key 'evictt': did you mean evict",
+        ),
+        ('[grid]\nevct = ["lru"]', "grid.0.evct: unknown key 'evct': did you mean evict"),
+        ('[live]\nthrotle = "1GB/s"', "did you mean throttle"),
+        ('ot = "x"', "ot: unknown key 'ot': did you mean out?"),
         ("[[exclude]]\nevict = []", "the list is empty"),
         ("grid = []", "grid"),
         ("[live]\nrepetitions = 0", "live.repetitions"),
