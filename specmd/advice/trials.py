@@ -8,15 +8,11 @@ processes get the trace once. So little work that starting them would cost more 
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import connection
 from pathlib import Path
 from types import TracebackType
 
@@ -27,6 +23,7 @@ from specmd.policy.registry import add_plugin
 from specmd.runs.options import RunConfig
 from specmd.runs.run import Run
 from specmd.simulation.simulate import try_config
+from specmd.sweep.executor import start_worker
 from specmd.trace import Trace
 
 Report = Callable[[str, int, int], None]
@@ -165,18 +162,10 @@ _received: _Inputs | None = None
 
 def _receive(inputs: _Inputs, plugins: Sequence[str]) -> None:
     global _received
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    start_worker()
     for path in plugins:
         add_plugin(Path(path))
     _received = inputs
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 def _work(batch: Batch) -> list[Trial]:
