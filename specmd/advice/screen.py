@@ -243,7 +243,7 @@ def live_table(answer: Answer, measured: Sequence[Measured]) -> Table:
 def records(answer: Answer, trace: str, measured: Sequence[Measured] = ()) -> list[dict[str, Any]]:
     """Return a record for each profile, for programs; what was measured is in that of the first."""
     metric = METRIC[answer.question.objective]
-    found = []
+    found: list[dict[str, Any]] = []
     for column in answer.columns:
         lead = column.lead
         found.append(

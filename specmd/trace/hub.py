@@ -63,7 +63,8 @@ def _fetched(text: str) -> Path:
         "repo_type": "dataset" if match["kind"] else "model",
         "revision": unquote(revision) if revision else None,
     }
-    hub_logging.set_verbosity_error()  # it would say every attempt of its five
+    # Its module sets the level when it is imported, and would then tell of each of five attempts.
+    hub_logging.get_logger("huggingface_hub").setLevel(logging.ERROR)
     reasons: tuple[tuple[type[Exception], str], ...] = (
         (errors.GatedRepoError, "the repository is gated: ask for access, then `hf auth login`"),
         (errors.RepositoryNotFoundError, "no such repository, or a private one: `hf auth login`"),
