@@ -5,6 +5,7 @@ from made_up_pairs import edited, folder, grid, measured
 from made_up_runs import make_run
 
 from specmd.comparison import compare
+from specmd.comparison.tables import summary
 from specmd.errors import SpecmdError
 
 
@@ -192,3 +193,12 @@ def test_a_value_whose_runs_have_no_partner_is_no_column(tmp_path):
     assert found.changed
     (said,) = found.matched.alone
     assert said.startswith("none: 1 of 1 runs have no partner")
+
+
+def test_runs_without_numbers_are_not_called_equal(tmp_path):
+    failed = [run.model_copy(update={"status": "failed", "metrics": {}}) for run in grid()]
+    failed = [run.model_copy(update={"decision_digest": "", "reason": "boom"}) for run in failed]
+    one, two = folder(tmp_path / "one", failed), folder(tmp_path / "two", failed)
+    said = summary(compare(one, two), ["hit_rate"])
+    assert said[0].startswith("nothing to hold beside another")
+    assert not any("nothing changed" in line or "decisions" in line for line in said)
