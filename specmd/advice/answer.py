@@ -118,6 +118,9 @@ def recommend(
     profiles = [load_profile(path) for path in question.profiles]
     if not profiles:
         raise SpecmdError("name the device: --profile (see `specmd list profiles`)")
+    names = [profile.name for profile in profiles]
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise SpecmdError(f"two profiles are called {doubled[0]}: give each a name of its own")
     for profile in profiles if question.memory != "free" else ():
         if parse_bytes(question.memory) > profile.memory_bytes.value:
             there = profile.memory_bytes.value / 1e9

@@ -74,6 +74,7 @@ def test_all_fits(one_trace):
         ({"memory": "20GB"}, "t4 has 17.2 GB"),
         ({"profiles": ("t5",)}, "unknown hardware profile"),
         ({"profiles": ()}, "--profile"),
+        ({"profiles": ("t4", "t4")}, "two profiles are called t4"),
         ({"objective": "ttft", "options": {"tokens": 1}}, "nothing whole of it"),
     ],
 )
