@@ -7,6 +7,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -184,13 +185,18 @@ def recommend(
                 report=report,
             )
     table, records = screen.answer_table(answer), screen.records(answer, str(trace), measured)
-    for path in exports or []:
-        export(path, records, table, screen.flat(records))
+    writes = [partial(export, path, records, table, screen.flat(records)) for path in exports or []]
     if plot is not None:
         from specmd.advice.plot import draw
 
         label = screen.NAMES[objective]
-        draw(answer.curves, screen.headline(answer), label, plot)
+        writes.append(partial(draw, answer.curves, screen.headline(answer), label, plot))
+    failures = []  # what cannot be written costs no answer
+    for write in writes:
+        try:
+            write()
+        except SpecmdError as error:
+            failures.append(error)
     if form == "table":
         _print(answer, table, str(trace))
     else:
@@ -198,6 +204,8 @@ def recommend(
     if measured and form in ("table", "md"):
         typer.echo("")
         show(form, (), screen.live_table(answer, measured))
+    if failures:
+        raise failures[0]
     return Exit.OK
 
 

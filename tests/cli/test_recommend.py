@@ -67,6 +67,9 @@ def test_what_fits_needs_no_cache(specmd, small):
     said = specmd("recommend", small, "--memory", "1GB", "--profile", "t4", "--jobs", 1)
     assert said.code == 0, said.err
     assert "Every expert fits: no cache is needed" in said.out
+    asked = ("recommend", small, "--memory", "1GB", "--profile", "t4", "--jobs", 1)
+    lost = specmd(*asked, "--export", small / "no" / "folder.md")
+    assert (lost.code, lost.out) == (5, said.out)  # what cannot be written costs no answer
 
 
 @pytest.mark.parametrize(
