@@ -26,7 +26,7 @@ from specmd.trace import Trace
 
 EXTRA_BYTES = 2_000_000_000
 FASTER = 2.0  # the next generation of a link
-_TOPS = 2  # compositions tried again where something else has changed
+_TOPS = 1  # compositions of a profile tried again where something else has changed
 _AROUND = (0.5, 0.75, 1.5, 2.0)
 
 
@@ -56,7 +56,7 @@ def bounded(
     for name, path in by_name(question).items():
         parts = composition(found.finalists[name][0].run.config)
         configs += replace(question, profiles=(path,)).configs(whole, [parts])
-    work = [Batch(tuple(stripped(config) for config in configs), found.steps[2], bounds=True)]
+    work = [Batch((stripped(config),), found.steps[2], bounds=True) for config in configs]
     made = trials.run(work, "bounds of the winners", report)
     return {str(trial.run.config.profile): trial.run for trial in made}
 
@@ -64,7 +64,7 @@ def bounded(
 def more_memory(
     question: Question, whole: Trace, found: Found, trials: Trials, report: Report
 ) -> dict[str, More]:
-    """Give every profile more memory; the best few are tried again."""
+    """Give every profile more memory; its best is tried again."""
     if question.memory == "free":
         return {}
     larger = parse_bytes(question.memory) + EXTRA_BYTES
@@ -183,7 +183,7 @@ def sizes_around(
 
 
 def tops(found: Found) -> dict[str, list[Composition]]:
-    """Return the best few compositions of every profile."""
+    """Return the best compositions of every profile, as many as are tried again."""
     return {
         name: [composition(trial.run.config) for trial in ranking[:_TOPS]]
         for name, ranking in found.finalists.items()

@@ -27,7 +27,7 @@ from specmd.runs.run import Run
 from specmd.trace import Trace
 
 FIRST_ACCESSES, SECOND_ACCESSES, LAST_ACCESSES = 2_000_000, 4_000_000, 8_000_000
-AHEAD_ACCESSES, BRIEF_ACCESSES = 1_000_000, 100_000  # with prefetchers
+AHEAD_ACCESSES, BRIEF_ACCESSES = 500_000, 30_000  # with prefetchers
 _WITHOUT, _BASES, _AHEAD, _FINALISTS = 8, 3, 2, 4  # how many survive, on each profile
 _BASES_ACCESSES = 3_000_000  # that the first prefetchers may take: short traces have more bases
 _ROUNDS = 3  # of changing one axis
