@@ -25,6 +25,12 @@ NEVER = 1 << 62
 NOBODY: Any = np.uint32(0xFFFFFFFF)  # no key, no slot; the type of a key in compiled code
 
 
+# Entries of `World.rates`: seconds of an expert's transfer, of computing it on the host for one
+# token and for each token more, and of computing it on the device.
+LINK_S, HOST_S, HOST_TOKEN_S, DEVICE_S = range(4)
+NO_RATES: FloatArray = np.zeros(0)
+
+
 class Sizes(Protocol):
     """What a world takes from the header of a trace."""
 
@@ -34,6 +40,18 @@ class Sizes(Protocol):
     def num_experts(self) -> int: ...  # noqa: D102 - of a layer
     @property
     def top_k(self) -> int: ...  # noqa: D102 - experts a token chooses in a layer
+
+
+class Training(NamedTuple):
+    """The routing of a training trace, for policies that are fitted beforehand: T tokens."""
+
+    expert_ids: IntArray  # (T, layers, top_k), -1 where a token chose fewer
+    weights: FloatArray  # (T, layers, top_k), or (0, 0, 0)
+    logits: npt.NDArray[np.float32]  # (T, layers, experts), or (0, 0, 0)
+    lookahead: npt.NDArray[np.float32]  # (T, layers, depth, experts), or (0, 0, 0, 0)
+    step: IntArray  # (T,)
+    request: IntArray  # (T,)
+    phase: IntArray  # (T,)
 
 
 class World(NamedTuple):
@@ -46,6 +64,8 @@ class World(NamedTuple):
     pool: KeyArray  # (keys,) pool of each key
     seed: int
     popularity: FloatArray  # (keys,) uses a step in the training trace; empty unless needed
+    training: Training | None = None  # the training trace; None unless needed
+    rates: FloatArray = NO_RATES  # (RATES,) seconds an expert takes; empty unless needed
 
     @classmethod
     def of(
@@ -56,6 +76,8 @@ class World(NamedTuple):
         *,
         seed: int = 0,
         popularity: FloatArray | None = None,
+        training: Training | None = None,
+        rates: FloatArray = NO_RATES,
     ) -> World:
         """Build the world of a model's sizes and the slots of each pool.
 
@@ -74,6 +96,8 @@ class World(NamedTuple):
             pool,
             seed & 0x7FFFFFFF,
             np.zeros(0) if popularity is None else np.asarray(popularity, np.float64),
+            training,
+            rates,
         )
 
     @property

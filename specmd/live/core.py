@@ -94,7 +94,9 @@ class Decisions:
         bypass_wide: bool = False,
         interpreted: bool = False,
     ) -> None:
-        offer = Offer(False, bool(len(world.popularity)), world.num_layers - 1, True)
+        offer = Offer(
+            future=False, training=bool(len(world.popularity)), lookahead=world.num_layers - 1
+        )
         for choice in (evict, prefetch):
             if reason := unmet(choice, offer):
                 raise SpecmdError(reason)

@@ -45,15 +45,15 @@ def plan_world(
     if not top_k:
         raise SpecmdError("the model does not say how many experts a token chooses")
     header = TraceHeader(num_layers=layers, num_experts=experts, top_k=int(top_k))
-    popularity = None
+    popularity = rows = None
     training = options["training"]
     if training is not None:
         from specmd.simulation.loads import popularity as count_popularity
-        from specmd.simulation.loads import require_same_model
+        from specmd.simulation.loads import require_same_model, training_rows
 
         require_same_model(training, header)
-        popularity = count_popularity(training)
-    return World.of(header, *pools, seed=int(options["seed"]), popularity=popularity)
+        popularity, rows = count_popularity(training), training_rows(training)
+    return World.of(header, *pools, seed=int(options["seed"]), popularity=popularity, training=rows)
 
 
 def plan_host(moe: MoeModel, world: World, options: dict[str, Any]) -> tuple[World, Choice] | None:

@@ -17,6 +17,7 @@ from specmd.core.event import (
     FloatArray,
     IntArray,
     KeyArray,
+    Training,
     World,
 )
 from specmd.core.order.blocks import (
@@ -74,6 +75,7 @@ __all__ = [
     "Proposals",
     "Schedule",
     "Share",
+    "Training",
     "Width",
     "World",
     "back",

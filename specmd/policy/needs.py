@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from specmd.policy.registry import Choice
     from specmd.trace import Trace
 
-Name = Literal["future", "training", "lookahead", "weights"]
+Name = Literal["future", "training", "lookahead", "weights", "logits", "rates"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Offer:
     training: bool = False
     lookahead: int = 0  # layers ahead that scores reach
     weights: bool = True
+    logits: bool = False
+    rates: bool = False
 
 
 class Need(NamedTuple):
@@ -55,13 +57,24 @@ NEEDS: dict[str, Need] = {
     "weights": Need(
         lambda offer, _: offer.weights, "router weights", "the trace has none", ("gates",)
     ),
+    "logits": Need(lambda offer, _: offer.logits, "router logits", "the trace has none"),
+    "rates": Need(
+        lambda offer, _: offer.rates,
+        "to know what a transfer and an expert on the host take",
+        "name a profile, or give the policy's own parameters",
+    ),
 }
 
 
-def offered(trace: Trace, training: Trace | None) -> Offer:
-    """Return what a simulation of a trace can tell."""
-    depth = 0 if trace.lookahead is None else int(trace.lookahead.shape[2])
-    return Offer(True, training is not None, depth, trace.weights is not None)
+def offered(trace: Trace, training: Trace | None, *, timed: bool = False) -> Offer:
+    """Return what a simulation of a trace can tell; with a profile it is `timed`."""
+    return Offer(
+        training=training is not None,
+        lookahead=0 if trace.lookahead is None else int(trace.lookahead.shape[2]),
+        weights=trace.weights is not None,
+        logits=trace.logits is not None,
+        rates=timed,
+    )
 
 
 def unmet(choice: Choice, offer: Offer) -> str:

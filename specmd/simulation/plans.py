@@ -49,7 +49,7 @@ class Watched(World):
 
 
 _OF_MODEL = {
-    *("num_layers", "num_experts", "num_keys", "top_k", "seed", "popularity"),
+    *("num_layers", "num_experts", "num_keys", "top_k", "seed", "popularity", "training"),
     *(*dir(object), "__dict__", "is_shared"),
 }
 

@@ -27,7 +27,7 @@ from specmd.simulation.chain import ChainedLink
 from specmd.simulation.clock import Notes, require_sizes, take_notes
 from specmd.simulation.events import EventStream
 from specmd.simulation.loads import popularity as count_popularity
-from specmd.simulation.loads import require_same_model
+from specmd.simulation.loads import require_same_model, training_rows
 from specmd.simulation.plans import PLANNED, Plans
 from specmd.simulation.timed_link import TimedLink
 from specmd.simulation.timeline import TRAIL
@@ -153,10 +153,10 @@ class Walk:
         header, config = self.trace.header, self.config
         everything = header.num_layers * header.num_experts if self.resident == "all" else None
         pools = pools_of(header, config, everything)
-        popularity = None
+        popularity = rows = None
         if training is not None and "training" in choice.needs:
-            popularity = count_popularity(training)
-        return World.of(header, *pools, seed=config.seed, popularity=popularity)
+            popularity, rows = count_popularity(training), training_rows(training)
+        return World.of(header, *pools, seed=config.seed, popularity=popularity, training=rows)
 
     def _behind(self) -> tuple[World, Choice, int] | None:
         """Return what the host tier is made of, None where every expert is in host memory."""
