@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from specmd.policy import MissHandling, policy
+from specmd.policy import World, policy
 
 
-@policy("block", axis="miss", source="baseline")
+@policy("block", axis="miss", source="baseline", blocks=True)
 class Block:
     """Waits for all."""
 
     @classmethod
-    def create(cls) -> MissHandling:
+    def create(cls, world: World) -> Block:
         """Build it."""
-        return MissHandling(blocks=True)
+        return cls()

@@ -8,16 +8,22 @@ Kamahori et al., arXiv:2402.07033) places beforehand. Computed in the same preci
 
 from __future__ import annotations
 
-from specmd.policy import MissHandling, policy
+from typing import NamedTuple
+
+from specmd.policy import FETCH, HOST, Core, Count, Event, Rows, World, place_of, policy
 
 
-@policy("host", axis="miss", source="Fiddler, arXiv:2402.07033")
-class Host:
+@policy("host", axis="miss", source="Fiddler, arXiv:2402.07033", compiled=True)
+class Host(NamedTuple):
     """Asks the host for experts of few tokens."""
 
+    tokens: int
+
     @classmethod
-    def create(cls, *, tokens: int = 1) -> MissHandling:
+    def create(cls, world: World, *, tokens: Count = 1) -> Host:
         """Build it; `tokens` is how many an expert may have to be computed on the host."""
-        if tokens < 1:
-            raise ValueError(f"tokens is {tokens}: give 1 or more")
-        return MissHandling(blocks=False, host_tokens=tokens)
+        return cls(tokens)
+
+    def answer(self, key: int, event: Event, rows: Rows, core: Core) -> int:
+        """Compute on the host what has few tokens."""
+        return HOST if event.tokens[place_of(event, key)] <= self.tokens else FETCH

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specmd.policy import MissHandling, policy
+from specmd.policy import World, policy
 
 
 @policy("overlap", axis="miss", source="arXiv:2312.17238")
@@ -10,6 +10,6 @@ class Overlap:
     """Computes what is there."""
 
     @classmethod
-    def create(cls) -> MissHandling:
+    def create(cls, world: World) -> Overlap:
         """Build it."""
-        return MissHandling(blocks=False)
+        return cls()

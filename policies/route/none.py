@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specmd.policy import policy
+from specmd.policy import World, policy
 
 
 @policy("none", axis="route", source="baseline")
@@ -10,6 +10,6 @@ class TrueRouting:
     """Changes nothing."""
 
     @classmethod
-    def create(cls) -> TrueRouting:
+    def create(cls, world: World) -> TrueRouting:
         """Build it."""
         return cls()

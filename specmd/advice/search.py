@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 
 from specmd.advice.prefix import steps_of
 from specmd.advice.question import Question
-from specmd.advice.space import PARTS, SCOPES, Composition, Space, composition, is_lossy
+from specmd.advice.space import PARTS, SCOPES, Composition, Space, composition
 from specmd.advice.trials import Batch, Report, Trial, Trials
 from specmd.errors import SpecmdError
+from specmd.policy.registry import is_lossy
 from specmd.runs.declared import COMPOSED, OPTIONS
 from specmd.runs.options import RunConfig
 from specmd.runs.run import Run

@@ -53,6 +53,7 @@ def small_trace() -> Trace:
         decode_length=10,
         batch=2,
         lookahead_depth=2,
+        logits=True,
         expert_bytes=1 << 20,
         seed=7,
     )
@@ -69,8 +70,25 @@ def other_trace() -> Trace:
         prompt_length=9,
         decode_length=30,
         lookahead_depth=2,
+        logits=True,
         expert_bytes=1 << 20,
         seed=11,
+    )
+
+
+@cache
+def other_seed() -> Trace:
+    """Sizes of the small trace, other tokens: what policies are trained on."""
+    return synthetic(
+        num_layers=4,
+        num_experts=8,
+        top_k=2,
+        num_requests=4,
+        decode_length=20,
+        lookahead_depth=2,
+        logits=True,
+        expert_bytes=1 << 20,
+        seed=8,
     )
 
 

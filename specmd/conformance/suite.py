@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from specmd.conformance.cases import (
     PROPOSALS,
     Case,
+    other_seed,
     other_trace,
     small_trace,
     watch_eviction,
@@ -35,12 +36,12 @@ from specmd.conformance.watch import (
     Violation,
 )
 from specmd.core import state as residency
-from specmd.core.binding import POLICY_HOOKS
+from specmd.core.binding import MISS_HOOKS, POLICY_HOOKS, ROUTE_HOOKS
 from specmd.core.clearance import foreign_files
 from specmd.core.hooks import predict, rank
 from specmd.policy.faults import told
 from specmd.policy.registry import Choice, Entry
-from specmd.policy.schedule import MissHandling, Schedule
+from specmd.policy.schedule import Schedule
 from specmd.runs.counters import AccountingError, check
 from specmd.runs.options import RunConfig
 from specmd.simulation.costs import CostCoefficients
@@ -52,6 +53,7 @@ COMPILING_S = 600.0  # for one that is compiled first
 HOOKS = "hooks are plain functions"
 REPRODUCIBLE = "reproducible"
 NEEDS = "sees no more than it declared"
+ROWS_ADD_UP = "kept, low-bit, substituted and dropped mass add up"
 COMPILED = "compiled, it decides as it does interpreted"
 
 # 2 ms an expert against some 50 us of computing a layer: late and cancelled prefetches abound.
@@ -90,7 +92,12 @@ def check_policy(entry: Entry, **values: Any) -> list[Finding]:
     """
     choice = Choice(entry, Choice.usual(entry).values | values)
     suite = _Suite()
-    checks = {"evict": _check_evict, "prefetch": _check_prefetch}.get(entry.axis, _check_options)
+    checks = {
+        "evict": _check_evict,
+        "prefetch": _check_prefetch,
+        "route": _check_executing,
+        "miss": _check_executing,
+    }.get(entry.axis, _check_options)
     with suppress(_Enough):
         checks(choice, suite)
         if all(finding.passed for finding in suite.findings):
@@ -186,9 +193,8 @@ def _check_prefetch(choice: Choice, suite: _Suite) -> None:
 def _check_options(choice: Choice, suite: _Suite) -> None:
     def create() -> str:
         made: Any = choice.create()
-        kind: type | None = {"schedule": Schedule, "miss": MissHandling}.get(choice.entry.axis)
-        if kind is not None and type(made) is not kind:
-            raise TypeError(f"create returned {made!r}, not a {kind.__name__}")
+        if choice.entry.axis == "schedule" and type(made) is not Schedule:
+            raise TypeError(f"create returned {made!r}, not a Schedule")
         for slots in (1, 7, 64) if choice.entry.axis == "allocate" else ():
             quotas = made.quotas(slots, 4)
             if len(quotas) != 4 or sum(quotas) != slots or min(quotas) < 0:
@@ -196,6 +202,48 @@ def _check_options(choice: Choice, suite: _Suite) -> None:
         return ""
 
     suite.attempt("create", create)
+
+
+def _check_executing(choice: Choice, suite: _Suite) -> None:
+    """Check what says which experts are executed, or where: over caches of all sizes."""
+    axis, cls = choice.entry.axis, choice.entry.cls
+    suite.say(HOOKS, _odd_hooks(cls, {"route": ROUTE_HOOKS, "miss": MISS_HOOKS}[axis]))
+    clock = SLOW_LINK if "rates" in choice.needs else None
+    digest = ""
+    for slots in (1, small_trace().header.top_k, 8, 16, 32):
+        options = {axis: choice.spelled, "prefetch": "random:depth=2,width=3"}
+        run = partial(watch_execution, choice, slots, clock, **options)
+        digest = suite.attempt(f"{slots} slots", run)
+    if digest:
+        suite.compare(REPRODUCIBLE, digest, run, "two runs decide differently")
+        slow = partial(watch_execution, choice, 16, SLOW_LINK, schedule="cancel", **options)
+        suite.attempt("slow link, schedule=cancel", slow)
+    suite.conclude(ROWS_ADD_UP, COUNTERS)
+
+
+def watch_execution(
+    choice: Choice, slots: int, costs: CostCoefficients | None, **options: Any
+) -> str:
+    """Replay the small trace; return the digest. Raises Violation where a rule is broken."""
+    outcome = replay(
+        small_trace(),
+        RunConfig(evict="lru", capacity=str(slots), capacity_slots=slots, **options),
+        training=other_seed() if "training" in choice.needs else None,
+        costs=costs,
+        interpreted=True,
+    )
+    try:
+        check(outcome.counters)
+    except AccountingError as error:
+        raise Violation(COUNTERS, str(error)) from None
+    if outcome.masses is not None:
+        whole, *parts = outcome.masses.sum(axis=(0, 1)).tolist()
+        if abs(whole - sum(parts)) > 1e-9 * whole:
+            raise Violation(ROWS_ADD_UP, f"{parts} of {whole}")
+        changed = sum(parts[1:]) > 0
+        if changed and not choice.entry.lossy:
+            raise Violation(ROWS_ADD_UP, "it says it is lossless, and changes what is executed")
+    return outcome.decision_digest
 
 
 def _check_replays(suite: _Suite, *, evict: str, prefetch: str = "", training: Choice) -> None:

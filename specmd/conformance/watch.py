@@ -132,6 +132,11 @@ class Watched(NamedTuple):
         """As the policy says."""
         return self.choice.frozen
 
+    @property
+    def renormalises(self) -> bool:
+        """No: it is an eviction policy."""
+        return False
+
     def create(self, world: World) -> Any:
         """Build the policy, in lists where its class is in the compiled form."""
         return as_lists(self.choice.create(world))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from specmd.core import hooks
+from specmd.core import execution, hooks, masses
 from specmd.core.event import NOBODY, Event, World
 from specmd.core.order.scan import least_ranked
 from specmd.core.specialise import Function
@@ -19,6 +20,8 @@ POLICY_HOOKS: tuple[Function, ...] = (
     hooks.on_evict,
     hooks.victim,
 )
+ROUTE_HOOKS: tuple[Function, ...] = (hooks.route,)
+MISS_HOOKS: tuple[Function, ...] = (hooks.prepare, hooks.answer)
 LINK_HOOKS: tuple[Function, ...] = (
     hooks.settle,
     hooks.promote,
@@ -42,7 +45,73 @@ class Maker(Protocol):
     def compiled(self) -> bool: ...  # noqa: D102 - whether its class is in the compiled form
     @property
     def frozen(self) -> bool: ...  # noqa: D102 - whether `kept` of its state names all that is ever resident
+    @property
+    def renormalises(self) -> bool: ...  # noqa: D102 - whether a token's weights are scaled up where it leaves experts out
     def create(self, world: World) -> Any: ...  # noqa: D102 - its state
+
+
+@dataclass(frozen=True)
+class Executing:
+    """The policies that say what is executed of the router's choice, and where.
+
+    Attributes:
+        router: of routing; None: the true choice.
+        misser: of misses; None: all are fetched.
+        tokens: of the widest step.
+        has_rows: whether they are told of the tokens.
+        low_share: bytes of a low-bit copy over those of the expert.
+        rule_renormalises: see `specmd.core.execution.make_execution`.
+        world_of: makes the world each of them may know.
+
+    """
+
+    router: Maker | None
+    misser: Maker | None
+    tokens: int
+    has_rows: bool
+    low_share: float
+    rule_renormalises: bool
+    world_of: Callable[[Any], World]
+
+    @property
+    def makers(self) -> list[Maker]:
+        """Those of the two that there are."""
+        return [each for each in (self.router, self.misser) if each is not None]
+
+    @property
+    def bindings(self) -> dict[Function, Function]:
+        """What the names stand for by which the core asks what is executed."""
+        found: dict[Function, Function] = {
+            getattr(hooks, each.__name__): each
+            for each in (
+                execution.reroute,
+                execution.rerouted,
+                execution.answer_misses,
+                masses.close,
+                masses.moved_bytes,
+            )
+        }
+        for maker, asked in ((self.router, ROUTE_HOOKS), (self.misser, MISS_HOOKS)):
+            for hook in asked if maker is not None else ():
+                found[hook] = getattr(maker.cls, hook.__name__, hook)  # type: ignore[union-attr]
+        return found
+
+    def make(self, world: World) -> execution.Execution:
+        """Build the state of both."""
+        router, misser = (
+            () if maker is None else maker.create(self.world_of(maker))
+            for maker in (self.router, self.misser)
+        )
+        return execution.make_execution(
+            world,
+            router,
+            misser,
+            tokens=self.tokens,
+            has_rows=self.has_rows,
+            low_share=self.low_share,
+            rule_renormalises=self.rule_renormalises,
+            renormalises=self.misser is not None and self.misser.renormalises,
+        )
 
 
 def bind_link(link: type) -> dict[Function, Function]:

@@ -48,6 +48,44 @@ def predict(prefetcher: Any, event: Event, outlook: Any, proposals: Any) -> None
     """Learn from an event and propose keys (see `specmd.core.prefetch`)."""
 
 
+def reroute(core: Any, chunk: Any, index: int, event: Event) -> Event:
+    """Return the event that is served in place of the true one (see `specmd.core.execution`)."""
+    return event
+
+
+def rerouted(core: Any, event: Event) -> Event:
+    """Return it again."""
+    return event
+
+
+def answer_misses(core: Any, policy: Any, link: Any, row: int, event: Event, missing: int) -> int:
+    """Decide what is done about each missing key; return how many are to be fetched."""
+    return missing
+
+
+def close(core: Any, event: Event) -> Event:
+    """Account for what was executed; return the event as it is computed."""
+    return event
+
+
+def moved_bytes(core: Any, key: int, n_bytes: float) -> float:
+    """Return the bytes of a key's copy, given those of the expert."""
+    return n_bytes
+
+
+def route(router: Any, event: Event, rows: Any, core: Any) -> None:
+    """Change the executed choice of the event's tokens (`rows`), which is the true one so far."""
+
+
+def prepare(misser: Any, event: Event, core: Any, missing: int) -> None:
+    """Look at an event's missing keys, the first of `core.missing`, before any is asked about."""
+
+
+def answer(misser: Any, key: int, event: Event, rows: Any, core: Any) -> int:
+    """Say what is done about a missing key: 0, it is fetched."""
+    return 0
+
+
 def settle(link: Any, core: Any, event: Event) -> None:
     """Bring the link to the moment this event's routing is known; land what has arrived."""
 

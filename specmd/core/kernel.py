@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from specmd.core import hooks, prefetch, serve
-from specmd.core.binding import Maker, bind_link, bind_policy
+from specmd.core.binding import Executing, Maker, bind_link, bind_policy
 from specmd.core.clearance import is_cleared, named
 from specmd.core.event import IntArray, KeyArray, World
+from specmd.core.execution import NUM_MASSES
 from specmd.core.interpreted import as_lists
 from specmd.core.specialise import Function, is_cheaper_interpreted, specialise, specialise_frozen
 from specmd.core.state import (
@@ -51,7 +52,7 @@ class Kernel:
         link: what brings the keys; a NamedTuple of arrays where the kernel may be compiled.
         admission: FORCED, BYPASS or NEVER_ADMIT.
         guarded: whether prefetches are kept from evicting nearer ones.
-        host_tokens: missed keys of so many tokens or fewer are computed on the host.
+        execution: policies of routing and misses, where what they do is not to fetch all.
         resident: start with every key there.
         sequential: serve access by access.
         interpreted: run as Python even what could be compiled.
@@ -70,7 +71,7 @@ class Kernel:
         *,
         admission: int = FORCED,
         guarded: bool = False,
-        host_tokens: int = 0,
+        execution: Executing | None = None,
         resident: bool = False,
         sequential: bool = False,
         interpreted: bool = False,
@@ -81,8 +82,13 @@ class Kernel:
     ) -> None:
         self.world, self._evict, self._resident = world, evict, resident
         self._behind = behind
-        self._bindings = {**bind_policy(evict), **bind_link(type(link)), **(also or {})}
+        self._bindings = {**bind_policy(evict), **bind_link(type(link))}
         makers = [evict]
+        self._execution = execution
+        if execution is not None:
+            self._bindings |= execution.bindings
+            makers += execution.makers
+        self._bindings |= also or {}
         if behind is not None:
             link = link._replace(tier=make_tier(*behind))
             self._bindings |= bind_tier(behind[1])
@@ -95,7 +101,7 @@ class Kernel:
             and not is_cheaper_interpreted(entry, self._bindings, accesses, self._checked)
         )
         self._frozen = evict.frozen and admission != NEVER_ADMIT and not resident
-        self._settings = FROZEN if self._frozen else admission, guarded, host_tokens
+        self._settings = FROZEN if self._frozen else admission, guarded
         self.link = self._form(link)
         self.future = self._form(np.zeros(0, np.int64) if future is None else future.copy())
         self.core, self.policy = self._fresh()
@@ -110,7 +116,8 @@ class Kernel:
         return value if self.compiled else as_lists(value)
 
     def _fresh(self) -> tuple[Core, Any]:
-        core = create_core(self.world, *self._settings)
+        made = () if self._execution is None else self._execution.make(self.world)
+        core = create_core(self.world, *self._settings, made)
         if self._resident:
             core.state[:] = READY
             core.mark[:] = FETCHED_EVER | USED
@@ -155,6 +162,8 @@ class Kernel:
         self.link.drain()
         for key, mark in enumerate(old.mark):
             core.mark[key] |= mark & FETCHED_EVER
+        if self._execution is not None:
+            core = core._replace(execution=core.execution._replace(mass=old.execution.mass))
         self.core = core._replace(counters=old.counters, digest=old.digest)
         if self._behind is not None:
             fresh = self._form(make_tier(*self._behind))
@@ -195,6 +204,8 @@ class Kernel:
         for i in range(len(self.core.counters)):
             self.core.counters[i] = 0
         self.core.counters[self._decode_row + PREFETCH_ISSUED] = unused
+        if self._execution is not None:
+            self.core.execution.mass[:] = [0.0] * len(self.core.execution.mass)
         if self._behind is not None:
             self.link.tier.core.counters[:] = [0] * len(self.link.tier.core.counters)
 
@@ -219,6 +230,14 @@ class Kernel:
         """Counters (2 phases, layers, NUM_COUNTERS), see `specmd.core.state`."""
         shape = (2, self.world.num_layers, NUM_COUNTERS)
         return np.array(self.core.counters, np.int64).reshape(shape)
+
+    @property
+    def masses(self) -> npt.NDArray[np.float64] | None:
+        """Masses (2 phases, layers, NUM_MASSES), see `specmd.core.execution`; None if not told."""
+        if self._execution is None or not self._execution.has_rows:
+            return None
+        shape = (2, self.world.num_layers, NUM_MASSES)
+        return np.array(self.core.execution.mass, np.float64).reshape(shape)
 
     @property
     def final_counters(self) -> npt.NDArray[np.int64]:

@@ -12,8 +12,9 @@ from typing import Any
 
 from specmd.core.event import NOBODY, Event, IntArray, access_at, event_at
 from specmd.core.hooks import (
+    answer_misses,
     await_landing,
-    compute_on_host,
+    close,
     conclude,
     execute,
     fetch,
@@ -25,6 +26,7 @@ from specmd.core.hooks import (
     prefetch,
     promote,
     reclaim,
+    reroute,
     settle,
     victim,
     withdraw,
@@ -41,7 +43,6 @@ from specmd.core.state import (
     FETCHED_EVER,
     FORCED,
     FROZEN,
-    HOST_EXPERTS,
     LATE_HITS,
     LOADING,
     LOG_BYPASS,
@@ -49,7 +50,6 @@ from specmd.core.state import (
     LOG_EVICT,
     LOG_FETCH,
     LOG_HIT,
-    LOG_HOST,
     LOG_LATE,
     LOG_PREFETCH,
     NEVER_ADMIT,
@@ -217,8 +217,10 @@ def count_hit(core: Core, key: int, row: int) -> int:
     return 0
 
 
-def serve(core: Core, policy: Any, link: Any, chunk: Chunk, index: int, event: Event) -> None:
+def serve(core: Core, policy: Any, link: Any, chunk: Chunk, index: int, true: Event) -> None:
     """Serve one event: classify U once, fetch what is missing, prefetch, release U."""
+    settle(link, core, true)
+    event = reroute(core, chunk, index, true)
     demand(core, policy, link, event)
     complete(core, policy, link, chunk, index, event)
 
@@ -228,7 +230,6 @@ def demand(core: Core, policy: Any, link: Any, event: Event) -> None:
     row = (event.phase * event.num_layers + event.layer) * NUM_COUNTERS
     state, hold, keys, loads = core.state, core.hold, event.keys, event.tokens
     core.guard[1] = event.clock
-    settle(link, core, event)
     on_event(policy, event)
 
     missing, reuse, tokens, token_hits = 0, 0, 0, 0
@@ -251,17 +252,14 @@ def demand(core: Core, policy: Any, link: Any, event: Event) -> None:
             on_use(policy, key, core.pool[key], event)
         else:
             count_miss(core, key, row, event)
-            if load <= core.host_tokens:
-                core.counters[row + HOST_EXPERTS] += 1
-                log(core, LOG_HOST, key)
-                compute_on_host(link, core, key, load, event)
-            else:
-                core.missing[missing] = key
-                missing += 1
+            core.missing[missing] = key
+            missing += 1
     core.counters[row + ACCESSES] += event.stop - event.start
     core.counters[row + REUSE_HITS] += reuse
     core.counters[row + TOKEN_ACCESSES] += tokens
     core.counters[row + TOKEN_HITS] += token_hits
+    if missing > 0:
+        missing = answer_misses(core, policy, link, row, event, missing)
 
     wrong = withdraw(link, core, event)
     while wrong != NOBODY:
@@ -276,7 +274,7 @@ def complete(core: Core, policy: Any, link: Any, chunk: Chunk, index: int, event
     row = (event.phase * event.num_layers + event.layer) * NUM_COUNTERS
     if len(chunk.prefetch_start) > 0:
         anticipate(core, policy, link, chunk, index, row, event)
-    execute(link, core, event)
+    execute(link, core, close(core, event))
 
     state, hold, keys = core.state, core.hold, event.keys
     for i in range(event.start, event.stop):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,13 +40,24 @@ PREFETCH_CANCELLED = 14
 PREFETCH_REDUNDANT = 15
 PREFETCH_DROPPED = 16
 HOST_EXPERTS = 17
-NUM_COUNTERS = 18
+# Of runs that change what is executed (`specmd.core.execution`), or where.
+TRUE_ACCESSES = 18
+TRUE_HITS = 19
+REROUTED = 20
+LOWBIT_FETCHES = 21
+LOWBIT_HITS = 22
+SUBSTITUTED = 23
+DROPPED = 24
+SUBSTITUTE_USES = 25
+ROWS = 26
+CHANGED_ROWS = 27
+NUM_COUNTERS = 28
 
-# Entries of the decision log; a miss is fetched, or computed on the host. From LOG_EVICT on, a key
-# leaves, or does not come.
-LOG_HIT, LOG_LATE, LOG_FETCH, LOG_PREFETCH, LOG_EVICT, LOG_BYPASS, LOG_CANCEL, LOG_HOST = range(
-    1, 9
-)
+# Entries of the decision log; a miss is fetched, or answered otherwise. From LOG_EVICT on, a key
+# leaves, or does not come; from LOG_LOWBIT on, it comes otherwise than as it is.
+LOG_HIT, LOG_LATE, LOG_FETCH, LOG_PREFETCH = range(1, 5)
+LOG_EVICT, LOG_BYPASS, LOG_CANCEL, LOG_HOST = range(5, 9)
+LOG_LOWBIT, LOG_SUBSTITUTE, LOG_DROP, LOG_STAND_IN = range(9, 13)
 
 
 class Core(NamedTuple):
@@ -70,7 +81,20 @@ class Core(NamedTuple):
     digest: IntArray  # running hash of the decision log, two lanes of 32 bits
     admission: IntArray  # (1,) FORCED, BYPASS, NEVER_ADMIT or FROZEN
     guarded: int
-    host_tokens: int  # a missed key of so many tokens or fewer is computed on the host
+    execution: Any  # `specmd.core.execution.Execution`, or () where the true choice is fetched
+
+
+class Choices(NamedTuple):
+    """What the tokens of a stretch chose, as flat arrays, by token, layer and rank."""
+
+    token_start: IntArray  # (steps + 1,) where each step's tokens begin
+    ids: IntArray  # (tokens * layers * top_k,) experts, -1 where a token chose fewer
+    weights: FloatArray  # the same
+    logits: FloatArray  # (tokens * layers * experts,), or empty
+    layers: int
+
+
+NO_CHOICES = Choices(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros(0), 1)
 
 
 class Chunk(NamedTuple):
@@ -91,10 +115,11 @@ class Chunk(NamedTuple):
     prefetch_score: FloatArray
     num_layers: int
     num_experts: int
+    choices: Choices = NO_CHOICES  # of the tokens; nothing unless they may be changed
 
 
 def create_core(
-    world: World, admission: int = FORCED, guarded: bool = False, host_tokens: int = 0
+    world: World, admission: int = FORCED, guarded: bool = False, execution: Any = ()
 ) -> Core:
     """Build an empty cache."""
     keys, slots = world.num_keys, int(world.capacity.sum())
@@ -121,7 +146,7 @@ def create_core(
         digest=np.array([0x2545F491, 0x1B873593], np.int64),
         admission=np.array([admission], np.int64),
         guarded=int(guarded),
-        host_tokens=host_tokens,
+        execution=execution,
     )
 
 

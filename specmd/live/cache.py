@@ -63,8 +63,8 @@ class Offload:
         room = room_on(self.device, model, self._moe, options)
         self._world = plan_world(self._moe, self._facts, options, room)
         self.capacity_slots = int(self._world.capacity.sum())
-        self._miss = choose("miss", options["miss"]).create()
-        if self._miss.host_tokens:
+        self._miss = choose("miss", options["miss"])
+        if self._miss.executes:
             raise SpecmdError(f"a live cache has no miss={options['miss']} yet: simulate it")
         self._schedule = choose("schedule", options["schedule"]).create()
         self._decisions = Decisions(

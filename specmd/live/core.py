@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from specmd.core.event import NOBODY, IntArray, World, event_at
-from specmd.core.hooks import predict
+from specmd.core.hooks import predict, reroute, rerouted, settle
 from specmd.core.kernel import Kernel, Planner
 from specmd.core.prefetch import Outlook, Proposals, make_proposals, rank_proposals
 from specmd.core.serve import complete, demand
@@ -36,7 +36,9 @@ def demand_event(core: Core, policy: Any, link: Commands, future: IntArray, chun
 
     Without a prefetcher that is all of it.
     """
-    event = event_at(chunk, 0, future)
+    true = event_at(chunk, 0, future)
+    settle(link, core, true)
+    event = reroute(core, chunk, 0, true)
     demand(core, policy, link, event)
     if len(chunk.prefetch_start) == 0:
         complete(core, policy, link, chunk, 0, event)
@@ -45,7 +47,8 @@ def demand_event(core: Core, policy: Any, link: Commands, future: IntArray, chun
 
 def complete_event(core: Core, policy: Any, link: Commands, future: IntArray, chunk: Chunk) -> int:
     """Serve the rest, once the prefetcher has proposed; return how many commands there are now."""
-    complete(core, policy, link, chunk, 0, event_at(chunk, 0, future))
+    event = rerouted(core, event_at(chunk, 0, future))
+    complete(core, policy, link, chunk, 0, event)
     return int(link.count[WRITTEN])
 
 

@@ -39,6 +39,8 @@ BUILT_IN = "built-in"
 HOOKS = {
     "evict": ("on_event", "on_use", "on_insert", "on_prefetch", "on_evict", "rank", "victim"),
     "prefetch": ("predict",),
+    "route": ("route",),
+    "miss": ("prepare", "answer"),
 }
 
 
@@ -56,6 +58,9 @@ class Declaration:
     remembers: bool | str = False
     frozen: bool = False
     lossy: bool = False
+    bits: str = ""
+    blocks: bool = False
+    renormalises: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +149,26 @@ class Choice:
         return bool(self.values[self.entry.bypass]) if self.entry.bypass else False
 
     @property
+    def bits(self) -> int:
+        """Bits a weight of the low-bit copies that it fetches; 0 where it fetches none."""
+        return int(self.values[self.entry.bits]) if self.entry.bits else 0
+
+    @property
+    def blocks(self) -> bool:
+        """Whether a layer computes nothing before all that has room is there."""
+        return self.entry.blocks
+
+    @property
+    def renormalises(self) -> bool:
+        """Whether the weights of a token are scaled up where it leaves experts out."""
+        return self.entry.renormalises
+
+    @property
+    def executes(self) -> bool:
+        """Whether it says what is executed of the router's choice, or where."""
+        return any(hasattr(self.cls, hook) for hook in ("route", "answer"))
+
+    @property
     def remembers(self) -> bool:
         """Whether what the policy knows of a key outlives the key's eviction."""
         told = self.entry.remembers
@@ -169,6 +194,9 @@ def policy(
     remembers: bool | str = False,
     frozen: bool = False,
     lossy: bool = False,
+    bits: str = "",
+    blocks: bool = False,
+    renormalises: bool = False,
 ) -> Callable[[C], C]:
     """Declare a class as a policy.
 
@@ -186,6 +214,9 @@ def policy(
         frozen: its attribute `kept` names the keys that are resident from the start and for ever:
             misses pass the cache by, prefetches find no slot.
         lossy: it changes what the model computes.
+        bits: the parameter of `create` that says of how many bits its low-bit copies are.
+        blocks: a layer computes nothing before all that has room is there.
+        renormalises: a token's weights are scaled up where some of its experts are left out.
 
     """
 
@@ -201,6 +232,9 @@ def policy(
             remembers=remembers,
             frozen=frozen,
             lossy=lossy,
+            bits=bits,
+            blocks=blocks,
+            renormalises=renormalises,
         )
         cls.__specmd__ = said  # type: ignore[attr-defined]
         return cls
@@ -232,7 +266,7 @@ def choose(axis: Axis, spelled: str) -> Choice:
         if not equals:
             raise SpecmdError(f"'{part}' in '{spelled}': write {key}=VALUE")
         try:
-            values[key] = TypeAdapter(hints[key]).validate_strings(text.strip())
+            values[key] = _read_value(hints[key], text.strip())
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise SpecmdError(f"'{spelled}': {key}={text} is not valid: {reason}") from None
@@ -243,6 +277,11 @@ def plugins_of(config: Any) -> list[str]:
     """Return the files, or entry points, of those policies of a run that are not built in."""
     origins = [choose(axis, getattr(config, axis)).entry.origin for axis in AXES]
     return list(dict.fromkeys(Path(origin).name for origin in origins if origin != BUILT_IN))
+
+
+def is_lossy(config: Any) -> bool:
+    """Tell whether any policy of a run changes what the model computes."""
+    return any(choose(axis, getattr(config, axis)).entry.lossy for axis in AXES)
 
 
 def add_plugin(path: str | Path) -> list[Entry]:
@@ -340,6 +379,15 @@ def _declared(module: ModuleType, origin: str) -> list[Entry]:
             summary = doc.strip().split("\n")[0]
             found.append(Entry(**vars(declaration), summary=summary, origin=origin, cls=cls))
     return found
+
+
+def _read_value(hint: Any, text: str) -> Any:
+    """Read a parameter's value; numbers among named choices are named by their digits."""
+    if typing.get_origin(hint) is Literal:
+        named = {str(value): value for value in typing.get_args(hint)}
+        text = named.get(text, text)
+        return TypeAdapter(hint).validate_python(text)
+    return TypeAdapter(hint).validate_strings(text)
 
 
 def _spell_type(hint: Any) -> str:

@@ -22,7 +22,7 @@ from specmd.trace import Trace
 
 def unmet_need(trace: Trace, config: RunConfig, training: Trace | None) -> str:
     """Say which declared need of which policy is not met, or nothing."""
-    offer = offered(trace, training)
+    offer = offered(trace, training, timed=config.profile is not None)
     reasons = (unmet(choose(axis, getattr(config, axis)), offer) for axis in AXES)
     return next(filter(None, reasons), "")
 

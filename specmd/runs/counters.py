@@ -24,6 +24,8 @@ from specmd.trace.header import DECODE, PREFILL
 Counters = npt.NDArray[np.int64]
 
 MISSES = core.COMPULSORY_MISSES, core.COLLISION_MISSES, core.CAPACITY_MISSES
+UNMOVED = core.HOST_EXPERTS, core.SUBSTITUTED, core.DROPPED
+"""Misses of which no copy was fetched."""
 PHASES = {PREFILL: "prefill", DECODE: "decode"}
 
 
@@ -31,11 +33,17 @@ class AccountingError(AssertionError):
     """The counters contradict each other: a bug in SpecMD, never the user's fault."""
 
 
-def tally(rows: Counters, layer_bytes: Sequence[int] | None, tokens: int | None = None) -> Metrics:
+def tally(
+    rows: Counters,
+    layer_bytes: Sequence[int] | None,
+    tokens: int | None = None,
+    low_share: float = 1.0,
+) -> Metrics:
     """Turn the counters of some layers, (layers, NUM_COUNTERS), into metrics.
 
     Bytes are None without `layer_bytes`, those of an expert of each of the layers; bytes per token
-    are left out without `tokens`. Rates of nothing are None.
+    are left out without `tokens`. Rates of nothing are None. `low_share` is what a low-bit copy
+    has of an expert's bytes.
     """
     count = rows.sum(axis=0).tolist()
     hits = count[core.REUSE_HITS] + count[core.PREFETCH_HITS]
@@ -51,6 +59,12 @@ def tally(rows: Counters, layer_bytes: Sequence[int] | None, tokens: int | None 
             return None
         return int(rows[:, kinds].sum(axis=1) @ np.asarray(layer_bytes, np.int64))
 
+    demand = less(sized(*MISSES), sized(*UNMOVED))
+    low = sized(core.LOWBIT_FETCHES)
+    if demand is not None and low:
+        demand -= round(low * (1.0 - low_share))
+    ahead = sized(core.PREFETCH_HITS, core.LATE_HITS)
+    unused = sized(core.PREFETCH_WASTED)
     found: Metrics = {
         "accesses": accesses,
         "hits": hits,
@@ -78,16 +92,39 @@ def tally(rows: Counters, layer_bytes: Sequence[int] | None, tokens: int | None 
         "prefetch_dropped": count[core.PREFETCH_DROPPED],
         "prefetch_precision": share(useful + late, issued),
         "host_experts": count[core.HOST_EXPERTS],
-        "bytes_demand": less(sized(*MISSES), sized(core.HOST_EXPERTS)),
-        "bytes_prefetch_useful": sized(core.PREFETCH_HITS, core.LATE_HITS),
-        "bytes_prefetch_wasted": sized(core.PREFETCH_WASTED),
+        "lowbit_fetches": count[core.LOWBIT_FETCHES],
+        "lowbit_hits": count[core.LOWBIT_HITS],
+        "substituted": count[core.SUBSTITUTED],
+        "dropped": count[core.DROPPED],
+        "substitute_uses": count[core.SUBSTITUTE_USES],
+        "rerouted": count[core.REROUTED],
+        "bytes_demand": demand,
+        "bytes_prefetch_useful": ahead,
+        "bytes_prefetch_wasted": unused,
     }
+    asked_for = count[core.TRUE_ACCESSES]
+    found["true_hit_rate"] = share(count[core.TRUE_HITS], asked_for)
+    if not asked_for:
+        found["true_hit_rate"] = found["hit_rate"]  # what is executed is what was chosen
+    found["changed_rows"] = share(count[core.CHANGED_ROWS], count[core.ROWS] or 1)
     if tokens is not None:
-        ahead = core.PREFETCH_HITS, core.LATE_HITS, core.PREFETCH_WASTED
-        moved = less(sized(*MISSES, *ahead), sized(core.HOST_EXPERTS))
+        parts = (demand, ahead, unused)
+        moved = None if None in parts else sum(part or 0 for part in parts)
         found["bytes_per_token"] = share(moved, tokens)
         found["no_cache_bytes_per_token"] = share(sized(core.ACCESSES), tokens)
     return found
+
+
+def tally_masses(masses: npt.NDArray[np.float64] | None) -> Metrics:
+    """Turn masses (..., NUM_MASSES) into shares of all true weight.
+
+    Without any, all that was chosen was executed as it was.
+    """
+    names = ("kept_mass", "lowbit_mass", "substituted_mass", "dropped_mass")
+    if masses is None:
+        return dict(zip(names, (1.0, 0.0, 0.0, 0.0), strict=True))
+    whole, *parts = masses.reshape(-1, masses.shape[-1]).sum(axis=0).tolist()
+    return {name: part / whole if whole else None for name, part in zip(names, parts, strict=True)}
 
 
 def tally_host(
@@ -105,20 +142,36 @@ def tally_host(
     }
 
 
-def by_phase(counters: Counters, layer_bytes: Sequence[int] | None) -> dict[str, Metrics]:
+def by_phase(
+    counters: Counters,
+    layer_bytes: Sequence[int] | None,
+    low_share: float = 1.0,
+    masses: npt.NDArray[np.float64] | None = None,
+) -> dict[str, Metrics]:
     """Tally (phases, layers, NUM_COUNTERS) for each phase that occurs."""
     return {
-        name: tally(counters[phase], layer_bytes)
+        name: tally(counters[phase], layer_bytes, low_share=low_share)
+        | tally_masses(None if masses is None else masses[phase])
         for phase, name in PHASES.items()
         if counters[phase, :, core.ACCESSES].any()
     }
 
 
-def by_layer(counters: Counters, layer_bytes: Sequence[int] | None) -> dict[str, list[Value]]:
+def by_layer(
+    counters: Counters,
+    layer_bytes: Sequence[int] | None,
+    low_share: float = 1.0,
+    masses: npt.NDArray[np.float64] | None = None,
+) -> dict[str, list[Value]]:
     """Tally (phases, layers, NUM_COUNTERS) for each layer: metric, then one value a layer."""
     rows = counters.sum(axis=0)
     layers = [
-        tally(rows[layer : layer + 1], layer_bytes and layer_bytes[layer : layer + 1])
+        tally(
+            rows[layer : layer + 1],
+            layer_bytes and layer_bytes[layer : layer + 1],
+            low_share=low_share,
+        )
+        | tally_masses(None if masses is None else masses[:, layer])
         for layer in range(len(rows))
     ]
     return {name: [layer[name] for layer in layers] for name in layers[0]}
@@ -146,6 +199,9 @@ def check(counters: Counters) -> None:
         )
     if (counters[..., core.TOKEN_HITS] > counters[..., core.TOKEN_ACCESSES]).any():
         raise AccountingError("more tokens hit than were asked for")
+    answered = counters[..., [core.LOWBIT_FETCHES, *UNMOVED]].sum(axis=-1)
+    if (answered > counters[..., MISSES].sum(axis=-1)).any():
+        raise AccountingError("more misses were answered than there were")
     total = counters.sum(axis=(0, 1))
     ended = (core.PREFETCH_HITS, core.LATE_HITS, core.PREFETCH_WASTED, core.PREFETCH_CANCELLED)
     excess = int(total[list(ended)].sum() - total[core.PREFETCH_ISSUED])
@@ -163,7 +219,8 @@ def check_host(counters: Counters, host: Counters | None) -> None:
         return
     check(host)
     total = counters.sum(axis=(0, 1))
-    moved = int(total[[*MISSES, core.PREFETCH_ISSUED]].sum() - total[core.PREFETCH_CANCELLED])
+    unmoved = total[[core.SUBSTITUTED, core.DROPPED, core.PREFETCH_CANCELLED]].sum()
+    moved = int(total[[*MISSES, core.PREFETCH_ISSUED]].sum() - unmoved)
     asked = int(host[..., core.ACCESSES].sum())
     if moved != asked:
         raise AccountingError(f"{moved} transfers, but the host was asked for {asked}")

@@ -153,6 +153,18 @@ def _declare() -> dict[str, Metric]:
         "misses that were fetched but not admitted to the cache")
     add("host_experts", "host experts", "count", "neither", "count",
         "misses that were computed on the host: not fetched, no slot taken")
+    add("lowbit_fetches", "low-bit fetches", "count", "neither", "count",
+        "misses of which a copy of few bits was fetched")
+    add("lowbit_hits", "low-bit hits", "count", "neither", "count",
+        "hits on an expert whose copy in the cache is of few bits")
+    add("substituted", "substituted", "count", "lower", "count",
+        "misses that were not fetched: other experts stood in for all tokens that needed them")
+    add("dropped", "dropped", "count", "lower", "count",
+        "misses that nobody computed")
+    add("substitute_uses", "substitute uses", "count", "neither", "count",
+        "stand-ins outside the experts asked for: touched like hits, no accesses")
+    add("rerouted", "rerouted", "count", "neither", "count",
+        "distinct experts of the true choice that no token executed after routing was changed")
     add("evictions", "evictions", "count", "lower", "count", "experts that left the cache")
     add("unused_evictions", "unused evictions", "count", "lower", "count",
         "evictions of an expert that was fetched and never used")
@@ -162,6 +174,18 @@ def _declare() -> dict[str, Metric]:
     add("late_rate", "late rate", "share", "lower", "rate", "late_hits / accesses")
     add("miss_rate", "miss rate", "share", "lower", "rate", "misses / accesses")
     add("collision_rate", "collision rate", "share", "lower", "rate", "collision_misses / accesses")
+    add("true_hit_rate", "true hit rate", "share", "higher", "rate",
+        "share of the experts of the true choice that were READY when their event began")
+    add("kept_mass", "kept mass", "share", "higher", "rate",
+        "router weight of true (token, expert) pairs that were executed exactly / all of it")
+    add("lowbit_mass", "low-bit mass", "share", "lower", "rate",
+        "router weight of true pairs that were executed with a copy of few bits / all of it")
+    add("substituted_mass", "substituted mass", "share", "lower", "rate",
+        "router weight of true pairs in whose place another expert was executed / all of it")
+    add("dropped_mass", "dropped mass", "share", "lower", "rate",
+        "router weight of true pairs in whose place nothing was executed / all of it")
+    add("changed_rows", "changed rows", "share", "lower", "rate",
+        "share of (token, layer) rows whose executed set of experts is not the true one")
     add("prefetch_issued", "prefetches issued", "count", "neither", "prefetch",
         "prefetch_useful + prefetch_late + prefetch_wasted + prefetch_cancelled")
     add("prefetch_useful", "useful prefetches", "count", "higher", "prefetch",
@@ -179,7 +203,7 @@ def _declare() -> dict[str, Metric]:
     add("prefetch_precision", "prefetch precision", "share", "higher", "prefetch",
         "(prefetch_useful + prefetch_late) / prefetch_issued")
     add("bytes_demand", "demand traffic", "bytes", "lower", "bytes",
-        "bytes of the experts missed and fetched")
+        "bytes of the copies fetched for misses")
     add("bytes_prefetch_useful", "useful prefetch traffic", "bytes", "neither", "bytes",
         "bytes of the experts counted in prefetch_useful and prefetch_late")
     add("bytes_prefetch_wasted", "wasted prefetch traffic", "bytes", "lower", "bytes",

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from specmd.policy.registry import is_lossy
 from specmd.runs.options import RunConfig
 from specmd.runs.pools import pools_of
 from specmd.runs.run import Metrics, Regime, SizeClass, TraceFacts
@@ -144,6 +145,11 @@ def cautions(
         warnings.append(
             f"the text is repetitive: {looping:.0%} of the requests end in a loop, which flatters "
             "every cache"
+        )
+    if is_lossy(config):
+        warnings.append(
+            "lossy: other experts are executed than the model chose, and later tokens are taken as "
+            "recorded; what that costs in quality is measured live only"
         )
     if facts.expert_bytes is None:
         warnings.append(

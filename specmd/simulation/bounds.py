@@ -40,7 +40,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from specmd.core.state import ACCESSES
 from specmd.files import write_text
-from specmd.policy.registry import choose
+from specmd.policy.registry import choose, is_lossy
 from specmd.runs.counters import tally
 from specmd.runs.identity import SPELLED, code, digest, hardware_digest
 from specmd.runs.latency import latency
@@ -117,7 +117,7 @@ def bounds(
     misses = metrics["misses"]
     assert isinstance(misses, int)
     optimum = ends.belady.misses
-    regret = misses - optimum if config.prefetch == "none" else None
+    regret = misses - optimum if config.prefetch == "none" and not is_lossy(config) else None
     return Bounds(
         **{name: getattr(ends, name) for name in Ends.model_fields},
         regret_misses=regret,
@@ -130,10 +130,11 @@ def bounds(
 def over_roofline(metrics: Metrics, found: Bounds) -> float | None:
     """How many times the roofline a run took.
 
-    None without a clock, and where the host computed experts: that bounds what moves them all.
+    None without a clock, and where the host computed experts or others were executed than were
+    chosen: that bounds what moves them all.
     """
     total_s = metrics.get("total_s")
-    if metrics.get("host_experts"):
+    if metrics.get("host_experts") or metrics.get("kept_mass") != 1.0:
         return None
     return total_s / found.roofline_s if total_s is not None and found.roofline_s else None
 
@@ -310,7 +311,7 @@ class _Timing:
     ) -> Outcome:
         config = self.config
         changed = {**config.model_dump(), **_plain(), "admission": "forced", "evict": evict}
-        if choose("miss", config.miss).create().host_tokens:
+        if choose("miss", config.miss).executes:
             changed["miss"] = _MOVING
         return replay(
             self.trace if part is None else part,

@@ -261,6 +261,7 @@ class ChainedLink(TimedLink):
     def compute_on_host(self, core: Core, key: int, tokens: int, event: Event) -> None:
         """Let the host compute an expert that it has, or reads first."""
         self.step[key], self.phase[key] = event.step, event.phase
+        self.size[key] = self.whole[key]
         set_out(self, key)
         whole_s = self.routed_s[DEVICE]
         if self.lanes.lane[key] == DISK:

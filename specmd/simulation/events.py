@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from specmd.core.event import NEVER, FloatArray, IntArray, KeyArray
 from specmd.core.specialise import Function, is_cheaper_interpreted, specialise
-from specmd.core.state import Chunk
+from specmd.core.state import NO_CHOICES, Choices, Chunk
 
 if TYPE_CHECKING:
     from specmd.trace import Trace
@@ -50,8 +50,10 @@ class EventStream:
         weights: bool = False,
         future: bool = False,
         ahead_events: int = 0,
+        choices: bool = False,
     ) -> None:
         self.trace = trace
+        self.choices = choices
         self.layers, self.experts = trace.header.num_layers, trace.header.num_experts
         self.sequential = sequential
         self.weights = weights and trace.weights is not None
@@ -142,7 +144,13 @@ class EventStream:
             np.zeros(0, np.float64),
             self.layers,
             self.experts,
+            self._choices(first, last) if self.choices else NO_CHOICES,
         )
+
+    def _choices(self, first: int, last: int) -> Choices:
+        """Return what the tokens of some steps chose."""
+        start = self.step_start[first : last + 1]
+        return Choices(start - start[0], **choices_of(self.trace, int(start[0]), int(start[-1])))
 
     def _labels(self, first: int, last: int) -> tuple[KeyArray, KeyArray, KeyArray]:
         """Step, layer and phase of every event; the patterns that repeat are built once."""
@@ -310,3 +318,20 @@ def look_back(
                 key = out.keys[i]
                 out.next_use[i] = upcoming[key]
                 upcoming[key] = first_clock + event
+
+
+def choices_of(trace: Trace, low: int, high: int) -> dict[str, Any]:
+    """Return what the tokens low..high-1 of a trace chose, see `specmd.core.state.Choices`."""
+    ids = trace.expert_ids[low:high].astype(np.int64)
+    ids[ids >= trace.header.num_experts] = -1
+    assert trace.weights is not None
+    logits = np.zeros(0)
+    if trace.logits is not None:
+        logits = trace.logits[low:high].astype(np.float64).ravel()
+    weights = trace.weights[low:high].astype(np.float64).ravel()
+    return {
+        "ids": ids.ravel(),
+        "weights": np.where(ids.ravel() < 0, 0.0, weights),
+        "logits": logits,
+        "layers": trace.header.num_layers,
+    }

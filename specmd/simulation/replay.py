@@ -67,7 +67,7 @@ def replay(
     def run(costs: CostCoefficients | None) -> Outcome:
         return Walk(trace, config, training, costs, residency, interpreted, size).run()
 
-    if not is_timeless(config):
+    if not is_timeless(config) or "rates" in choose("miss", config.miss).needs:
         return _with_median(trace, config, run(costs))
     key = _decisions_key(trace, config, training, residency, interpreted, compiled)
     known = _kept.setdefault(trace, {})
@@ -103,7 +103,7 @@ def _timed(
     assert decided.notes is not None
     if residency == "all":
         costs = costs._replace(decide_s=0.0)  # nothing is asked where all is there
-    blocks = choose("miss", config.miss).create().blocks
+    blocks = choose("miss", config.miss).blocks
     clock = Clock(EventStream(trace), decided.notes, costs, blocks=blocks, interpreted=interpreted)
     seconds = clock.step_seconds()
     sizes = np.asarray(trace.header.layer_bytes, np.float64)

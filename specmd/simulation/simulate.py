@@ -36,6 +36,7 @@ from specmd.runs.counters import (
     check_host,
     tally,
     tally_host,
+    tally_masses,
 )
 from specmd.runs.declared import COMPOSED, takes_options
 from specmd.runs.identity import provenance, run_id
@@ -122,7 +123,9 @@ def run_config(
 
     facts = trace_facts(whole, trace, name, outcome.first_step)
     metrics: Metrics = dict.fromkeys(METRICS)
-    metrics |= tally(outcome.counters.sum(axis=0), layer_bytes, facts.counted_tokens)
+    low = outcome.low_share
+    metrics |= tally(outcome.counters.sum(axis=0), layer_bytes, facts.counted_tokens, low)
+    metrics |= tally_masses(outcome.masses)
     if outcome.host_counters is not None:
         host_rows = outcome.host_counters.sum(axis=0)
         metrics |= tally_host(host_rows, layer_bytes, facts.counted_tokens)
@@ -145,7 +148,7 @@ def run_config(
     if profile is not None and needs is not None:
         shortage = device_shortage(profile, config.capacity_slots, needs)
         warnings += [shortage] if shortage else []
-    phases = by_phase(outcome.counters, layer_bytes)
+    phases = by_phase(outcome.counters, layer_bytes, low, outcome.masses)
     ends = None
     if bounds:
         ends = bounds_of(
@@ -166,7 +169,7 @@ def run_config(
         trace=facts,
         metrics=metrics,
         per_phase=phases,
-        per_layer=by_layer(outcome.counters, layer_bytes),
+        per_layer=by_layer(outcome.counters, layer_bytes, low, outcome.masses),
         regime=regime(found, trace.header, config),
         memory=needs,
         locality=found.model_dump(mode="json"),

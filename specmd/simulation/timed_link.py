@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from specmd.core.event import NOBODY, Event, FloatArray, IntArray, KeyArray
+from specmd.core.hooks import moved_bytes
 from specmd.core.state import FORCED, Core, land
 from specmd.runs.options import STAGING_SLOTS
 from specmd.simulation.costs import (
@@ -77,7 +78,8 @@ class TimedLink(NamedTuple):
 
     costs: CostCoefficients  # of decode
     prefill: CostCoefficients
-    size: FloatArray  # (keys,) bytes
+    size: FloatArray  # (keys,) bytes of the copy in the cache, or on its way
+    whole: FloatArray  # (keys,) bytes of the expert
     lanes: Lanes
     tier: Any  # what lies behind the link (`specmd.simulation.chain`), or nothing
     step: IntArray  # (keys,) in which the transfer was asked for
@@ -133,7 +135,8 @@ class TimedLink(NamedTuple):
         return cls(
             costs=costs,
             prefill=in_prefill(costs),
-            size=size,
+            size=size.copy(),
+            whole=size,
             lanes=make_lanes(num_keys, costs, by_score=by_score, disk=disk),
             tier=(),
             step=numbers.copy(),
@@ -231,6 +234,7 @@ class TimedLink(NamedTuple):
         """Append to this event's demand transfers."""
         self.wanted[key] = MISSED_KEY
         self.missed[key] += 1
+        self.size[key] = moved_bytes(core, key, self.whole[key])
         self.step[key], self.phase[key] = event.step, event.phase
         set_out(self, key)
         self.demand[self.count[DEMANDED]] = key
@@ -239,7 +243,7 @@ class TimedLink(NamedTuple):
     def compute_on_host(self, core: Core, key: int, tokens: int, event: Event) -> None:
         """Let the host compute an expert, behind those it was asked for before."""
         begin = max(self.host_s[DEVICE], self.now_s[DEVICE])
-        self.host_s[DEVICE] = begin + host_expert_s(self.costs, tokens, self.size[key])
+        self.host_s[DEVICE] = begin + host_expert_s(self.costs, tokens, self.whole[key])
         self.wanted[key] = HOST_KEY
         self.missed[key] += 1
 
@@ -247,6 +251,7 @@ class TimedLink(NamedTuple):
         """Queue a transfer at the moment the routing was known."""
         self.step[key], self.phase[key] = event.step, event.phase
         self.ahead[key] += 1
+        self.size[key] = self.whole[key]
         self.lanes.lane[key] = len(self.lanes.queued) - 1  # where the chain begins
         seconds = transfer_s(self.costs, self.size[key])
         enqueue(self.lanes, key, score, self.routed_s[DEVICE], seconds)

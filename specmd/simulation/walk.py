@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from specmd.core.event import NEVER, IntArray, World
+from specmd.core.event import NEVER, NO_RATES, IntArray, World
 from specmd.core.instant_link import NOTED, InstantLink
 from specmd.core.kernel import Kernel, Planner
 from specmd.core.prefetch import Outlook
@@ -19,13 +19,14 @@ from specmd.core.specialise import Function
 from specmd.core.state import BYPASS, FETCHED_EVER, FORCED, NEVER_ADMIT, Chunk
 from specmd.errors import SpecmdError
 from specmd.policy.needs import offered, shown, unmet
-from specmd.policy.registry import Choice, choose
+from specmd.policy.registry import Choice, choose, is_lossy
 from specmd.runs.metrics import PARTS
 from specmd.runs.options import RunConfig
 from specmd.runs.pools import host_pools, pools_of
 from specmd.simulation.chain import ChainedLink
 from specmd.simulation.clock import Notes, require_sizes, take_notes
 from specmd.simulation.events import EventStream
+from specmd.simulation.executing import executing, rates
 from specmd.simulation.loads import popularity as count_popularity
 from specmd.simulation.loads import require_same_model, training_rows
 from specmd.simulation.plans import PLANNED, Plans
@@ -59,11 +60,18 @@ class Outcome:
     notes: Notes | None = None  # of a run whose decisions depend on no time
     trail: npt.NDArray[np.float64] | None = None  # (steps, layers, PARTS) of the last steps
     median: tuple[int, npt.NDArray[np.float64]] | None = None  # see `specmd.simulation.replay`
+    masses: npt.NDArray[np.float64] | None = None  # of what was executed, by phase and layer
+    low_share: float = 1.0  # bytes of a low-bit copy over those of the expert
 
 
 def is_timeless(config: RunConfig) -> bool:
-    """Tell whether no decision of a run depends on time, so that none needs a clock."""
+    """Tell whether no decision of a run depends on time, so that none needs a clock.
+
+    Where other experts are executed than were chosen, notes of what was chosen say too little.
+    """
     if config.host_slots is not None or config.sequential:
+        return False
+    if is_lossy(config) or choose("route", config.route).executes:
         return False
     return not hasattr(choose("prefetch", config.prefetch).cls, "predict")
 
@@ -90,9 +98,12 @@ class Walk:
         self.evict = choose("evict", config.evict)
         self.prefetch = choose("prefetch", config.prefetch)
         self.schedule = choose("schedule", config.schedule).create()
-        self.miss = choose("miss", config.miss).create()
+        self.miss = choose("miss", config.miss)
         self._check(training)
         self.shows = shown(self.evict.needs), shown(self.prefetch.needs)
+        world_of = partial(self._world, training=training)
+        usual = resident == "cache"
+        self.executing = executing(trace, config, world_of) if usual else None
         self.plans = self._plans(training, interpreted)
         asking = () if self.plans is None or self.plans.known else self.prefetch.needs
         needs = {*self.evict.needs, *asking}
@@ -102,6 +113,7 @@ class Walk:
             weights="weights" in needs,
             future="future" in needs,
             ahead_events=self.prefetch.ahead if "future" in asking else 0,
+            choices=self.executing is not None and self.executing.has_rows,
         )
         self.kernel = Kernel(
             self._world(self.evict, training),
@@ -109,7 +121,7 @@ class Walk:
             self._link(),
             admission=self._admission(),
             guarded=self.schedule.guard,
-            host_tokens=0 if resident == "none" else self.miss.host_tokens,
+            execution=self.executing,
             resident=resident == "all",
             sequential=config.sequential,
             interpreted=interpreted,
@@ -132,8 +144,8 @@ class Walk:
 
     def _check(self, training: Trace | None) -> None:
         config, trace = self.config, self.trace
-        for choice in (self.evict, self.prefetch):
-            if reason := unmet(choice, offered(trace, training)):
+        for choice in (self.evict, self.prefetch, self.miss, choose("route", config.route)):
+            if reason := unmet(choice, offered(trace, training, timed=self.costs is not None)):
                 raise SpecmdError(reason)
         if config.sequential and (self.prefetch.entry.name != "none" or self.costs is not None):
             raise SpecmdError(
@@ -156,7 +168,10 @@ class Walk:
         popularity = rows = None
         if training is not None and "training" in choice.needs:
             popularity, rows = count_popularity(training), training_rows(training)
-        return World.of(header, *pools, seed=config.seed, popularity=popularity, training=rows)
+        known = rates(self.costs, header.expert_bytes) if "rates" in choice.needs else NO_RATES
+        return World.of(
+            header, *pools, seed=config.seed, popularity=popularity, training=rows, rates=known
+        )
 
     def _behind(self) -> tuple[World, Choice, int] | None:
         """Return what the host tier is made of, None where every expert is in host memory."""
@@ -218,6 +233,8 @@ class Walk:
             ahead=ahead,
             notes=notes,
             trail=None if self.costs is None else self._trail(),
+            masses=kernel.masses,
+            low_share=1.0 if self.executing is None else self.executing.low_share,
         )
 
     def _by_key(self) -> tuple[Any, Any, Any]:

@@ -36,6 +36,7 @@ def synthetic(
     raggedness: float = 0.0,
     lookahead_depth: int = 0,
     lookahead_recall: float = 0.8,
+    logits: bool = False,
     expert_bytes: int | None = None,
     model: str = "synthetic",
     seed: int = 0,
@@ -56,6 +57,7 @@ def synthetic(
         lookahead_depth: depth D of the lookahead scores; 0 for none.
         lookahead_recall: probability that a true expert is among the K highest scores at depth 1;
             at depth d it is this to the power d (exact where E >= 2K).
+        logits: with router logits, of which the weights are the softmax over the chosen experts.
         expert_bytes: for the header.
         model: for the header.
         seed: of the random generator.
@@ -103,6 +105,8 @@ def synthetic(
         extra["lookahead"] = lookahead_scores(
             rng, chosen, num_experts, lookahead_depth, lookahead_recall
         )
+    if logits:
+        extra["logits"] = router_logits(rng, chosen, weights[kept], num_experts)
     if prompt_length:
         extra["prompt_lengths"] = np.full(num_requests, prompt_length)
     header = {
@@ -145,6 +149,18 @@ def _route(
     used = np.zeros(shape, dtype=np.bool_)
     np.put_along_axis(used, ids, True, axis=-1)
     return ids, gate / gate.sum(axis=-1, keepdims=True), used
+
+
+def router_logits(
+    rng: np.random.Generator, ids: NDArray[Any], weights: NDArray[Any], num_experts: int
+) -> NDArray[np.float16]:
+    """Logits (tokens, layers, experts) of which weights are the softmax over the chosen."""
+    shape = (*ids.shape[:-1], num_experts)
+    chosen = np.log(np.maximum(weights.astype(np.float64), 1e-3))
+    others = chosen.min(axis=-1, keepdims=True) - rng.standard_exponential(shape) - 0.01
+    np.put_along_axis(others, ids.astype(np.int64), chosen, axis=-1)
+    found: NDArray[np.float16] = others.astype(np.float16)
+    return found
 
 
 def lookahead_scores(

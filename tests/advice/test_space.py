@@ -2,10 +2,10 @@
 
 from specmd.advice.question import Question
 from specmd.advice.search import Search
-from specmd.advice.space import is_lossy, make_space, spell
+from specmd.advice.space import make_space, spell
 from specmd.advice.trials import Trials
 from specmd.policy.needs import Offer
-from specmd.policy.registry import add_plugin, entries
+from specmd.policy.registry import add_plugin, entries, is_lossy
 
 PLUGIN = '''
 from specmd.policy import policy
