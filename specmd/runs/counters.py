@@ -115,14 +115,15 @@ def tally(
     return found
 
 
-def tally_masses(masses: npt.NDArray[np.float64] | None) -> Metrics:
+def tally_masses(masses: npt.NDArray[np.float64] | None, *, lossy: bool = False) -> Metrics:
     """Turn masses (..., NUM_MASSES) into shares of all true weight.
 
-    Without any, all that was chosen was executed as it was.
+    Without any, all that was chosen was executed as it was, or a lossy policy did not say.
     """
     names = ("kept_mass", "lowbit_mass", "substituted_mass", "dropped_mass")
     if masses is None:
-        return dict(zip(names, (1.0, 0.0, 0.0, 0.0), strict=True))
+        usual = (None,) * 4 if lossy else (1.0, 0.0, 0.0, 0.0)
+        return dict(zip(names, usual, strict=True))
     whole, *parts = masses.reshape(-1, masses.shape[-1]).sum(axis=0).tolist()
     return {name: part / whole if whole else None for name, part in zip(names, parts, strict=True)}
 

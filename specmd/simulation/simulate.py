@@ -20,6 +20,7 @@ from specmd.hardware.engines import load_engine
 from specmd.hardware.profile import HardwareProfile, load_profile
 from specmd.hardware.shape import load_shape
 from specmd.policy.faults import told
+from specmd.policy.registry import is_lossy
 from specmd.runs.contract import (
     contract,
     label,
@@ -125,7 +126,7 @@ def run_config(
     metrics: Metrics = dict.fromkeys(METRICS)
     low = outcome.low_share
     metrics |= tally(outcome.counters.sum(axis=0), layer_bytes, facts.counted_tokens, low)
-    metrics |= tally_masses(outcome.masses)
+    metrics |= tally_masses(outcome.masses, lossy=is_lossy(config))
     if outcome.host_counters is not None:
         host_rows = outcome.host_counters.sum(axis=0)
         metrics |= tally_host(host_rows, layer_bytes, facts.counted_tokens)

@@ -56,7 +56,13 @@ def test_a_recording_that_stopped_in_a_prompt_says_so():
 def test_what_is_skipped_is_what_declares_a_need(weights, depth):
     trace = synthetic(num_requests=1, decode_length=6, lookahead_depth=depth)
     trace = trace if weights else replace(trace, weights=None)
-    missing = {"training", *(() if weights else ("weights",)), *(() if depth else ("lookahead",))}
+    missing = {
+        "training",
+        "logits",
+        "rates",
+        *(() if weights else ("weights",)),
+        *(() if depth else ("lookahead",)),
+    }
     expected = {
         f"{entry.axis} {entry.name}"
         for entry in entries()

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 import specmd
 from specmd.core import state as residency
 from specmd.errors import SpecmdError
-from specmd.runs.counters import AccountingError, by_layer, by_phase, check, tally
+from specmd.runs.counters import (
+    MISSES,
+    UNMOVED,
+    AccountingError,
+    by_layer,
+    by_phase,
+    check,
+    tally,
+)
 from specmd.runs.metrics import METRICS, choices, metric
 from specmd.trace import synthetic
 
@@ -26,6 +34,10 @@ def consistent_counters(draw, layers=3):
     kinds = slice(residency.REUSE_HITS, residency.CAPACITY_MISSES + 1)
     counters[..., residency.ACCESSES] = counters[..., kinds].sum(axis=-1)
     counters[..., residency.TOKEN_ACCESSES] += counters[..., residency.TOKEN_HITS]
+    left = counters[..., list(MISSES)].sum(axis=-1)
+    for answer in (residency.LOWBIT_FETCHES, *UNMOVED):  # each miss is answered once
+        counters[..., answer] = np.minimum(counters[..., answer], left)
+        left = left - counters[..., answer]
     ended = [
         residency.PREFETCH_HITS,
         residency.LATE_HITS,
