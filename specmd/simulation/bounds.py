@@ -53,7 +53,13 @@ from specmd.simulation.replay import replay
 from specmd.simulation.walk import Outcome, Residency
 from specmd.trace import Trace, slice_steps
 
-_FREE_AXES = ("evict", "prefetch", "schedule", "route")  # a bound does not depend on these
+_FREE_AXES = (
+    "evict",
+    "prefetch",
+    "schedule",
+    "route",
+    "admission",
+)  # a bound does not depend on these
 _MOVING = "overlap"  # bounds move every missing expert, whatever else a run does with them
 
 
@@ -235,7 +241,7 @@ def _key(
     any_capacity: bool = False,
 ) -> str:
     """Hash what the bounds of a run depend on: its capacity, or the depth of their curves."""
-    free = {*_FREE_AXES, *SPELLED, "admission", "context", "profile", "shape"}
+    free = {*_FREE_AXES, *SPELLED, "context", "profile", "shape"}
     if depth is not None:
         free |= {"capacity_slots", "allocate", "host_slots", "host_evict"}
         config = config.model_copy(update={"host_slots": None})
