@@ -621,6 +621,7 @@ def core_log(
     guard=False,
     seed=0,
     popularity=None,
+    gate=None,
 ):
     """Run the core over the same events; return its log, its counters, and its last state."""
     header = trace.header
@@ -642,6 +643,7 @@ def core_log(
         choice,
         Telling(),
         admission=admission,
+        gate=None if gate is None else (world, gate),
         guarded=guard,
         interpreted=True,
         future=stream.first_use,

@@ -21,6 +21,7 @@ from specmd.core.kernel import Kernel
 from specmd.core.prefetch import Outlook, Proposals
 from specmd.core.specialise import specialise
 from specmd.core.state import Chunk
+from specmd.policy.admission import settle
 from specmd.policy.registry import Choice, choose
 from specmd.simulation.events import EventStream
 from specmd.trace import Trace, synthetic
@@ -39,6 +40,7 @@ class Case(NamedTuple):
     guarded: bool = False
     seed: int = 1
     blind: bool = False  # events come one at a time: nothing lies beyond them
+    gate: Choice | None = None  # the admission policy
 
 
 @cache
@@ -121,11 +123,15 @@ def watch_eviction(choice: Choice, case: Case) -> str:
     world = small_world(case, needs)
     stream = EventStream(small_trace(), weights="weights" in needs, future="future" in needs)
     link = Watch(world)
+    admission, gate = case.admission, None
+    if case.gate is not None:
+        admission, gate = settle(case.gate, choice)
     kernel = Kernel(
         world,
         watched(choice),
         link,
-        admission=case.admission,
+        admission=admission,
+        gate=None if gate is None else (small_world(case, gate.needs), gate),
         guarded=case.guarded,
         interpreted=True,
         future=stream.first_use,
