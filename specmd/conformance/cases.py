@@ -25,6 +25,7 @@ from specmd.policy.admission import settle
 from specmd.policy.registry import Choice, choose
 from specmd.simulation.events import EventStream
 from specmd.trace import Trace, synthetic
+from specmd.trace.training import training_rows
 
 PROPOSALS = "only keys of coming events are proposed"
 
@@ -105,13 +106,15 @@ def small_world(case: Case, needs: tuple[str, ...]) -> World:
     """Sizes of the small trace, with the pools of a case."""
     header = small_trace().header
     pools = header.num_layers if case.layered else 1
-    popularity = np.zeros(0)
+    popularity, rows = np.zeros(0), None
     if "training" in needs:
+        rows = training_rows(small_trace())
         popularity = np.zeros((header.num_layers, header.num_experts))
         for layer in range(header.num_layers):
             np.add.at(popularity[layer], small_trace().expert_ids[:, layer], 1.0)
     slots = [case.slots // pools] * pools
-    return World.of(header, slots, seed=case.seed, popularity=popularity.reshape(-1))
+    popularity = popularity.reshape(-1)
+    return World.of(header, slots, seed=case.seed, popularity=popularity, training=rows)
 
 
 def watch_eviction(choice: Choice, case: Case) -> str:

@@ -22,6 +22,7 @@ from specmd.conformance.cases import (
     other_seed,
     other_trace,
     small_trace,
+    small_world,
     watch_eviction,
     watch_prefetches,
     widest_event,
@@ -212,10 +213,11 @@ def _check_options(choice: Choice, suite: _Suite) -> None:
         made: Any = choice.create()
         if choice.entry.axis == "schedule" and type(made) is not Schedule:
             raise TypeError(f"create returned {made!r}, not a Schedule")
-        for slots in (1, 7, 64) if choice.entry.axis == "allocate" else ():
-            quotas = made.quotas(slots, 4)
-            if len(quotas) != 4 or sum(quotas) != slots or min(quotas) < 0:
-                raise Violation(CAPACITY, f"{slots} slots over 4 layers: {quotas}")
+        for slots in (1, 7, 20) if choice.entry.axis == "allocate" else ():
+            world = small_world(Case("", slots), choice.needs)
+            quotas = made.quotas(slots, world)
+            if len(quotas) != 4 or sum(quotas) != slots or not 0 <= min(quotas) <= max(quotas) <= 8:
+                raise Violation(CAPACITY, f"{slots} slots over 4 layers of 8 experts: {quotas}")
         return ""
 
     suite.attempt("create", create)

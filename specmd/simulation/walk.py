@@ -29,11 +29,12 @@ from specmd.simulation.clock import Notes, require_sizes, take_notes
 from specmd.simulation.events import EventStream
 from specmd.simulation.executing import executing, rates
 from specmd.simulation.loads import popularity as count_popularity
-from specmd.simulation.loads import require_same_model, training_rows
+from specmd.simulation.loads import require_same_model
 from specmd.simulation.plans import PLANNED, Plans
 from specmd.simulation.timed_link import TimedLink
 from specmd.simulation.timeline import TRAIL
 from specmd.trace.contexts import step_loads
+from specmd.trace.training import training_rows
 
 if TYPE_CHECKING:
     from specmd.simulation.costs import CostCoefficients
@@ -168,7 +169,7 @@ class Walk:
         """Build the world as one of the policies may know it."""
         header, config = self.trace.header, self.config
         everything = header.num_layers * header.num_experts if self.resident == "all" else None
-        pools = pools_of(header, config, everything)
+        pools = pools_of(header, config, everything, training=training)
         popularity = rows = None
         if training is not None and "training" in choice.needs:
             popularity, rows = count_popularity(training), training_rows(training)
