@@ -1,8 +1,7 @@
 """Moving: one LRU a layer, and slots move to the layers whose keys come back just after leaving.
 
-A. Cidon et al., "Cliffhanger", NSDI 2016, section 4.1: one of the last `ghosts` keys that left a
-layer, fetched again, moves `credit` of a slot to its target from another layer's, drawn at random.
-The layer most above its target gives up the key touched longest ago: allocation and eviction.
+Cliffhanger (A. Cidon et al., NSDI 2016, section 4.1): one of the `ghosts` last gone moves `credit`
+of a slot to its layer from another, drawn. The layer most above its target gives up its oldest key.
 """
 
 from __future__ import annotations
@@ -42,11 +41,10 @@ class Moving(NamedTuple):
     @classmethod
     def create(cls, world: World, *, ghosts: int = 8, credit: float = 0.0625) -> Moving:
         """Build the empty lists and even targets."""
-        pool = world.pool[:: world.num_experts]
+        pool, seed = world.pool[:: world.num_experts], world.seed
         lists, target = make_lists(world.num_keys, len(pool)), world.capacity / np.bincount(pool)
-        keys, size = (np.zeros(n, np.int64) for n in (world.num_keys, len(pool)))
-        options = ghosts, credit, world.seed
-        return cls(lists, keys, target[pool], size, size.copy(), keys.copy(), options)
+        keys, size = np.zeros(world.num_keys, np.int64), np.zeros(len(pool), np.int64)
+        return cls(lists, keys, target[pool], size, size * 0, keys * 0, (ghosts, credit, seed))
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
         """Move to the front of its layer."""
@@ -75,10 +73,8 @@ class Moving(NamedTuple):
         """Choose from the layer most above its target, of equals the last; what comes counts."""
         chosen, most = NOBODY, -np.inf
         for layer in range(event.num_layers):
-            comes = incoming != NOBODY and incoming // event.num_experts == layer
-            over = self.size[layer] + comes - self.target[layer]
+            over = self.size[layer] + (incoming // event.num_experts == layer) - self.target[layer]
             if core.pool[layer * event.num_experts] == pool and over >= most:
                 key = last_evictable(self.layers, layer, core)
-                if key != NOBODY:
-                    chosen, most = key, over
+                chosen, most = (key, over) if key != NOBODY else (chosen, most)
         return chosen

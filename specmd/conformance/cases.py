@@ -21,7 +21,7 @@ from specmd.core.kernel import Kernel
 from specmd.core.prefetch import Outlook, Proposals
 from specmd.core.specialise import specialise
 from specmd.core.state import Chunk
-from specmd.policy.admission import settle
+from specmd.policy.admission import admitting
 from specmd.policy.registry import Choice, choose
 from specmd.simulation.events import EventStream
 from specmd.trace import Trace, synthetic
@@ -128,7 +128,7 @@ def watch_eviction(choice: Choice, case: Case) -> str:
     link = Watch(world)
     admission, gate = case.admission, None
     if case.gate is not None:
-        admission, gate = settle(case.gate, choice)
+        admission, gate = admitting(case.gate, choice)
     kernel = Kernel(
         world,
         watched(choice),

@@ -24,7 +24,7 @@ from specmd.core.serve import complete, demand
 from specmd.core.state import NEVER_ADMIT, Chunk, Core
 from specmd.errors import SpecmdError
 from specmd.live.commands import PENDING, WRITTEN, Commands
-from specmd.policy.admission import settle
+from specmd.policy.admission import admitting
 from specmd.policy.needs import Offer, unmet
 from specmd.policy.registry import Choice, choose
 from specmd.policy.schedule import Schedule
@@ -101,7 +101,7 @@ class Decisions:
         offer = Offer(
             future=False, training=bool(len(world.popularity)), lookahead=world.num_layers - 1
         )
-        self.admission, self._gate = settle(admission or choose("admission", "forced"), evict)
+        self.admission, self._gate = admitting(admission or choose("admission", "forced"), evict)
         for choice in (evict, prefetch, *filter(None, [self._gate])):
             if reason := unmet(choice, offer):
                 raise SpecmdError(reason)

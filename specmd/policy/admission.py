@@ -6,7 +6,7 @@ from specmd.core.state import BYPASS, FORCED, GATED
 from specmd.policy.registry import HOOKS, Choice
 
 
-def settle(admission: Choice, evict: Choice) -> tuple[int, Choice | None]:
+def admitting(admission: Choice, evict: Choice) -> tuple[int, Choice | None]:
     """Return the admission of a cache, see `specmd.core.state`, and the policy that is asked.
 
     None is where the eviction policy alone decides, or nobody.

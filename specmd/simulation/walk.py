@@ -18,7 +18,7 @@ from specmd.core.prefetch import Outlook
 from specmd.core.specialise import Function
 from specmd.core.state import BYPASS, FETCHED_EVER, FORCED, NEVER_ADMIT, Chunk
 from specmd.errors import SpecmdError
-from specmd.policy.admission import settle
+from specmd.policy.admission import admitting
 from specmd.policy.needs import offered, shown, unmet
 from specmd.policy.registry import Choice, choose, is_lossy
 from specmd.runs.metrics import PARTS
@@ -101,7 +101,7 @@ class Walk:
         self.prefetch = choose("prefetch", config.prefetch)
         self.schedule = choose("schedule", config.schedule).create()
         self.miss = choose("miss", config.miss)
-        admission, gate = settle(choose("admission", config.admission), self.evict)
+        admission, gate = admitting(choose("admission", config.admission), self.evict)
         self._check(training, gate)
         self.shows = shown(self.evict.needs), shown(self.prefetch.needs)
         world_of = partial(self._world, training=training)
