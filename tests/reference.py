@@ -16,6 +16,7 @@ import numpy as np
 from specmd.core import state as residency
 from specmd.core.event import World
 from specmd.core.kernel import Kernel
+from specmd.core.order.chance import below
 from specmd.core.state import LOADING, READY
 from specmd.policy.registry import choose
 from specmd.simulation.events import EventStream
@@ -377,7 +378,45 @@ class Sieve(Queues):
         return None
 
 
+class Moving:
+    """One LRU a layer; the layer most above its target gives; ghosts move credits of 1/16."""
+
+    def __init__(self, know, capacity):
+        self.know, self.capacity, self.here, self.gone = know, capacity, [], {}
+
+    def used(self, key, now):
+        pass
+
+    def entered(self, key, now, prefetched):
+        layer, target = self.know.layer_of(key), self.know.target
+        if key in self.gone.get(layer, [])[-8:]:
+            other = below(self.know.layers, 0, now.clock * self.know.experts + key)
+            if target[other] >= 1 + 1 / 16 and target[layer] < self.know.experts:
+                target[layer] += 1 / 16
+                target[other] -= 1 / 16
+        self.here.append(key)
+
+    def left(self, key):
+        self.here.remove(key)
+        gone = self.gone.setdefault(self.know.layer_of(key), [])
+        gone[:] = [each if each != key else None for each in gone] + [key]
+
+    def victim(self, able, incoming, now):
+        layers = Counter(
+            map(self.know.layer_of, [*self.here, *([] if incoming is None else [incoming])])
+        )
+
+        def over(key):
+            layer = self.know.layer_of(key)
+            return layers[layer] - self.know.target[layer], layer
+
+        return min(
+            able, key=lambda k: (*(-x for x in over(k)), self.know.touched[k], -k), default=None
+        )
+
+
 QUEUES = {
+    "moving": Moving,
     "slru": SLRU,
     "arc": ARC,
     "s3fifo": S3FIFO,
@@ -408,6 +447,10 @@ class Reference:
         self.per_pool = layers * experts // pools
         self.know = Knowledge(steps, layers, experts)
         if name in QUEUES:
+            even = layers * experts // pools, layers // pools
+            self.know.target = {
+                layer: min(capacity[layer // even[1]], even[0]) / even[1] for layer in range(layers)
+            }
             self.rules = [QUEUES[name](self.know, c) for c in capacity]
         else:
             forget = "resident" in name
@@ -621,6 +664,7 @@ def core_log(
     guard=False,
     seed=0,
     popularity=None,
+    gate=None,
 ):
     """Run the core over the same events; return its log, its counters, and its last state."""
     header = trace.header
@@ -642,6 +686,7 @@ def core_log(
         choice,
         Telling(),
         admission=admission,
+        gate=None if gate is None else (world, gate),
         guarded=guard,
         interpreted=True,
         future=stream.first_use,

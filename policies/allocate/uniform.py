@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specmd.policy import policy
+from specmd.policy import World, policy
 
 
 @policy("uniform", axis="allocate", source="baseline")
@@ -14,7 +14,7 @@ class Uniform:
         """Build it."""
         return cls()
 
-    def quotas(self, slots: int, num_layers: int) -> list[int]:
+    def quotas(self, slots: int, world: World) -> list[int]:
         """Slots of each layer; they add up to `slots`."""
-        each, over = divmod(slots, num_layers)
-        return [each + (layer < over) for layer in range(num_layers)]
+        each, over = divmod(slots, world.num_layers)
+        return [each + (layer < over) for layer in range(world.num_layers)]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from specmd.advice.prefix import steps_of
 from specmd.advice.question import Question
-from specmd.advice.space import PARTS, SCOPES, Composition, Space, composition
+from specmd.advice.space import PARTS, SCOPES, Composition, Space, composition, is_apart
 from specmd.advice.trials import Batch, Report, Trial, Trials
 from specmd.errors import SpecmdError
 from specmd.policy.registry import is_lossy
@@ -83,8 +83,10 @@ class Search:
 
     def run(self, report: Report) -> Found:
         """Climb the rungs."""
-        idle = [each for each in self.space.compositions() if _part(each, "prefetch") == "none"]
+        idle = list(self.space.compositions(("evict", "miss")))
         first = self._try(idle, self.steps[0], "rung 1 of 3: evictions, without prefetch", report)
+        near = [each for best in self._best(first, _AHEAD) for each in self._neighbours(best)]
+        first += self._try(_unique(near), self.steps[0], "rung 1 of 3: one axis changed", report)
         without = self._best(first, _WITHOUT)
         again = self._try(without, self.steps[1], "rung 2 of 3: the best of them again", report)
         ahead = self._with_prefetch(self._bases(first), report)
@@ -171,8 +173,7 @@ class Search:
                 if (axis != "evict" or name.partition(":")[0] == _policy(parts))
                 and (axis != "prefetch" or name.partition(":")[0] in self.hopeful)
             ]
-        known = set(self.space.compositions())
-        return [each for each in found if each != parts and each in known]
+        return [each for each in found if each != parts and is_apart(each)]
 
     def _try(
         self,

@@ -9,7 +9,7 @@ What changes the result is one only where its quality was asked for.
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -21,6 +21,9 @@ from specmd.runs.options import RunConfig
 SCOPES: tuple[str, ...] = typing.get_args(OPTIONS["scope"].kind)
 PARTS = (*AXES, "scope")
 """Options that make up a composition."""
+
+VARIED: tuple[Axis, ...] = ("evict", "prefetch", "schedule", "miss")
+"""Axes whose policies are tried with each other; those of the rest are tried with the best."""
 
 Composition = tuple[str, ...]
 """Values of PARTS, in that order."""
@@ -36,18 +39,14 @@ class Space:
     perfect: tuple[str, ...]  # prefetchers that know the future: bounds, at several depths
     skipped: dict[str, str]  # "axis name": reason
 
-    def compositions(self) -> Iterator[Composition]:
-        """All there are; the order is that of the registry, defaults first."""
-        others = [self.candidates[axis] for axis in AXES]
-        default = {axis: OPTIONS[axis].default for axis in AXES}
-        for scope, *values in product(SCOPES, *others):
-            chosen = dict(zip(AXES, values, strict=True))
-            idle = chosen["prefetch"] == default["prefetch"]
-            if idle and chosen["schedule"] != default["schedule"]:
-                continue  # there is nothing to schedule
-            if scope == SCOPES[0] and chosen["allocate"] != default["allocate"]:
-                continue  # there are no layers to share among
-            yield (*values, scope)
+    def compositions(self, varied: Iterable[Axis] = VARIED) -> Iterator[Composition]:
+        """All that differ in some axes; the order is that of the registry, defaults first."""
+        varied = set(varied)
+        axes = [self.candidates[a] if a in varied else self.candidates[a][:1] for a in AXES]
+        for scope, *values in product(SCOPES, *axes):
+            parts = _asked((*values, scope))
+            if is_apart(parts):
+                yield parts
 
 
 def make_space(offer: Offer, layers: int, *, lossy: bool = False, live: bool = False) -> Space:
@@ -110,6 +109,26 @@ def _variants(entry: Entry, layers: int) -> list[Choice]:
             others = [each for each in _AHEAD if each != value and each < layers]
         found += [replace(usual, values=usual.values | {name: other}) for other in others]
     return found
+
+
+def is_apart(parts: Composition) -> bool:
+    """Tell whether a composition is none that others are, spelled with what changes nothing."""
+    chosen = dict(zip(PARTS, parts, strict=True))
+    usual = {axis for axis in AXES if chosen[axis] == OPTIONS[axis].default}
+    if "prefetch" in usual and "schedule" not in usual:
+        return False  # there is nothing to schedule
+    if chosen["scope"] == SCOPES[0] and "allocate" not in usual:
+        return False  # there are no layers to share among
+    return _asked(parts) == parts
+
+
+def _asked(parts: Composition) -> Composition:
+    """Return a composition as it is run: an eviction policy that refuses has to be asked."""
+    chosen = dict(zip(PARTS, parts, strict=True))
+    evict = choose("evict", chosen["evict"])
+    if evict.frozen or evict.bypasses:
+        chosen["admission"] = "bypass"
+    return tuple(chosen.values())
 
 
 def composition(config: RunConfig) -> Composition:

@@ -62,7 +62,11 @@ def simulate(
     grid = grid_of(options)
     training = load(options.training) if options.training else None
     loaded = [(path, load(path)) for path in traces]
-    todo = [(path, trace, config) for path, trace in loaded for config in grid.expand(trace)]
+    todo = [
+        (path, trace, config)
+        for path, trace in loaded
+        for config in grid.expand(trace, training=training)
+    ]
     if timeline is not None and len(todo) > 1:
         raise SpecmdError(f"--timeline is of one run, and these are {len(todo)}")
     if timeline is not None and todo[0][-1].profile is None:

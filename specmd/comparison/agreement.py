@@ -13,7 +13,7 @@ from typing import Any
 from specmd.comparison.fields import said
 from specmd.comparison.matching import Line, Matched
 from specmd.errors import SpecmdError
-from specmd.policy.registry import choose
+from specmd.policy.registry import AXES, choose
 from specmd.runs.run import Run
 
 _OF_OPTION = {"clock": "sequential", "start": "warmup", "host_slots": "host_capacity"}
@@ -47,6 +47,7 @@ def require_agreement(matched: Matched) -> None:
 
 def _of(line: Line, by: Sequence[str]) -> Iterable[tuple[str, str]]:
     runs = [each.run for each in line.present]
+    compared = {*by, *(AXES if "policy" in by else ())}
     sources = _different(run.source for run in runs)
     if sources and not _BESIDE & set(by):
         yield "simulated beside measured: --by source compares them", " and ".join(sources)
@@ -62,7 +63,7 @@ def _of(line: Line, by: Sequence[str]) -> Iterable[tuple[str, str]]:
             each.get(term, "not said") for each in contracts if each.get(term, 0) is not None
         )
         option = _OF_OPTION.get(term, term)
-        if values and not {term, option} & set(by):
+        if values and not {term, option} & compared:
             yield f"the contracts differ in {term}", f"{said(values[0])} and {said(values[1])}"
 
 

@@ -21,9 +21,11 @@ from specmd.core.kernel import Kernel
 from specmd.core.prefetch import Outlook, Proposals
 from specmd.core.specialise import specialise
 from specmd.core.state import Chunk
+from specmd.policy.admission import admitting
 from specmd.policy.registry import Choice, choose
 from specmd.simulation.events import EventStream
 from specmd.trace import Trace, synthetic
+from specmd.trace.training import training_rows
 
 PROPOSALS = "only keys of coming events are proposed"
 
@@ -39,6 +41,7 @@ class Case(NamedTuple):
     guarded: bool = False
     seed: int = 1
     blind: bool = False  # events come one at a time: nothing lies beyond them
+    gate: Choice | None = None  # the admission policy
 
 
 @cache
@@ -103,13 +106,15 @@ def small_world(case: Case, needs: tuple[str, ...]) -> World:
     """Sizes of the small trace, with the pools of a case."""
     header = small_trace().header
     pools = header.num_layers if case.layered else 1
-    popularity = np.zeros(0)
+    popularity, rows = np.zeros(0), None
     if "training" in needs:
+        rows = training_rows(small_trace())
         popularity = np.zeros((header.num_layers, header.num_experts))
         for layer in range(header.num_layers):
             np.add.at(popularity[layer], small_trace().expert_ids[:, layer], 1.0)
     slots = [case.slots // pools] * pools
-    return World.of(header, slots, seed=case.seed, popularity=popularity.reshape(-1))
+    popularity = popularity.reshape(-1)
+    return World.of(header, slots, seed=case.seed, popularity=popularity, training=rows)
 
 
 def watch_eviction(choice: Choice, case: Case) -> str:
@@ -121,11 +126,15 @@ def watch_eviction(choice: Choice, case: Case) -> str:
     world = small_world(case, needs)
     stream = EventStream(small_trace(), weights="weights" in needs, future="future" in needs)
     link = Watch(world)
+    admission, gate = case.admission, None
+    if case.gate is not None:
+        admission, gate = admitting(case.gate, choice)
     kernel = Kernel(
         world,
         watched(choice),
         link,
-        admission=case.admission,
+        admission=admission,
+        gate=None if gate is None else (small_world(case, gate.needs), gate),
         guarded=case.guarded,
         interpreted=True,
         future=stream.first_use,

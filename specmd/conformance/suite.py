@@ -22,6 +22,7 @@ from specmd.conformance.cases import (
     other_seed,
     other_trace,
     small_trace,
+    small_world,
     watch_eviction,
     watch_prefetches,
     widest_event,
@@ -36,11 +37,11 @@ from specmd.conformance.watch import (
     Violation,
 )
 from specmd.core import state as residency
-from specmd.core.binding import MISS_HOOKS, POLICY_HOOKS, ROUTE_HOOKS
+from specmd.core.binding import GATE_HOOKS, MISS_HOOKS, POLICY_HOOKS, ROUTE_HOOKS
 from specmd.core.clearance import foreign_files
 from specmd.core.hooks import predict, rank
 from specmd.policy.faults import told
-from specmd.policy.registry import Choice, Entry
+from specmd.policy.registry import Choice, Entry, choose
 from specmd.policy.schedule import Schedule
 from specmd.runs.counters import AccountingError, check
 from specmd.runs.options import RunConfig
@@ -92,12 +93,7 @@ def check_policy(entry: Entry, **values: Any) -> list[Finding]:
     """
     choice = Choice(entry, Choice.usual(entry).values | values)
     suite = _Suite()
-    checks = {
-        "evict": _check_evict,
-        "prefetch": _check_prefetch,
-        "route": _check_executing,
-        "miss": _check_executing,
-    }.get(entry.axis, _check_options)
+    checks = _CHECKS.get(entry.axis, _check_options)
     with suppress(_Enough):
         checks(choice, suite)
         if all(finding.passed for finding in suite.findings):
@@ -190,15 +186,38 @@ def _check_prefetch(choice: Choice, suite: _Suite) -> None:
     suite.conclude(COUNTERS)
 
 
+def _check_admission(choice: Choice, suite: _Suite) -> None:
+    header, widest = small_trace().header, widest_event()
+    half, lru = header.num_layers * header.num_experts // 2, choose("evict", "lru")
+    usual = Case("half of the keys fit", half, gate=choice)
+    suite.say(HOOKS, _odd_hooks(choice.entry.cls, GATE_HOOKS))
+    digest = suite.attempt(usual.name, partial(watch_eviction, lru, usual))
+    for case in (
+        Case("C = |U| - 1", widest - 1, gate=choice),
+        Case("one slot", 1, gate=choice),
+        Case("scope=layer", half, layered=True, gate=choice),
+        Case("prefetches, guard", half, prefetches=True, guarded=True, gate=choice),
+    ):
+        suite.attempt(case.name, partial(watch_eviction, lru, case))
+    _check_replays(suite, evict="lru", admission=choice.spelled, training=choice)
+    if digest:
+        run, blind = partial(watch_eviction, lru), usual._replace(blind=True)
+        suite.compare(REPRODUCIBLE, digest, partial(run, usual), "two runs decide differently")
+        fault = "decides differently where the keys of later events are hidden"
+        suite.compare(NEEDS, digest, partial(run, blind), fault)
+    suite.conclude(CAPACITY, VICTIMS, FETCHES, COUNTERS, UNTOUCHED)
+
+
 def _check_options(choice: Choice, suite: _Suite) -> None:
     def create() -> str:
         made: Any = choice.create()
         if choice.entry.axis == "schedule" and type(made) is not Schedule:
             raise TypeError(f"create returned {made!r}, not a Schedule")
-        for slots in (1, 7, 64) if choice.entry.axis == "allocate" else ():
-            quotas = made.quotas(slots, 4)
-            if len(quotas) != 4 or sum(quotas) != slots or min(quotas) < 0:
-                raise Violation(CAPACITY, f"{slots} slots over 4 layers: {quotas}")
+        for slots in (1, 7, 20) if choice.entry.axis == "allocate" else ():
+            world = small_world(Case("", slots), choice.needs)
+            quotas = made.quotas(slots, world)
+            if len(quotas) != 4 or sum(quotas) != slots or not 0 <= min(quotas) <= max(quotas) <= 8:
+                raise Violation(CAPACITY, f"{slots} slots over 4 layers of 8 experts: {quotas}")
         return ""
 
     suite.attempt("create", create)
@@ -246,13 +265,30 @@ def watch_execution(
     return outcome.decision_digest
 
 
-def _check_replays(suite: _Suite, *, evict: str, prefetch: str = "", training: Choice) -> None:
+_CHECKS = {
+    "evict": _check_evict,
+    "prefetch": _check_prefetch,
+    "route": _check_executing,
+    "miss": _check_executing,
+    "admission": _check_admission,
+}
+
+
+def _check_replays(
+    suite: _Suite, *, evict: str, prefetch: str = "", admission: str = "forced", training: Choice
+) -> None:
     """Whole runs: emptied between requests, and beside a link too slow to keep up."""
 
     def run(options: dict[str, Any], timed: bool) -> str:
         costs = SLOW_LINK if timed else None
         return _replayed(
-            small_trace(), training, evict=evict, costs=costs, interpreted=True, **options
+            small_trace(),
+            training,
+            evict=evict,
+            admission=admission,
+            costs=costs,
+            interpreted=True,
+            **options,
         )
 
     guess = prefetch or "random:depth=2,width=3"

@@ -22,6 +22,12 @@ POLICY_HOOKS: tuple[Function, ...] = (
 )
 ROUTE_HOOKS: tuple[Function, ...] = (hooks.route,)
 MISS_HOOKS: tuple[Function, ...] = (hooks.prepare, hooks.answer)
+GATE_HOOKS: tuple[Function, ...] = (
+    hooks.observe,
+    hooks.admits,
+    hooks.admits_ahead,
+    hooks.outweighs,
+)
 LINK_HOOKS: tuple[Function, ...] = (
     hooks.settle,
     hooks.promote,
@@ -134,6 +140,11 @@ def bind_policy(maker: Maker) -> dict[Function, Function]:
     elif not maker.compiled:
         found[hooks.victim] = _checked
     return found
+
+
+def bind_gate(maker: Maker) -> dict[Function, Function]:
+    """Return what the names stand for by which the core calls an admission policy."""
+    return {hook: getattr(maker.cls, hook.__name__, hook) for hook in GATE_HOOKS}
 
 
 def candidates(core: Core, pool: int) -> Iterator[int]:

@@ -44,6 +44,25 @@ def rank(policy: Any, key: int, event: Event) -> float:
     return 0.0
 
 
+def observe(gate: Any, event: Event) -> None:
+    """Let an admission policy see an event, before anything of it is classified."""
+
+
+def admits(gate: Any, key: int, pool: int, core: Any, event: Event) -> bool:
+    """Tell whether a missed key may enter; asked before a slot is looked for."""
+    return True
+
+
+def admits_ahead(gate: Any, key: int, pool: int, core: Any, event: Event) -> bool:
+    """Tell whether a prefetched key may enter; a refused one counts as dropped."""
+    return True
+
+
+def outweighs(gate: Any, key: int, leaving: int, core: Any, event: Event) -> bool:
+    """Tell whether a missed key may enter in the place of the one that would leave for it."""
+    return True
+
+
 def predict(prefetcher: Any, event: Event, outlook: Any, proposals: Any) -> None:
     """Learn from an event and propose keys (see `specmd.core.prefetch`)."""
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from specmd.core import hooks, prefetch, serve
-from specmd.core.binding import Executing, Maker, bind_link, bind_policy
+from specmd.core.binding import Executing, Maker, bind_gate, bind_link, bind_policy
 from specmd.core.clearance import is_cleared, named
 from specmd.core.event import IntArray, KeyArray, World
 from specmd.core.execution import NUM_MASSES
@@ -50,7 +50,7 @@ class Kernel:
         world: sizes, pools, seed.
         evict: the eviction policy.
         link: what brings the keys; a NamedTuple of arrays where the kernel may be compiled.
-        admission: FORCED, BYPASS or NEVER_ADMIT.
+        admission: FORCED, GATED, BYPASS or NEVER_ADMIT.
         guarded: whether prefetches are kept from evicting nearer ones.
         execution: policies of routing and misses, where what they do is not to fetch all.
         resident: start with every key there.
@@ -58,6 +58,7 @@ class Kernel:
         interpreted: run as Python even what could be compiled.
         accesses: how many are to be served: so few may cost less than compiling. None: very many.
         future: (keys,) clock of each key's first use, where the policy knows the future.
+        gate: world and admission policy, None where the admission says it all.
         behind: world, policy and admission of the tier behind the link, or None.
         also: further functions to put in the place of others of the core, interpreted.
 
@@ -77,17 +78,21 @@ class Kernel:
         interpreted: bool = False,
         accesses: int | None = None,
         future: IntArray | None = None,
+        gate: tuple[World, Maker] | None = None,
         behind: tuple[World, Maker, int] | None = None,
         also: Mapping[Function, Function] | None = None,
     ) -> None:
         self.world, self._evict, self._resident = world, evict, resident
-        self._behind = behind
+        self._behind, self._gate = behind, gate
         self._bindings = {**bind_policy(evict), **bind_link(type(link))}
         makers = [evict]
         self._execution = execution
         if execution is not None:
             self._bindings |= execution.bindings
             makers += execution.makers
+        if gate is not None:
+            self._bindings |= bind_gate(gate[1])
+            makers.append(gate[1])
         self._bindings |= also or {}
         if behind is not None:
             link = link._replace(tier=make_tier(*behind))
@@ -118,6 +123,9 @@ class Kernel:
     def _fresh(self) -> tuple[Core, Any]:
         made = () if self._execution is None else self._execution.make(self.world)
         core = create_core(self.world, *self._settings, made)
+        if self._gate is not None:
+            world, maker = self._gate
+            core = core._replace(gate=maker.create(world))
         if self._resident:
             core.state[:] = READY
             core.mark[:] = FETCHED_EVER | USED

@@ -12,17 +12,21 @@ from typing import Any
 
 from specmd.core.event import NOBODY, Event, IntArray, access_at, event_at
 from specmd.core.hooks import (
+    admits,
+    admits_ahead,
     answer_misses,
     await_landing,
     close,
     conclude,
     execute,
     fetch,
+    observe,
     on_event,
     on_evict,
     on_insert,
     on_prefetch,
     on_use,
+    outweighs,
     prefetch,
     promote,
     reclaim,
@@ -41,7 +45,6 @@ from specmd.core.state import (
     EMPTY,
     EVICTIONS,
     FETCHED_EVER,
-    FORCED,
     FROZEN,
     LATE_HITS,
     LOADING,
@@ -120,14 +123,20 @@ def admit(core: Core, policy: Any, link: Any, key: int, row: int, event: Event) 
     core.mark[key] = FETCHED_EVER | USED
     log(core, LOG_FETCH, key)
     if core.admission[0] < NEVER_ADMIT:
+        if not admits(core.gate, key, pool, core, event):
+            refuse(core, link, key, row, event)
+            return
         slot = take_free(core, pool) if core.num_free[pool] > 0 else NOBODY
-        if slot == NOBODY and core.admission[0] == FORCED:
+        if slot == NOBODY and core.admission[0] < BYPASS:
             leaving = victim(policy, key, pool, core, event)
             if leaving == NOBODY:
                 slot = wait_for_slot(core, policy, link, pool, row, event)
                 if slot == NOBODY:
                     leaving = victim(policy, key, pool, core, event)
             if leaving != NOBODY:
+                if not outweighs(core.gate, key, leaving, core, event):
+                    refuse(core, link, key, row, event)
+                    return
                 slot = evict(core, policy, leaving, row, event)
         if slot != NOBODY:
             seat(core, key, slot)
@@ -137,6 +146,13 @@ def admit(core: Core, policy: Any, link: Any, key: int, row: int, event: Event) 
         on_insert(policy, key, pool, event)
     else:
         core.counters[row + BYPASSED] += 1
+    fetch(link, core, key, event)
+
+
+def refuse(core: Core, link: Any, key: int, row: int, event: Event) -> None:
+    """Let a missed key that the admission policy does not let in stream through."""
+    core.counters[row + BYPASSED] += 1
+    log(core, LOG_BYPASS, key)
     fetch(link, core, key, event)
 
 
@@ -186,6 +202,9 @@ def anticipate(
             core.counters[row + PREFETCH_REDUNDANT] += 1
             continue
         pool = core.pool[key]
+        if not admits_ahead(core.gate, key, pool, core, event):
+            core.counters[row + PREFETCH_DROPPED] += 1
+            continue
         slot = take_free(core, pool)
         if slot == NOBODY and core.admission[0] != FROZEN:
             core.guard[0] = chunk.prefetch_due[i] if core.guarded else -1
@@ -231,6 +250,7 @@ def demand(core: Core, policy: Any, link: Any, event: Event) -> None:
     state, hold, keys, loads = core.state, core.hold, event.keys, event.tokens
     core.guard[1] = event.clock
     on_event(policy, event)
+    observe(core.gate, event)
 
     missing, reuse, tokens, token_hits = 0, 0, 0, 0
     for i in range(event.start, event.stop):
@@ -304,6 +324,7 @@ def run(core: Core, policy: Any, link: Any, future: IntArray, chunk: Chunk) -> N
 def access(core: Core, policy: Any, link: Any, key: int, row: int, event: Event) -> int:
     """Serve one access by itself; 1 if it is a hit on a key used before in this stay."""
     on_event(policy, event)
+    observe(core.gate, event)
     if core.state[key] == READY:
         reuse = count_hit(core, key, row)
         log(core, LOG_HIT, key)

@@ -15,7 +15,8 @@ import numpy as np
 from specmd.core.event import NOBODY, FloatArray, IntArray, KeyArray, World
 
 EMPTY, LOADING, READY = 0, 1, 2
-FORCED, BYPASS, NEVER_ADMIT, FROZEN = range(4)  # FROZEN: nothing enters or leaves, ever
+# GATED: as FORCED, where an admission policy lets it; FROZEN: nothing enters or leaves, ever.
+FORCED, GATED, BYPASS, NEVER_ADMIT, FROZEN = range(5)
 
 # Marks of a key. USED and PREFETCHED speak of its present stay; BEFORE says of a prefetched key
 # that it had been fetched already, should the prefetch be cancelled.
@@ -79,9 +80,10 @@ class Core(NamedTuple):
     guard: IntArray  # [due limit of the prefetch being placed, clock]
     counters: IntArray  # (2 * layers * NUM_COUNTERS,)
     digest: IntArray  # running hash of the decision log, two lanes of 32 bits
-    admission: IntArray  # (1,) FORCED, BYPASS, NEVER_ADMIT or FROZEN
+    admission: IntArray  # (1,) FORCED, GATED, BYPASS, NEVER_ADMIT or FROZEN
     guarded: int
     execution: Any  # `specmd.core.execution.Execution`, or () where the true choice is fetched
+    gate: Any = ()  # state of the admission policy, if it has hooks
 
 
 class Choices(NamedTuple):

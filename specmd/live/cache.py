@@ -17,7 +17,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from specmd.core import state as residency
 from specmd.errors import SpecmdError
 from specmd.live.core import Decisions
 from specmd.live.host import HostTier
@@ -72,7 +71,7 @@ class Offload:
             choose("evict", options["evict"]),
             choose("prefetch", options["prefetch"]),
             self._schedule,
-            admission=residency.BYPASS if options["admission"] == "bypass" else residency.FORCED,
+            admission=choose("admission", options["admission"]),
             bypass_wide=options["prefill"] != "waves",
             interpreted=options["interpreted"],
         )

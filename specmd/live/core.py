@@ -21,11 +21,12 @@ from specmd.core.hooks import predict, reroute, rerouted, settle
 from specmd.core.kernel import Kernel, Planner
 from specmd.core.prefetch import Outlook, Proposals, make_proposals, rank_proposals
 from specmd.core.serve import complete, demand
-from specmd.core.state import FORCED, NEVER_ADMIT, Chunk, Core
+from specmd.core.state import NEVER_ADMIT, Chunk, Core
 from specmd.errors import SpecmdError
 from specmd.live.commands import PENDING, WRITTEN, Commands
+from specmd.policy.admission import admitting
 from specmd.policy.needs import Offer, unmet
-from specmd.policy.registry import Choice
+from specmd.policy.registry import Choice, choose
 from specmd.policy.schedule import Schedule
 
 NOWHERE = int(NOBODY)
@@ -77,7 +78,7 @@ class Decisions:
         evict: eviction policy.
         prefetch: prefetcher.
         schedule: guard and cancellation.
-        admission: FORCED or BYPASS.
+        admission: chosen policy of that axis; None: forced.
         bypass_wide: keep events wider than the cache out of it (no simulation does).
         interpreted: run the core as Python even where it could be compiled.
 
@@ -93,18 +94,18 @@ class Decisions:
         prefetch: Choice,
         schedule: Schedule,
         *,
-        admission: int = FORCED,
+        admission: Choice | None = None,
         bypass_wide: bool = False,
         interpreted: bool = False,
     ) -> None:
         offer = Offer(
             future=False, training=bool(len(world.popularity)), lookahead=world.num_layers - 1
         )
-        for choice in (evict, prefetch):
+        self.admission, self._gate = admitting(admission or choose("admission", "forced"), evict)
+        for choice in (evict, prefetch, *filter(None, [self._gate])):
             if reason := unmet(choice, offer):
                 raise SpecmdError(reason)
         self.world, self.evict, self.prefetch, self.schedule = world, evict, prefetch, schedule
-        self.admission = admission
         self.bypass_wide = bypass_wide
         self._room = world.capacity[world.pool[:: world.num_experts]].tolist()  # slots of a layer
         self.passes_by = False  # the present event does not enter the cache
@@ -145,6 +146,7 @@ class Decisions:
             self.evict,
             link,
             admission=self.admission,
+            gate=None if self._gate is None else (self.world, self._gate),
             guarded=self.schedule.guard,
             interpreted=self.interpreted,
         )

@@ -38,18 +38,19 @@ def plan_world(
     """
     layers, experts = len(moe.layers), moe.num_experts
     sizes = layer_bytes(moe)
-    how = {name: options[name] for name in ("scope", "allocate")}
-    slots = parse_capacity(options["capacity"], layers, experts, sizes, room=room, **how)
-    pools = divide(min(slots, layers * experts), layers, sizes, **how)
     top_k = facts.get("top_k") or getattr(moe.layers[0].gate, "top_k", None)
     if not top_k:
         raise SpecmdError("the model does not say how many experts a token chooses")
     header = TraceHeader(num_layers=layers, num_experts=experts, top_k=int(top_k))
+    how = {name: options[name] for name in ("scope", "allocate", "training")} | {"model": header}
+    slots = parse_capacity(options["capacity"], layers, experts, sizes, room=room, **how)
+    pools = divide(min(slots, layers * experts), layers, sizes, **how)
     popularity = rows = None
     training = options["training"]
     if training is not None:
         from specmd.simulation.loads import popularity as count_popularity
-        from specmd.simulation.loads import require_same_model, training_rows
+        from specmd.simulation.loads import require_same_model
+        from specmd.trace.training import training_rows
 
         require_same_model(training, header)
         popularity, rows = count_popularity(training), training_rows(training)

@@ -186,7 +186,7 @@ def measure(
         metrics=metrics,
         per_phase=phases,
         per_layer=by_layer(middle.counters, trace.header.layer_bytes),
-        regime=regime(found, trace.header, config),
+        regime=regime(found, trace.header, config, training),
         locality=found.model_dump(mode="json"),
         bounds=bounds_of(trace, config, metrics, costs=None, training=training, interpreted=False)
         if bounds

@@ -67,6 +67,13 @@ from specmd.core.rows import (
     share,
 )
 from specmd.core.state import EMPTY, LOADING, READY, Core, evictable
+from specmd.policy.allocation import (
+    best_quotas,
+    demanded,
+    give_slots,
+    lru_misses,
+    share_slots,
+)
 from specmd.policy.registry import policy
 from specmd.policy.schedule import Schedule
 
@@ -107,9 +114,11 @@ __all__ = [
     "World",
     "back",
     "below",
+    "best_quotas",
     "candidates",
     "chosen",
     "climb",
+    "demanded",
     "drop",
     "enter",
     "evictable",
@@ -118,6 +127,7 @@ __all__ = [
     "executes",
     "fraction",
     "front",
+    "give_slots",
     "is_ready",
     "is_there",
     "largest_evictable",
@@ -125,6 +135,7 @@ __all__ = [
     "least_evictable",
     "leave",
     "leave_out",
+    "lru_misses",
     "make_blocks",
     "make_heap",
     "make_ladder",
@@ -146,6 +157,7 @@ __all__ = [
     "set_value",
     "settle_rank",
     "share",
+    "share_slots",
     "splice_front",
     "step_off",
     "step_on",

@@ -29,8 +29,8 @@ from specmd.errors import SpecmdError, unknown
 from specmd.policy.faults import misspelt, told
 from specmd.policy.needs import Name
 
-Axis = Literal["evict", "prefetch", "schedule", "miss", "route", "allocate"]
-AXES: tuple[Axis, ...] = ("evict", "prefetch", "schedule", "miss", "route", "allocate")
+Axis = Literal["evict", "prefetch", "schedule", "miss", "route", "allocate", "admission"]
+AXES: tuple[Axis, ...] = typing.get_args(Axis)
 LOG = logging.getLogger("specmd")
 C = TypeVar("C", bound=type)
 
@@ -41,6 +41,7 @@ HOOKS = {
     "prefetch": ("predict",),
     "route": ("route",),
     "miss": ("prepare", "answer"),
+    "admission": ("observe", "admits", "admits_ahead", "outweighs"),
 }
 
 
@@ -54,7 +55,7 @@ class Declaration:
     needs: tuple[str, ...] = ()
     compiled: bool = False
     ahead: str = ""
-    bypass: str = ""
+    bypass: bool | str = False
     remembers: bool | str = False
     frozen: bool = False
     lossy: bool = False
@@ -145,8 +146,9 @@ class Choice:
 
     @property
     def bypasses(self) -> bool:
-        """Whether it asks to be run under bypass admission."""
-        return bool(self.values[self.entry.bypass]) if self.entry.bypass else False
+        """Whether a miss that finds no free slot waits until the policy's order is asked."""
+        said = self.entry.bypass
+        return said if isinstance(said, bool) else bool(self.values[said])
 
     @property
     def bits(self) -> int:
@@ -190,7 +192,7 @@ def policy(
     needs: Iterable[Name] = (),
     compiled: bool = False,
     ahead: str = "",
-    bypass: str = "",
+    bypass: bool | str = False,
     remembers: bool | str = False,
     frozen: bool = False,
     lossy: bool = False,
@@ -208,7 +210,8 @@ def policy(
         compiled: the class is a NamedTuple of arrays and numbers, its hooks in the subset of Python
             that numba compiles. Any other class may do what it likes, and is interpreted.
         ahead: the parameter of `create` that says how many layers ahead it looks.
-        bypass: the parameter of `create` that, if true, asks for bypass admission.
+        bypass: whether it asks for bypass admission, or the parameter of `create` that does so if
+            it is true.
         remembers: whether its history of a key outlives the key's eviction, so that it profits from
             more memory than the slots; "parameter=value" where it does for that value only.
         frozen: its attribute `kept` names the keys that are resident from the start and for ever:
@@ -366,6 +369,11 @@ def _declared(module: ModuleType, origin: str) -> list[Entry]:
                 raise SpecmdError(f"policy '{declaration.name}' ({origin}) has no `create`")
             if odd := misspelt(cls, HOOKS.get(declaration.axis, ())):
                 raise SpecmdError(f"policy '{declaration.name}' ({origin}): {odd}")
+            if declaration.axis == "admission" and {*declaration.needs} - {"training"}:
+                raise SpecmdError(
+                    f"policy '{declaration.name}' ({origin}): an admission policy sees the bare "
+                    "event; of the needs it may have `training`"
+                )
             if declaration.compiled and not (issubclass(cls, tuple) and hasattr(cls, "_fields")):
                 raise SpecmdError(
                     f"policy '{declaration.name}' ({origin}) says compiled=True: make its class a "

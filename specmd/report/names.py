@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cache
 
+from specmd.policy.registry import AXES
 from specmd.runs.options import RunConfig
 from specmd.runs.run import Run
 
 CIRCUMSTANCES = (
-    *("scope", "admission", "reset", "tokens", "prefill_chunk", "batch", "mixed", "warmup"),
+    *("scope", "reset", "tokens", "prefill_chunk", "batch", "mixed", "warmup"),
     *("sequential", "shape"),
 )
 """Options in which runs may differ beside their policies, as tables and figures name them."""
+
+_LESSER = tuple(axis for axis in AXES if axis not in ("evict", "prefetch", "schedule"))
 
 
 def policy_name(run: Run, varied: Iterable[str] = ()) -> str:
@@ -23,7 +26,7 @@ def policy_name(run: Run, varied: Iterable[str] = ()) -> str:
         parts.append(f"+ {config.prefetch}")
         if config.schedule != RunConfig.model_fields["schedule"].default or "schedule" in varied:
             parts.append(config.schedule)
-    for axis in ("miss", "route", "allocate"):
+    for axis in _LESSER:
         value = getattr(config, axis)
         if value != RunConfig.model_fields[axis].default or axis in varied:
             parts.append(f"{axis}={value}")
@@ -36,7 +39,7 @@ def varied_axes(runs: Sequence[Run]) -> list[str]:
     """Name the axes on which the runs differ, but for eviction and prefetch."""
     prefetching = {run.config.schedule for run in runs if run.config.prefetch != "none"}
     found = ["schedule"] if len(prefetching) > 1 else []
-    for name in ("miss", "route", "allocate", "seed"):
+    for name in (*_LESSER, "seed"):
         if len({getattr(run.config, name) for run in runs}) > 1:
             found.append(name)
     return found

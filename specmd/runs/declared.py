@@ -16,7 +16,6 @@ from functools import wraps
 from typing import Annotated, Any, Literal, TypeVar
 
 Scope = Literal["global", "layer"]
-Admission = Literal["forced", "bypass"]
 Reset = Literal["none", "request"]
 R = TypeVar("R")
 
@@ -91,7 +90,7 @@ class RunOptions:
     ] = "uniform"
     scope: Annotated[Scope, Option("one pool, or a quota a layer", live=True)] = "global"
     admission: Annotated[
-        Admission, Option("whether a policy may refuse a missed expert", live=True)
+        str, Option("whether a missed expert enters the cache", axis=True, live=True)
     ] = "forced"
     reset: Annotated[Reset, Option("when the cache is emptied")] = "none"
     sequential: Annotated[

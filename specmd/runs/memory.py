@@ -12,7 +12,7 @@ from specmd.trace import Trace
 from specmd.trace.contexts import held_tokens
 
 
-def memory(trace: Trace, config: RunConfig) -> Memory | None:
+def memory(trace: Trace, config: RunConfig, training: Trace | None = None) -> Memory | None:
     """Count what a run needs on its device; None where the size of an expert is not known."""
     sizes = trace.header.layer_bytes
     if sizes is None:
@@ -22,7 +22,7 @@ def memory(trace: Trace, config: RunConfig) -> Memory | None:
     beside = beside_slots(shape, max(sizes), STAGING_SLOTS, context)
     profile = load_profile(config.profile) if config.profile else None
     return Memory(
-        slots_bytes=pools_of(trace.header, config).bytes(sizes),
+        slots_bytes=pools_of(trace.header, config, training=training).bytes(sizes),
         staging_bytes=beside.staging,
         weights_bytes=beside.weights,
         kv_bytes=beside.kv,

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from specmd.errors import SpecmdError
-from specmd.runs.declared import Admission, Reset, RunOptions, Scope
+from specmd.runs.declared import Reset, RunOptions, Scope
 
-__all__ = ["Admission", "Reset", "RunConfig", "Scope", "parse_bytes"]
+__all__ = ["Reset", "RunConfig", "Scope", "parse_bytes"]
 
 STAGING_SLOTS = 2
 """Slots of device memory beyond the capacity, for experts that only pass through."""

@@ -11,13 +11,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
+from specmd.core.event import Sizes, World
 from specmd.errors import SpecmdError
+from specmd.policy.needs import Offer, unmet
 from specmd.policy.registry import choose
 from specmd.runs.declared import Scope
 from specmd.runs.options import RunConfig, parse_bytes
+from specmd.trace import Trace
 from specmd.trace.header import TraceHeader
+from specmd.trace.training import training_rows
 
 
 class Pools(NamedTuple):
@@ -32,7 +37,13 @@ class Pools(NamedTuple):
         return sum(slots * size[pool] for pool, slots in enumerate(self.slots))
 
 
-def pools_of(header: TraceHeader, config: RunConfig, slots: int | None = None) -> Pools:
+def pools_of(
+    header: TraceHeader,
+    config: RunConfig,
+    slots: int | None = None,
+    *,
+    training: Trace | None = None,
+) -> Pools:
     """Divide a run's slots, or so many others, among its pools."""
     return divide(
         config.capacity_slots if slots is None else slots,
@@ -40,6 +51,8 @@ def pools_of(header: TraceHeader, config: RunConfig, slots: int | None = None) -
         header.layer_bytes,
         scope=config.scope,
         allocate=config.allocate,
+        model=header,
+        training=training,
     )
 
 
@@ -55,6 +68,8 @@ def divide(
     *,
     scope: Scope = "global",
     allocate: str = "uniform",
+    model: Sizes | None = None,
+    training: Trace | None = None,
 ) -> Pools:
     """Divide slots among pools.
 
@@ -64,11 +79,23 @@ def divide(
         layer_bytes: (layers,) bytes of an expert; None: not known, so taken as all alike.
         scope: one pool for every size, or one a layer.
         allocate: the policy that gives the layers their slots under `scope=layer`.
+        model: whose experts they are; None: not known, and then only an even split can be had.
+        training: the trace that policies fitted beforehand are fitted on.
+
+    Raises:
+        SpecmdError: the policy needs a training trace and there is none, or its quotas are none.
 
     """
     if scope == "layer":
-        quotas = choose("allocate", allocate).create().quotas(slots, layers)
-        return Pools(tuple(quotas), tuple(range(layers)))
+        keys = None if model is None else model.num_layers * model.num_experts
+        if allocate == "uniform" or model is None or keys is None or slots >= keys:
+            each, over = divmod(slots, layers)
+            quotas = tuple(each + (layer < over) for layer in range(layers))
+        else:
+            sizes = (model.num_layers, model.num_experts, model.top_k)
+            choice = choose("allocate", allocate)
+            quotas = _quotas(choice.spelled, choice.cls, slots, sizes, training)
+        return Pools(quotas, tuple(range(layers)))
     sizes = sorted(set(layer_bytes or (0,)))
     of_layer = tuple(map(sizes.index, layer_bytes or (0,) * layers))
     served = [of_layer.count(pool) for pool in range(len(sizes))]
@@ -80,6 +107,33 @@ def divide(
     return Pools(tuple(found), of_layer)
 
 
+class _Model(NamedTuple):
+    num_layers: int
+    num_experts: int
+    top_k: int
+
+
+@lru_cache(maxsize=256)
+def _quotas(
+    allocate: str, _cls: type, slots: int, sizes: tuple[int, int, int], training: Trace | None
+) -> tuple[int, ...]:
+    """Ask an allocation policy, and look at what it says; fewer slots than there are keys."""
+    choice, model = choose("allocate", allocate), _Model(*sizes)
+    if reason := unmet(choice, Offer(training=training is not None)):
+        raise SpecmdError(reason)
+    rows = training_rows(training) if training and "training" in choice.needs else None
+    world = World.of(model, [slots], training=rows)
+    found = tuple(map(int, choice.create().quotas(slots, world)))
+    whole = len(found) == model.num_layers and sum(found) == slots
+    if not whole or not 0 <= min(found) <= max(found) <= model.num_experts:
+        raise SpecmdError(
+            f"allocate policy {allocate} divides {slots} slots among {model.num_layers} layers of "
+            f"{model.num_experts} experts into {list(found)}: they are to add up, and no layer can "
+            "have more than its experts"
+        )
+    return found
+
+
 def fit(
     n_bytes: int,
     layer_bytes: Sequence[int],
@@ -87,6 +141,8 @@ def fit(
     *,
     scope: Scope = "global",
     allocate: str = "uniform",
+    model: Sizes | None = None,
+    training: Trace | None = None,
 ) -> int:
     """Return the most slots that take no more than so many bytes, divided as `divide` does.
 
@@ -96,6 +152,8 @@ def fit(
         num_experts: E, experts of a layer.
         scope: see `divide`.
         allocate: see `divide`.
+        model: see `divide`.
+        training: see `divide`.
 
     """
     layers = len(layer_bytes)
@@ -105,7 +163,16 @@ def fit(
     slots = min(slots, layers * num_experts)
 
     def size(slots: int) -> int:
-        return divide(slots, layers, layer_bytes, scope=scope, allocate=allocate).bytes(layer_bytes)
+        pools = divide(
+            slots,
+            layers,
+            layer_bytes,
+            scope=scope,
+            allocate=allocate,
+            model=model,
+            training=training,
+        )
+        return pools.bytes(layer_bytes)
 
     while slots and size(slots) > n_bytes:
         slots -= max(1, (size(slots) - n_bytes) // max(layer_bytes))
@@ -137,6 +204,8 @@ def parse_capacity(
     *,
     scope: Scope = "global",
     allocate: str = "uniform",
+    model: Sizes | None = None,
+    training: Trace | None = None,
     room: Callable[[int | None], int] | None = None,
 ) -> int:
     """Slots, over all layers, that a capacity stands for.
@@ -148,6 +217,8 @@ def parse_capacity(
         layer_bytes: (layers,) bytes of an expert; None: not known.
         scope: see `divide`.
         allocate: see `divide`.
+        model: see `divide`.
+        training: see `divide`.
         room: says how many bytes so many in total leave for slots; asked None, how many the device
             does.
 
@@ -157,11 +228,21 @@ def parse_capacity(
 
     """
     spelled = str(text).strip()
+
+    def fitting(n_bytes: int, sizes: Sequence[int]) -> int:
+        how: dict[str, Any] = {
+            "scope": scope,
+            "allocate": allocate,
+            "model": model,
+            "training": training,
+        }
+        return fit(n_bytes, sizes, num_experts, **how)
+
     left = _left(spelled, room)
     if left is not None:
         if layer_bytes is None:
             raise SpecmdError(_NO_SIZE.format(spelled))
-        slots = fit(left, layer_bytes, num_experts, scope=scope, allocate=allocate)
+        slots = fitting(left, layer_bytes)
         if slots < 1:
             raise SpecmdError(
                 f"capacity '{spelled}' leaves {max(left, 0) / 1e9:.2f} GB for slots, less than one "
@@ -184,7 +265,7 @@ def parse_capacity(
         if layer_bytes is None:
             raise SpecmdError(_NO_SIZE.format(spelled))
         wanted = parse_bytes(spelled)
-        slots = fit(wanted, layer_bytes, num_experts, scope=scope, allocate=allocate)
+        slots = fitting(wanted, layer_bytes)
     elif "." in match[1]:
         raise SpecmdError(f"capacity '{spelled}' is not a whole number of slots; a share is '5%'")
     else:

@@ -26,7 +26,9 @@ LOOPING_SHARE = 0.1
 """Above this share of looping requests a trace is called repetitive."""
 
 
-def regime(found: Locality, header: TraceHeader, config: RunConfig) -> Regime:
+def regime(
+    found: Locality, header: TraceHeader, config: RunConfig, training: Trace | None = None
+) -> Regime:
     """Set the demand of a trace beside a capacity; percentiles are over all events or steps."""
     layer_capacity = config.capacity_slots / header.num_layers
     decode = found.step_keys_decode or found.step_keys
@@ -40,13 +42,15 @@ def regime(found: Locality, header: TraceHeader, config: RunConfig) -> Regime:
         capacity_over_working_set=config.capacity_slots / decode.mean,
         keys_used=found.keys_used,
         keys_total=found.keys_total,
-        size_classes=size_classes(header, config),
+        size_classes=size_classes(header, config, training),
     )
 
 
-def size_classes(header: TraceHeader, config: RunConfig) -> tuple[SizeClass, ...]:
+def size_classes(
+    header: TraceHeader, config: RunConfig, training: Trace | None = None
+) -> tuple[SizeClass, ...]:
     """Count the slots of a run by the size of the experts they hold, smallest first."""
-    pools = pools_of(header, config)
+    pools = pools_of(header, config, training=training)
     sizes = header.layer_bytes or (None,) * header.num_layers
     pool_size = dict(zip(pools.of_layer, sizes, strict=True))
     return tuple(

@@ -63,11 +63,15 @@ class Grid(_OptionLists):  # type: ignore[misc] # its fields are the declared op
     """Lists of values for each option."""
 
     def expand(
-        self, trace: Trace | TraceHeader, free_bytes: Callable[[], int] | None = None
+        self,
+        trace: Trace | TraceHeader,
+        free_bytes: Callable[[], int] | None = None,
+        training: Trace | None = None,
     ) -> list[RunConfig]:
         """Return the configurations of the grid for one trace.
 
-        `free_bytes` says what a real device has, where that is not what a profile says.
+        `free_bytes` says what a real device has, where that is not what a profile says. `training`
+        is asked where layers of different sizes share bytes by what was learnt of them.
 
         Raises SpecmdError for an unknown policy or profile, a capacity that means nothing here, or
         options that exclude each other.
@@ -77,7 +81,7 @@ class Grid(_OptionLists):  # type: ignore[misc] # its fields are the declared op
             chosen[axis] = tuple(choose(axis, spelled).spelled for spelled in chosen[axis])
         found: dict[str, RunConfig] = {}
         for values in product(*chosen.values()):
-            config = _resolve(dict(zip(chosen, values, strict=True)), trace, free_bytes)
+            config = _resolve(dict(zip(chosen, values, strict=True)), trace, free_bytes, training)
             found.setdefault(config.model_dump_json(exclude={"capacity", "host_capacity"}), config)
         return list(found.values())
 
@@ -228,6 +232,7 @@ def _resolve(
     fields: dict[str, Any],
     trace: Trace | TraceHeader,
     free_bytes: Callable[[], int] | None,
+    training: Trace | None,
 ) -> RunConfig:
     header = trace.header if isinstance(trace, Trace) else trace
     if fields["prefetch"] == "none":
@@ -258,6 +263,8 @@ def _resolve(
         *sizes,
         scope=fields["scope"],
         allocate=fields["allocate"],
+        model=header,
+        training=training,
         room=_room(fields, trace, sized, free_bytes),
     )
     host_slots, fields["host_evict"] = resolve_host(

@@ -53,7 +53,13 @@ from specmd.simulation.replay import replay
 from specmd.simulation.walk import Outcome, Residency
 from specmd.trace import Trace, slice_steps
 
-_FREE_AXES = ("evict", "prefetch", "schedule", "route")  # a bound does not depend on these
+_FREE_AXES = (
+    "evict",
+    "prefetch",
+    "schedule",
+    "route",
+    "admission",
+)  # a bound does not depend on these
 _MOVING = "overlap"  # bounds move every missing expert, whatever else a run does with them
 
 
@@ -183,9 +189,9 @@ def _count(
     most_slots: int,
 ) -> Ends:
     """Bound without a clock, from the curves."""
-    slots = pools_of(trace.header, config).slots
+    slots = pools_of(trace.header, config, training=training).slots
     most = max(most_slots, config.capacity_slots)
-    depth = max(*slots, *pools_of(trace.header, config, most).slots)
+    depth = max(*slots, *pools_of(trace.header, config, most, training=training).slots)
 
     def make() -> Counts:
         start: Start = _start(config)
@@ -235,7 +241,7 @@ def _key(
     any_capacity: bool = False,
 ) -> str:
     """Hash what the bounds of a run depend on: its capacity, or the depth of their curves."""
-    free = {*_FREE_AXES, *SPELLED, "admission", "context", "profile", "shape"}
+    free = {*_FREE_AXES, *SPELLED, "context", "profile", "shape"}
     if depth is not None:
         free |= {"capacity_slots", "allocate", "host_slots", "host_evict"}
         config = config.model_copy(update={"host_slots": None})
@@ -282,7 +288,7 @@ class _Timing:
         best = _start(config)
         run = self._end(bypass, best, admission="bypass")
         transfers_s = _transfers_s(trace, run, costs)
-        reads_s = _reads_s(trace, config, run, costs, best, self.interpreted)
+        reads_s = _reads_s(trace, config, run, costs, best, self.training, self.interpreted)
         if config.warmup:
             counted, cold = (
                 slice_steps(trace, config.warmup),
@@ -290,7 +296,7 @@ class _Timing:
             )
             start = self._end(bypass, "any", counted, admission="bypass", warmup=0)
             transfers_s = _transfers_s(counted, start, costs)
-            reads_s = _reads_s(counted, cold, start, costs, "any", self.interpreted)
+            reads_s = _reads_s(counted, cold, start, costs, "any", self.training, self.interpreted)
         computing_s = limits.all_resident.total_s or 0.0
         return Ends(
             belady=self._bound("belady", best),
@@ -337,6 +343,7 @@ def _reads_s(
     outcome: Outcome,
     costs: CostCoefficients,
     start: Start,
+    training: Trace | None,
     interpreted: bool,
 ) -> float:
     """Seconds of the fewest reads from the disk, one after the other; 0 without a host tier.
@@ -346,7 +353,7 @@ def _reads_s(
     if config.host_slots is None:
         return 0.0
     header = trace.header
-    host, device = host_pools(header, config), pools_of(header, config)
+    host, device = host_pools(header, config), pools_of(header, config, training=training)
     room = list(host.slots)
     for pool, slots in enumerate(device.slots):
         room[host.of_layer[device.of_layer.index(pool)]] += slots

@@ -110,7 +110,10 @@ class _Walk:
     ) -> None:
         self.config, self.rule, self.start = config, rule, start
         self.layers = trace.header.num_layers
-        self.world = World.of(trace.header, *pools_of(trace.header, config))
+        even = config.model_copy(
+            update={"allocate": "uniform"}
+        )  # who serves a layer is what counts
+        self.world = World.of(trace.header, *pools_of(trace.header, even))
         self.pool = self.world.pool[:: trace.header.num_experts]
         span = self.world.pool_span
         self.depth = span if depth is None or rule == "lru" else min(depth, span)

@@ -1,13 +1,13 @@
-"""What a training trace says: its routing, and the popularity of its keys."""
+"""What a training trace says of the popularity of its keys."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from specmd.core.event import FloatArray, Sizes, Training
+from specmd.core.event import FloatArray, Sizes
 from specmd.errors import SpecmdError
 from specmd.simulation.events import EventStream
 
@@ -31,23 +31,3 @@ def popularity(training: Trace) -> FloatArray:
         chunk = stream.chunk(first, last)
         counts += np.bincount(chunk.keys[: chunk.start[-1]], minlength=len(counts))
     return counts / stream.num_steps
-
-
-@lru_cache(maxsize=2)
-def training_rows(training: Trace) -> Training:
-    """Return the routing of a training trace in the form policies are shown."""
-    ids = training.expert_ids.astype(np.int64)
-    ids[ids >= training.header.num_experts] = -1
-    return Training(
-        ids,
-        _floats(training.weights, np.float64, 3),
-        _floats(training.logits, np.float32, 3),
-        _floats(training.lookahead, np.float32, 4),
-        training.step.astype(np.int64),
-        training.request.astype(np.int64),
-        training.phase.astype(np.int64),
-    )
-
-
-def _floats(values: Any, kind: Any, dimensions: int) -> Any:
-    return np.zeros((0,) * dimensions, kind) if values is None else values.astype(kind)

@@ -87,7 +87,7 @@ def simulate(
         raise SpecmdError(f"{several[0]}: give one value; a grid of runs is a sweep")
     loaded, name = (trace, "") if isinstance(trace, Trace) else (load(trace), Path(trace).stem)
     learned = training if isinstance(training, Trace | None) else load(training)
-    (config,) = make_grid(options).expand(loaded)
+    (config,) = make_grid(options).expand(loaded, training=learned)
     return run_config(
         loaded, config, name=name, training=learned, bounds=bounds, interpreted=interpreted
     )
@@ -145,7 +145,7 @@ def run_config(
         warnings += timed.warnings
         estimate_s = mean_ttft_estimate(trace, costs, disk=config.host_slots is not None)
     found = _locality(trace)
-    needs = memory(trace, config)
+    needs = memory(trace, config, training)
     if profile is not None and needs is not None:
         shortage = device_shortage(profile, config.capacity_slots, needs)
         warnings += [shortage] if shortage else []
@@ -171,7 +171,7 @@ def run_config(
         metrics=metrics,
         per_phase=phases,
         per_layer=by_layer(outcome.counters, layer_bytes, low, outcome.masses),
-        regime=regime(found, trace.header, config),
+        regime=regime(found, trace.header, config, training),
         memory=needs,
         locality=found.model_dump(mode="json"),
         bounds=ends,

@@ -18,6 +18,7 @@ from specmd.core.prefetch import Outlook
 from specmd.core.specialise import Function
 from specmd.core.state import BYPASS, FETCHED_EVER, FORCED, NEVER_ADMIT, Chunk
 from specmd.errors import SpecmdError
+from specmd.policy.admission import admitting
 from specmd.policy.needs import offered, shown, unmet
 from specmd.policy.registry import Choice, choose, is_lossy
 from specmd.runs.metrics import PARTS
@@ -28,11 +29,12 @@ from specmd.simulation.clock import Notes, require_sizes, take_notes
 from specmd.simulation.events import EventStream
 from specmd.simulation.executing import executing, rates
 from specmd.simulation.loads import popularity as count_popularity
-from specmd.simulation.loads import require_same_model, training_rows
+from specmd.simulation.loads import require_same_model
 from specmd.simulation.plans import PLANNED, Plans
 from specmd.simulation.timed_link import TimedLink
 from specmd.simulation.timeline import TRAIL
 from specmd.trace.contexts import step_loads
+from specmd.trace.training import training_rows
 
 if TYPE_CHECKING:
     from specmd.simulation.costs import CostCoefficients
@@ -99,7 +101,8 @@ class Walk:
         self.prefetch = choose("prefetch", config.prefetch)
         self.schedule = choose("schedule", config.schedule).create()
         self.miss = choose("miss", config.miss)
-        self._check(training)
+        admission, gate = admitting(choose("admission", config.admission), self.evict)
+        self._check(training, gate)
         self.shows = shown(self.evict.needs), shown(self.prefetch.needs)
         world_of = partial(self._world, training=training)
         usual = resident == "cache"
@@ -119,7 +122,8 @@ class Walk:
             self._world(self.evict, training),
             self.evict,
             self._link(),
-            admission=self._admission(),
+            admission=NEVER_ADMIT if resident == "none" else admission,
+            gate=None if gate is None else (self._world(gate, training), gate),
             guarded=self.schedule.guard,
             execution=self.executing,
             resident=resident == "all",
@@ -142,9 +146,10 @@ class Walk:
         choice = (self.prefetch.spelled, self.prefetch.cls, self.config.seed, fitted)
         return Plans(self.trace, (*choice, interpreted, self.config.warmup, self.config.reset))
 
-    def _check(self, training: Trace | None) -> None:
+    def _check(self, training: Trace | None, gate: Choice | None) -> None:
         config, trace = self.config, self.trace
-        for choice in (self.evict, self.prefetch, self.miss, choose("route", config.route)):
+        asked = self.evict, self.prefetch, self.miss, choose("route", config.route)
+        for choice in (*asked, *filter(None, [gate])):
             if reason := unmet(choice, offered(trace, training, timed=self.costs is not None)):
                 raise SpecmdError(reason)
         if config.sequential and (self.prefetch.entry.name != "none" or self.costs is not None):
@@ -164,7 +169,7 @@ class Walk:
         """Build the world as one of the policies may know it."""
         header, config = self.trace.header, self.config
         everything = header.num_layers * header.num_experts if self.resident == "all" else None
-        pools = pools_of(header, config, everything)
+        pools = pools_of(header, config, everything, training=training)
         popularity = rows = None
         if training is not None and "training" in choice.needs:
             popularity, rows = count_popularity(training), training_rows(training)
@@ -279,12 +284,6 @@ class Walk:
             disk=link is ChainedLink,
             layers=header.num_layers,
         )
-
-    def _admission(self) -> int:
-        if self.resident == "none":
-            return NEVER_ADMIT
-        bypass = self.config.admission == "bypass" or self.evict.bypasses
-        return BYPASS if bypass else FORCED
 
     def _fill(self) -> None:
         """Give Belady the keys that are used again soonest: of those seen so far, or of all."""

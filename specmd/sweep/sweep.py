@@ -72,7 +72,7 @@ def plan(
     jobs: dict[str, Job] = {}
     for path in traces:
         trace = load(path)
-        configs = [config for each in grids for config in each.expand(trace)]
+        configs = [config for each in grids for config in each.expand(trace, training=learned)]
         configs = [each for each in configs if not any(rule.matches(each) for rule in exclude)]
         most_slots = max((config.capacity_slots for config in configs), default=0)
         for config in configs:

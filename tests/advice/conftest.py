@@ -16,6 +16,7 @@ FEW = {
     "miss": {"overlap", "block"},
     "route": {"none"},
     "allocate": {"uniform"},
+    "admission": {"forced", "prompt_never"},
 }
 
 

@@ -601,7 +601,7 @@ def test_a_prefetcher_that_proposes_twice_is_caught(plugin):
     ("axis", "answer", "words"),
     [
         ("schedule", "7", "not a Schedule"),
-        ("allocate", "cls()", "1 slots over 4 layers"),
+        ("allocate", "cls()", "7 slots over 4 layers of 8 experts"),
     ],
 )
 def test_broken_options_are_caught(plugin, axis, answer, words):
@@ -614,7 +614,7 @@ def test_broken_options_are_caught(plugin, axis, answer, words):
                 return {answer}
 
             def quotas(self, slots, layers):
-                return [slots] * layers
+                return [slots, 0, 0, 0] if slots < 7 else [slots] * 4
         """
     )
     assert words in failed(entry)["create"]

@@ -28,12 +28,13 @@ POLICIES = [
     "lrfu:resident=false", "slru", "arc", "sieve", "s3fifo", "s3fifo:warm=true", "least_stale",
     "least_stale:order=fifo", "least_stale:order=layer", "least_stale:order=recent",
     "layer_distance", "layer_distance:ties=frequency", "static", "belady", "belady:bypass=true",
+    "moving",
 ]  # fmt: skip
 
 
 REMEMBERING = [
     "arc", "s3fifo", "s3fifo:warm=true", "lfu", "lfu:ties=key", "lfru", "lrfu:resident=false",
-    "layer_distance:ties=frequency",
+    "layer_distance:ties=frequency", "moving",
 ]  # fmt: skip
 
 

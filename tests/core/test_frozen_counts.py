@@ -32,6 +32,7 @@ EVICT = [
     "lrfu:resident=false", "slru", "arc", "sieve", "s3fifo", "s3fifo:warm=true", "least_stale",
     "least_stale:order=fifo", "least_stale:order=layer", "layer_distance",
     "layer_distance:ties=frequency", "static", "belady", "belady:bypass=true",
+    "moving",
 ]  # fmt: skip
 PREFETCH = ["prev_token", "next_gate", "static_top:width=2", "random", "oracle:recall=0.8,extra=1"]
 RUNS = [

@@ -73,6 +73,27 @@ def test_bypass_admission(recorded: Trace) -> None:
     assert cache.decision_digest == run.decision_digest
 
 
+@pytest.mark.parametrize("admission", [e.name for e in entries("admission")])
+def test_every_admission_policy(admission: str, recorded: Trace) -> None:
+    options = {"evict": "lfu", "prefetch": "prev_token", "capacity": 24, "admission": admission}
+    with offload(tiny(), **options, deterministic=True, interpreted=True, canary=True) as cache:
+        generate(tiny(), 16, **TEXT)
+    run = simulate(recorded, **options, bounds=False, interpreted=True)
+    assert cache.decision_digest == run.decision_digest
+    assert cache.report().misses == run.metrics["misses"]
+
+
+@pytest.mark.parametrize("allocate", [e.name for e in entries("allocate")])
+def test_every_allocation_policy(allocate: str, recorded: Trace) -> None:
+    options = {"evict": "lru", "scope": "layer", "capacity": 40, "allocate": allocate}
+    with offload(
+        tiny(), **options, training=recorded, deterministic=True, interpreted=True
+    ) as cache:
+        generate(tiny(), 16, **TEXT)
+    run = simulate(recorded, **options, training=recorded, bounds=False, interpreted=True)
+    assert cache.decision_digest == run.decision_digest
+
+
 def test_padding_and_ended_requests_demand_nothing() -> None:
     model, inputs = build("olmoe"), prompt(3, 9)
     model.generation_config.eos_token_id = list(range(40, 60))  # requests end at different steps

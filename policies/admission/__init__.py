@@ -1,0 +1,1 @@
+"""Admission: whether a missed expert enters the cache, or streams through it."""
