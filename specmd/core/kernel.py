@@ -294,6 +294,11 @@ class Planner:
         self._none = np.zeros(0, np.int64)
         self._space = 4 * world.num_keys
 
+    @property
+    def state(self) -> Any:
+        """What the prefetcher knows so far."""
+        return self._prefetcher
+
     @cached_property
     def _plan(self) -> Function:
         """What plans a chunk; a live cache binds its own."""

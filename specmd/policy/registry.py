@@ -42,6 +42,8 @@ HOOKS = {
     "route": ("route",),
     "miss": ("prepare", "answer"),
 }
+AT_THE_END = ("metrics", "finished")
+"""What a policy of any axis may answer after a run, see `specmd.runs.policy_metrics`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -366,7 +368,8 @@ def _declared(module: ModuleType, origin: str) -> list[Entry]:
         if isinstance(declaration, Declaration) and cls.__module__ == module.__name__:
             if not callable(getattr(cls, "create", None)):
                 raise SpecmdError(f"policy '{declaration.name}' ({origin}) has no `create`")
-            if odd := misspelt(cls, HOOKS.get(declaration.axis, ())):
+            known = HOOKS.get(declaration.axis, ())
+            if odd := misspelt(cls, (*known, *AT_THE_END) if known else ()):
                 raise SpecmdError(f"policy '{declaration.name}' ({origin}): {odd}")
             if declaration.compiled and not (issubclass(cls, tuple) and hasattr(cls, "_fields")):
                 raise SpecmdError(

@@ -168,6 +168,7 @@ def run_config(
         config=recorded_config(config, profile),
         trace=facts,
         metrics=metrics,
+        policy_metrics=outcome.published,
         per_phase=phases,
         per_layer=by_layer(outcome.counters, layer_bytes, low, outcome.masses),
         regime=regime(found, trace.header, config),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,7 @@ from specmd.policy.needs import offered, shown, unmet
 from specmd.policy.registry import Choice, choose, is_lossy
 from specmd.runs.metrics import PARTS
 from specmd.runs.options import RunConfig
+from specmd.runs.policy_metrics import Published, publish
 from specmd.runs.pools import host_pools, pools_of
 from specmd.simulation.chain import ChainedLink
 from specmd.simulation.clock import Notes, require_sizes, take_notes
@@ -59,6 +60,7 @@ class Outcome:
     ahead: IntArray | None = None
     notes: Notes | None = None  # of a run whose decisions depend on no time
     trail: npt.NDArray[np.float64] | None = None  # (steps, layers, PARTS) of the last steps
+    published: Published = field(default_factory=dict)  # see `specmd.runs.policy_metrics`
     median: tuple[int, npt.NDArray[np.float64]] | None = None  # see `specmd.simulation.replay`
     masses: npt.NDArray[np.float64] | None = None  # of what was executed, by phase and layer
     low_share: float = 1.0  # bytes of a low-bit copy over those of the expert
@@ -192,6 +194,7 @@ class Walk:
         events.split(cuts[1:-1])
         for first, last in pairwise(cuts):
             if first in resets:
+                self._published()  # of a state that is about to be forgotten
                 kernel.empty()
             elif first == config.warmup and first > 0 and self.resident == "seen":
                 self._fill()
@@ -235,7 +238,21 @@ class Walk:
             trail=None if self.costs is None else self._trail(),
             masses=kernel.masses,
             low_share=1.0 if self.executing is None else self.executing.low_share,
+            published=self._published(),
         )
+
+    def _published(self) -> Published:
+        """Ask the policies how it ended; nobody but those of a run, not of its bounds."""
+        if self.resident != "cache":
+            return {}
+        kernel, name = self.kernel, self.evict.entry.name
+        found = publish("evict", name, kernel.policy, kernel.core)
+        if self.config.host_slots is not None:
+            tier, name = kernel.link.tier, choose("evict", self.config.host_evict).entry.name
+            found |= publish("host_evict", name, tier.policy, tier.core)
+        if self.plans is not None:
+            found |= publish("prefetch", self.prefetch.entry.name, self.plans.state)
+        return found
 
     def _by_key(self) -> tuple[Any, Any, Any]:
         """Return the link's counts of each key: demand fetches, late hits, prefetches."""
