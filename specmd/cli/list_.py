@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -58,7 +59,9 @@ def list_(
     show(form, records, _table(kind, records))
 
 
-def _policies(plugins: list[Path], axes: list[str], lossless: bool) -> list[dict[str, Any]]:
+def _policies(
+    plugins: list[Path], axes: Sequence[str] = (), lossless: bool = False
+) -> list[dict[str, Any]]:
     from specmd.errors import unknown
     from specmd.policy.registry import AXES, add_plugin, entries
 
