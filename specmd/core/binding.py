@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from specmd.core import execution, hooks, masses
+from specmd.core.clearance import is_cleared
 from specmd.core.event import NOBODY, Event, World
+from specmd.core.guards import guarded_rank, guarded_victim
 from specmd.core.order.scan import least_ranked
 from specmd.core.specialise import Function
 from specmd.core.state import READY, Core, evictable
@@ -133,6 +135,10 @@ def bind_policy(maker: Maker) -> dict[Function, Function]:
         found |= {hooks.victim: least_ranked, hooks.rank: cls.rank}
     elif not maker.compiled:
         found[hooks.victim] = _checked
+    if not is_cleared(cls) and not (hasattr(cls, "victim") and not maker.compiled):
+        found |= {hooks.answer: found[hooks.victim], hooks.victim: guarded_victim}
+        if not hasattr(cls, "victim"):
+            found |= {hooks.rating: cls.rank, hooks.rank: guarded_rank}
     return found
 
 

@@ -44,6 +44,16 @@ def rank(policy: Any, key: int, event: Event) -> float:
     return 0.0
 
 
+def answer(policy: Any, incoming: int, pool: int, core: Any, event: Event) -> Any:
+    """Choose as the policy itself does, where `victim` looks at the answer first."""
+    return NOBODY
+
+
+def rating(policy: Any, key: int, event: Event) -> float:
+    """Rank as the policy itself does, where `rank` looks at the answer first."""
+    return 0.0
+
+
 def predict(prefetcher: Any, event: Event, outlook: Any, proposals: Any) -> None:
     """Learn from an event and propose keys (see `specmd.core.prefetch`)."""
 

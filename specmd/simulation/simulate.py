@@ -20,6 +20,7 @@ from specmd.hardware.engines import load_engine
 from specmd.hardware.profile import HardwareProfile, load_profile
 from specmd.hardware.shape import load_shape
 from specmd.policy.faults import told
+from specmd.policy.registry import plugins_of
 from specmd.runs.contract import (
     contract,
     label,
@@ -219,8 +220,11 @@ def try_config(
             )
         except SpecmdError as error:
             status, unmet = "failed", str(error)
-        except AccountingError:
-            raise  # a bug of ours is not a result
+        except AccountingError as error:
+            plugins = plugins_of(config)
+            if not plugins:
+                raise  # a bug of ours is not a result
+            status, unmet = "failed", f"{error}; it ran the plug-in {', '.join(plugins)}"
         except Exception as error:
             status, unmet = "failed", told(error)
     return without_numbers(

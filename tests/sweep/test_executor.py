@@ -83,6 +83,10 @@ class Says:
     how: str
 
     @property
+    def name(self):
+        return self.how
+
+    @property
     def makes(self):
         return frozenset([self.how])
 
