@@ -100,7 +100,7 @@ def _draws(part: ast.AST, tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 def _imported(tree: ast.Module) -> dict[str, str]:
     """Return what the names of imports stand for, spelled out."""
-    found = {}
+    found: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {each.asname or each.name: each.name for each in node.names}
