@@ -28,6 +28,7 @@ VICTIMS = "only what may leave is evicted"
 FETCHES = "every miss fetched exactly once"
 COUNTERS = "counters add up"
 RANKS = "ranks are numbers"
+ROWS_ADD_UP = "kept, low-bit, substituted and dropped mass add up"
 UNTOUCHED = "writes to nothing but itself"
 
 
@@ -148,7 +149,7 @@ def watched(choice: Maker) -> Watched:
     """Put the `victim` of a policy under watch."""
     cls = choice.cls
     found = bind_policy(choice)
-    ask = found.get(hooks.answer, found[hooks.victim])
+    ask = found.get(hooks.own_victim, found[hooks.victim])
     place = place_of(cls.victim if hasattr(cls, "victim") else cls.rank)
     if not hasattr(cls, "victim"):
         answer = cls.rank

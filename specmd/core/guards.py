@@ -15,9 +15,10 @@ import numpy as np
 
 from specmd.core.clearance import foreign_files
 from specmd.core.event import NOBODY, Event
-from specmd.core.hooks import answer, rating
+from specmd.core.hooks import own_answer, own_rank, own_route, own_victim
 from specmd.core.interpreted import Open, open_form
 from specmd.core.order.heap import Heap
+from specmd.core.rows import DROP, FETCH, NO_EXPERT, REPLACED, Rows, is_ready, pairs
 from specmd.core.state import EMPTY, LOADING, READY, Chunk, Core, evictable
 
 TOLD = ("keys", "tokens", "gates", "start")
@@ -30,7 +31,7 @@ class Fault(Exception):  # noqa: N818 - what was seen, in words
 
 def guarded_victim(policy: Any, incoming: int, pool: int, core: Any, event: Event) -> Any:
     """Ask for a victim, and look whether it may leave."""
-    key = answer(policy, incoming, pool, core, event)
+    key = own_victim(policy, incoming, pool, core, event)
     if key != NOBODY:
         if key < 0 or key >= len(core.state):
             raise Fault("victim returned what is not a key")
@@ -41,10 +42,38 @@ def guarded_victim(policy: Any, incoming: int, pool: int, core: Any, event: Even
 
 def guarded_rank(policy: Any, key: int, event: Event) -> Any:
     """Ask for a rank, and look whether it is a number."""
-    value = rating(policy, key, event)
+    value = own_rank(policy, key, event)
     if value != value:
         raise Fault("rank returned NaN")
     return value
+
+
+def guarded_route(router: Any, event: Event, rows: Rows, core: Any) -> None:
+    """Let a policy choose what is executed, and look whether those are experts, each once."""
+    own_route(router, event, rows, core)
+    for pair in range(pairs(rows)):
+        expert = rows.ids[pair]
+        if expert != NO_EXPERT:
+            if expert < 0 or expert >= rows.experts:
+                raise Fault("route chose what is not an expert")
+            for other in range(pair // rows.top_k * rows.top_k, pair):
+                if rows.ids[other] == expert:
+                    raise Fault("route chose an expert twice for a token")
+        if rows.weights[pair] != rows.weights[pair]:
+            raise Fault("route gave a weight of NaN")
+
+
+def guarded_answer(misser: Any, key: int, event: Event, rows: Rows, core: Any) -> int:
+    """Ask about a missing key, and look at the answer and at what stands in."""
+    said = own_answer(misser, key, event, rows, core)
+    if said < FETCH or said > DROP:
+        raise Fault("answer returned none of FETCH, HOST, LOWBIT and DROP")
+    for pair in range(pairs(rows) if len(rows.ids) > 0 else 0):
+        if rows.fate[pair] == REPLACED:
+            expert = rows.stand_in[pair]
+            if expert < 0 or expert >= rows.experts or not is_ready(core, event, expert):
+                raise Fault("answer let an expert stand in that is not ready")
+    return said
 
 
 class Guard:

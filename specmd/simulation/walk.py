@@ -100,7 +100,7 @@ class Walk:
         self.evict = choose("evict", config.evict)
         self.prefetch = choose("prefetch", config.prefetch)
         self.schedule = choose("schedule", config.schedule).create()
-        self.miss = choose("miss", config.miss)
+        self.miss, self.route = choose("miss", config.miss), choose("route", config.route)
         self._check(training)
         self.shows = shown(self.evict.needs), shown(self.prefetch.needs)
         world_of = partial(self._world, training=training)
@@ -146,7 +146,7 @@ class Walk:
 
     def _check(self, training: Trace | None) -> None:
         config, trace = self.config, self.trace
-        for choice in (self.evict, self.prefetch, self.miss, choose("route", config.route)):
+        for choice in (self.evict, self.prefetch, self.miss, self.route):
             if reason := unmet(choice, offered(trace, training, timed=self.costs is not None)):
                 raise SpecmdError(reason)
         if config.sequential and (self.prefetch.entry.name != "none" or self.costs is not None):
@@ -250,6 +250,10 @@ class Walk:
         if self.config.host_slots is not None:
             tier, name = kernel.link.tier, choose("evict", self.config.host_evict).entry.name
             found |= publish("host_evict", name, tier.policy, tier.core)
+        made = kernel.core.execution if self.executing is not None else None
+        for axis, choice, part in (("route", self.route, "router"), ("miss", self.miss, "misser")):
+            if made is not None and choice.executes:
+                found |= publish(axis, choice.entry.name, getattr(made, part))
         if self.plans is not None:
             found |= publish("prefetch", self.prefetch.entry.name, self.plans.state)
         return found
