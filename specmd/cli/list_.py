@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from specmd.cli import completion
 
 if TYPE_CHECKING:
     from specmd.report.text import Table
@@ -27,12 +30,27 @@ def list_(
         list[Path] | None,
         typer.Option(metavar="PATH", help="Plug-in file or folder to list as well.  [repeatable]"),
     ] = None,
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="AXIS",
+            help="Only policies that decide this.  [repeatable]",
+            autocompletion=completion.axes,
+        ),
+    ] = None,
+    lossless: Annotated[
+        bool,
+        typer.Option("--lossless", help="Only policies that leave the model's output as it is."),
+    ] = False,
 ) -> None:
     """List policies, profiles, shapes, traces or metrics."""
     from specmd.cli.output import show
+    from specmd.errors import SpecmdError
 
+    if kind != "policies" and (axis or lossless):
+        raise SpecmdError(f"--axis and --lossless choose among policies; there are none of {kind}")
     records = {
-        "policies": lambda: _policies(plugin or []),
+        "policies": lambda: _policies(plugin or [], axis or [], lossless),
         "profiles": _profiles,
         "shapes": _shapes,
         "traces": lambda: _traces(folders or []),
@@ -41,12 +59,22 @@ def list_(
     show(form, records, _table(kind, records))
 
 
-def _policies(plugins: list[Path]) -> list[dict[str, Any]]:
-    from specmd.policy.registry import add_plugin, entries
+def _policies(
+    plugins: list[Path], axes: Sequence[str] = (), lossless: bool = False
+) -> list[dict[str, Any]]:
+    from specmd.errors import unknown
+    from specmd.policy.registry import AXES, add_plugin, entries
 
     for path in plugins:
         add_plugin(path)
-    return [entry.row() for entry in entries()]
+    for axis in axes:
+        if axis not in AXES:
+            raise unknown("axis", axis, AXES)
+    return [
+        entry.row()
+        for entry in entries()
+        if entry.axis in (axes or AXES) and not (lossless and entry.lossy)
+    ]
 
 
 def _profiles() -> list[dict[str, Any]]:
@@ -219,11 +247,14 @@ def _policy_table(records: list[dict[str, Any]]) -> Table:
                 ", ".join(defaults),
                 ", ".join(row["needs"]) and f"needs {', '.join(row['needs'])}",
             ]
+            if not row["lossless"]:
+                beside.append("lossy")
             if row["origin"] != "built-in":
                 beside.append(f"from {row['origin']}")
             if text := "; ".join(filter(None, beside)):
                 rows.append(cells("", text, style="dim"))
-        sections.append(Section(rows, axis))
+        count = sum(row["axis"] == axis for row in records)
+        sections.append(Section(rows, f"{axis} ({count})"))
     return Table([Column(""), Column("")], sections, ["name:key=value,... sets parameters"])
 
 

@@ -51,6 +51,7 @@ _EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "selftest": ("specmd selftest --device cuda", "specmd selftest --device cpu --part link"),
     "list": (
+        "specmd list policies --axis evict --lossless",
         "specmd list policies --plugin mine.py",
         "specmd list traces traces --format json",
     ),

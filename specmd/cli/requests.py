@@ -31,7 +31,8 @@ def prepare(options: Options) -> None:
         for path in options.figures:
             figure_format(path)
     for name in [*(options.metric or []), *filter(None, [options.rank])]:
-        metric(name)
+        if "." not in name:  # one of a policy's own is known to the runs only
+            metric(name)
     for path in options.plugin or []:
         add_plugin(path)
 

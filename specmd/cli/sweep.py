@@ -59,6 +59,15 @@ def sweep(
             help=f"Live runs go to dask workers that offer it; once to each of several.{AGAIN}",
         ),
     ] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.001,
+            help="A run that takes longer has failed; default 15 minutes and 0.2 ms an access, for "
+            "live runs none.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the runs and their number; run nothing.")
     ] = False,
@@ -124,11 +133,15 @@ def sweep(
 
         plugins = tuple(map(str, written.plugin))
         training = str(written.training) if written.training else None
-        setting = Setting(written.out, training, written.bounds, plugins, tuple(sys.argv), rerun)
+        setting = Setting(
+            *(written.out, training, written.bounds, plugins, tuple(sys.argv), rerun),
+            limit_s=time_limit,
+        )
         tally = carry_out(todo, setting, workers=jobs, on_result=note, executor=workers)
     if live and not tally.interrupted:
         from specmd.measurement.jobs import carry_out as carry_out_live
 
+        live = [replace(job, limit_s=time_limit) for job in live]
         with progress("running live") as report:
             tally += carry_out_live(live, rerun, on_result=note, executor=workers)
     runs = _in_order(todo, finished, written.out)

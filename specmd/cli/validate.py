@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from specmd.cli import completion
 from specmd.errors import Exit, SpecmdError
-
-if TYPE_CHECKING:
-    from specmd.policy.registry import Choice
 
 
 def validate(
@@ -30,6 +27,14 @@ def validate(
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON schema of KIND instead.")
     ] = False,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.001,
+            help="Most that one case of a policy's checks may compute; default 10.",
+        ),
+    ] = None,
 ) -> int:
     """Check a trace, profile or experiment, or a plug-in's policies."""
     if schema:
@@ -37,7 +42,7 @@ def validate(
     if file is None:
         raise SpecmdError(f"validate {kind}: name the file to check")
     if kind == "policy":
-        return _policies(file)
+        return _policies(file, time_limit)
     return _file(kind, Path(file))
 
 
@@ -104,47 +109,24 @@ def _print_schema(kind: str) -> int:
     return Exit.OK
 
 
-def _policies(named: str) -> int:
+def _policies(named: str, time_limit: float | None) -> int:
     """Run the conformance suite over a plug-in's policies, or over those of a name.
 
     What all of a file's policies have passed runs without checks from then on.
     """
-    choices = _choices(named)
-    from specmd.conformance.suite import check_policy  # slow to import, only needed from here on
-    from specmd.core.clearance import clear
+    from specmd.conformance.apart import check_apart
 
     failed = 0
-    for choice in choices:
-        entry = choice.entry
-        findings = check_policy(entry, **choice.values)
-        for finding in findings:
-            verdict = "ok  " if finding.passed else "FAIL"
-            detail = f": {finding.detail}" if finding.detail else ""
-            typer.echo(f"{verdict} {entry.axis} {choice.spelled}: {finding.name}{detail}")
-        failed += sum(not finding.passed for finding in findings)
+    for said in check_apart(named, limit_s=time_limit):
+        who = said.subject or named
+        if said.passed is None:
+            typer.echo(f"specmd: {who}: {said.detail}", err=True)
+            continue
+        verdict = "ok  " if said.passed else "FAIL"
+        detail = f": {said.detail}" if said.detail else ""
+        typer.echo(f"{verdict} {who}: {said.name}{detail}")
+        failed += not said.passed
     if failed:
         typer.echo(f"specmd: {named}: {failed} checks failed", err=True)
         return Exit.RUN_FAILED
-    for choice in choices:
-        clear(choice.entry.cls)
     return Exit.OK
-
-
-def _choices(named: str) -> list[Choice]:
-    """Return the policies of a file, or those of a registered name and of whatever declares it."""
-    from specmd.errors import unknown
-    from specmd.policy.registry import BUILT_IN, Choice, add_plugin, choose, entries
-
-    path = Path(named)
-    if path.suffix == ".py" or path.is_dir() or len(path.parts) > 1:
-        return [Choice.usual(entry) for entry in add_plugin(path)]
-    name = named.partition(":")[0]
-    found = [entry for entry in entries() if entry.name == name]
-    if not found:
-        raise unknown("policy", name, {entry.name for entry in entries()})
-    origins = {entry.origin for entry in found} - {BUILT_IN}
-    beside = [entry for entry in entries() if entry.origin in origins and entry not in found]
-    return [
-        *(choose(entry.axis, named) for entry in found),
-        *(Choice.usual(entry) for entry in beside),
-    ]

@@ -15,7 +15,8 @@ from specmd.comparison.evidence import Evidence, difference, evidence, value_of
 from specmd.comparison.limits import Limit, metric_of, parse_limit
 from specmd.comparison.matching import Line, Matched, by_fields, gather, match
 from specmd.errors import SpecmdError
-from specmd.runs.metrics import METRICS, Metric
+from specmd.runs.metrics import Metric
+from specmd.runs.policy_metrics import metrics_of
 
 
 @dataclass(frozen=True)
@@ -146,15 +147,18 @@ def compare(
 
 
 def chosen(names: Iterable[str]) -> list[str]:
-    """Return metrics by their full names; raises SpecmdError for an unknown one."""
-    return [metric_of(name).name for name in names]
+    """Return metrics by their full names; raises SpecmdError for an unknown one.
+
+    One of a policy's own is known to the runs only.
+    """
+    return [name if "." in name else metric_of(name).name for name in names]
 
 
 def _differences(line: Line, place: int) -> Iterable[Difference]:
     old, new = line.cells[0], line.cells[place]
     assert old is not None
     assert new is not None
-    for name, each in METRICS.items():
+    for name, each in metrics_of((old.run, new.run)).items():
         values = value_of(old.run, name), value_of(new.run, name)
         if values == (None, None):
             continue

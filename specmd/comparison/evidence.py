@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from specmd.comparison.matching import Recorded
 from specmd.runs.details import Details, Floats
-from specmd.runs.metrics import metric
+from specmd.runs.metrics import METRICS
 from specmd.runs.run import Run
 
 Basis = Literal["exact", "repetitions", "requests", "unknown"]
@@ -62,7 +62,7 @@ class Evidence:
 
 def value_of(run: Run, name: str) -> float | None:
     """Return a metric of a run: of a measured one that was repeated, the mean of repetitions."""
-    value = run.metrics.get(name)
+    value = run.value(name)
     spread = run.measurement.spread.get(name) if run.measurement is not None else None
     return value if spread is None or value is None else spread.mean
 
@@ -93,7 +93,7 @@ def _over_repetitions(old: Run, new: Run, name: str) -> Evidence | None:
         if spread is None and run.source == "measured":
             return None
         values = [] if spread is None else spread.values
-        samples.append(values or [run.metrics.get(name) or 0.0])
+        samples.append(values or [run.value(name) or 0.0])
     if max(len(each) for each in samples) < 2 or any(
         len(values) < 2 and run.source == "measured"
         for values, run in zip(samples, (old, new), strict=True)
@@ -167,4 +167,4 @@ def _always_decides_alike(run: Run) -> bool:
 
 
 def _is_timed(name: str) -> bool:
-    return metric(name).group == "time"
+    return name in METRICS and METRICS[name].group == "time"

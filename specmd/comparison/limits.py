@@ -21,6 +21,7 @@ _UNITS: dict[Unit, dict[str, float]] = {
     "bytes/token": {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9},
     "s": {"us": 1e-6, "ms": 1e-3, "s": 1.0},
     "tokens/s": {"tokens/s": 1.0, "": 1.0},
+    "number": {"": 1.0},
 }
 
 

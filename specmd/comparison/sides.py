@@ -14,16 +14,17 @@ from specmd.comparison.tables import summary
 from specmd.policy.registry import AXES
 from specmd.report.names import is_clairvoyant
 from specmd.report.text import Cell, Column, Section, Style, Table
-from specmd.runs.metrics import METRICS, Metric
+from specmd.runs.metrics import Metric
+from specmd.runs.policy_metrics import metrics_of
 
 
 def side_table(found: Comparison, metrics: Sequence[str], *, everything: bool) -> Table:
     """Lay lines out with a column for every value; lines with equal values only on request."""
     labels, names = label(found.matched), found.matched.columns
-    across = _has_policies(found)
+    across, known = _has_policies(found), metrics_of(found.matched.runs)
     sections, alike = [], 0
     for name in metrics:
-        metric, rows = METRICS[name], []
+        metric, rows = known[name], []
         best = {} if across else _best_of_arenas(labels, len(names), metric)
         for line, policy in labels.lines:
             values = _values(line, metric)
@@ -112,7 +113,8 @@ def ranked(found: Comparison, metrics: Sequence[str]) -> tuple[Metric, list[Aren
     """
     if _has_policies(found):
         return None
-    usable = [METRICS[name] for name in metrics if METRICS[name].better != "neither"]
+    known = metrics_of(found.matched.runs)
+    usable = [known[name] for name in metrics if known[name].better != "neither"]
     timed = [each for each in usable if each.name == "tpot_s"]
     labels = label(found.matched)
     if not usable or len({policy for _, policy in labels.lines}) < 2:
@@ -162,16 +164,16 @@ def side_records(
 ) -> list[dict[str, Any]]:
     """Return a record a line and metric; of the metric that ranks, with the ranks of policies."""
     labels, names = label(found.matched), found.matched.columns
-    ranking = ranked(found, metrics)
+    ranking, known = ranked(found, metrics), metrics_of(found.matched.runs)
     rows = []
     for name in metrics:
         for line, policy in labels.lines:
-            values = _values(line, METRICS[name])
+            values = _values(line, known[name])
             if all(v is None for v in values) or (_is_alike(values) and not everything):
                 continue
             where = {field: line.key.get(field) for field in labels.fields}
             row: dict[str, Any] = {"policy": policy, **where, "metric": name}
-            row |= {"unit": METRICS[name].unit, "by": " / ".join(found.matched.by)}
+            row |= {"unit": known[name].unit, "by": " / ".join(found.matched.by)}
             row |= dict(zip(names, values, strict=True))
             if ranking is not None and ranking[0].name == name:
                 arena = next(each for each in ranking[1] if each.where == where)

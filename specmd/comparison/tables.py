@@ -12,7 +12,7 @@ from specmd.comparison.limits import Limit
 from specmd.comparison.matching import Recorded
 from specmd.report.table import default_metrics
 from specmd.report.text import Cell, Column, Section, Table
-from specmd.runs.metrics import METRICS
+from specmd.runs.policy_metrics import look_up, metrics_of
 
 ROWS = 20
 """Most rows of a metric; the largest changes are shown."""
@@ -21,7 +21,8 @@ _FIELDS = 8
 
 def shown_metrics(found: Comparison, asked: Sequence[str]) -> list[str]:
     """Return the metrics to show: those asked for and held to limits, or those that say most."""
-    names = list(asked) or default_metrics(found.matched.runs)
+    runs = found.matched.runs
+    names = [look_up(name, runs).name for name in asked] or default_metrics(runs)
     return list(dict.fromkeys([*names, *(limit.metric.name for limit in found.limits)]))
 
 
@@ -142,7 +143,8 @@ def summary(found: Comparison, metrics: Sequence[str]) -> list[str]:
     else:
         beside = {name: count for name, count in counts.items() if name not in metrics}
         if beside and not matched.by:
-            spelled = ", ".join([n for n in METRICS if n in beside][:_FIELDS])
+            known = metrics_of(matched.runs)
+            spelled = ", ".join([n for n in known if n in beside][:_FIELDS])
             spelled += f" and {len(beside) - _FIELDS} more" if len(beside) > _FIELDS else ""
             notes.append(f"changed, too (--metric NAME shows it): {spelled}")
     digests = [[each.run.decision_digest for each in line.present] for line in matched.lines]

@@ -23,11 +23,31 @@ from specmd.core.specialise import specialise
 from specmd.core.state import Chunk
 from specmd.policy.admission import admitting
 from specmd.policy.registry import Choice, choose
+from specmd.simulation.costs import CostCoefficients
 from specmd.simulation.events import EventStream
 from specmd.trace import Trace, synthetic
 from specmd.trace.training import training_rows
 
 PROPOSALS = "only keys of coming events are proposed"
+
+
+# 2 ms an expert against some 50 us of computing a layer: late and cancelled prefetches abound.
+SLOW_LINK = CostCoefficients(
+    expert_flop_s=0,
+    read_s_per_byte=1e-5 / (1 << 20),
+    launch_s=1e-6,
+    layer_flop_s_per_token=0,
+    attn_flop_s=0,
+    layer_read_s=1e-5,
+    kv_read_s=0,
+    layer_launch_s=1e-6,
+    head_flop_s=0,
+    head_read_s=1e-5,
+    step_launch_s=1e-6,
+    latency_s=1e-5,
+    bytes_per_s=5e8,
+    chunk_bytes=2e5,
+)
 
 
 class Case(NamedTuple):

@@ -7,19 +7,16 @@ raises or never returns is a finding like any other. `specmd validate policy FIL
 
 from __future__ import annotations
 
-import ctypes
-import threading
-import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from types import FunctionType
 from typing import Any, NamedTuple
 
 from specmd.conformance.cases import (
     PROPOSALS,
+    SLOW_LINK,
     Case,
-    other_seed,
     other_trace,
     small_trace,
     small_world,
@@ -27,11 +24,15 @@ from specmd.conformance.cases import (
     watch_prefetches,
     widest_event,
 )
+from specmd.conformance.executing import watch_execution
+from specmd.conformance.patience import run_guarded
+from specmd.conformance.sources import kept_state, why_different
 from specmd.conformance.watch import (
     CAPACITY,
     COUNTERS,
     FETCHES,
     RANKS,
+    ROWS_ADD_UP,
     UNTOUCHED,
     VICTIMS,
     Violation,
@@ -40,6 +41,7 @@ from specmd.core import state as residency
 from specmd.core.binding import GATE_HOOKS, MISS_HOOKS, POLICY_HOOKS, ROUTE_HOOKS
 from specmd.core.clearance import foreign_files
 from specmd.core.hooks import predict, rank
+from specmd.errors import SpecmdError
 from specmd.policy.faults import told
 from specmd.policy.registry import Choice, Entry, choose
 from specmd.policy.schedule import Schedule
@@ -49,31 +51,11 @@ from specmd.simulation.costs import CostCoefficients
 from specmd.simulation.replay import replay
 from specmd.trace import Trace
 
-PATIENCE_S = 10.0  # for a case of some 0.05 s
-COMPILING_S = 600.0  # for one that is compiled first
+COMPILING_S = 60.0  # rather more than compiling takes
 HOOKS = "hooks are plain functions"
 REPRODUCIBLE = "reproducible"
 NEEDS = "sees no more than it declared"
-ROWS_ADD_UP = "kept, low-bit, substituted and dropped mass add up"
 COMPILED = "compiled, it decides as it does interpreted"
-
-# 2 ms an expert against some 50 us of computing a layer: late and cancelled prefetches abound.
-SLOW_LINK = CostCoefficients(
-    expert_flop_s=0,
-    read_s_per_byte=1e-5 / (1 << 20),
-    launch_s=1e-6,
-    layer_flop_s_per_token=0,
-    attn_flop_s=0,
-    layer_read_s=1e-5,
-    kv_read_s=0,
-    layer_launch_s=1e-6,
-    head_flop_s=0,
-    head_read_s=1e-5,
-    step_launch_s=1e-6,
-    latency_s=1e-5,
-    bytes_per_s=5e8,
-    chunk_bytes=2e5,
-)
 
 
 class Finding(NamedTuple):
@@ -84,15 +66,26 @@ class Finding(NamedTuple):
     detail: str
 
 
-def check_policy(entry: Entry, **values: Any) -> list[Finding]:
+OnCase = Callable[[str], AbstractContextManager[object]]
+OnFinding = Callable[[Finding], object]
+
+
+def check_policy(
+    entry: Entry,
+    *,
+    on_case: OnCase = nullcontext,
+    on_finding: OnFinding = lambda _: None,
+    **values: Any,
+) -> list[Finding]:
     """Check a registered policy, with `values` for some of its parameters.
 
     Takes under three seconds; a plug-in in the compiled form that has passed so far is compiled as
     well, which takes longer. Nothing the policy does is raised here, except a `create` that lacks a
-    parameter of `values`.
+    parameter of `values`. `on_case` is entered around every case, told its name; `on_finding` is
+    told every finding as soon as there is one.
     """
     choice = Choice(entry, Choice.usual(entry).values | values)
-    suite = _Suite()
+    suite = _Suite(entry.cls, on_case, on_finding)
     checks = _CHECKS.get(entry.axis, _check_options)
     with suppress(_Enough):
         checks(choice, suite)
@@ -104,17 +97,21 @@ def check_policy(entry: Entry, **values: Any) -> list[Finding]:
 class _Suite:
     """Runs cases, turns whatever happens into findings, and keeps which rules were broken."""
 
-    def __init__(self) -> None:
+    def __init__(self, cls: type, on_case: OnCase, on_finding: OnFinding) -> None:
         self.findings: list[Finding] = []
         self.broken: dict[str, str] = {}
+        self.cls, self.kept = cls, kept_state(cls)
+        self.on_case, self.on_finding = on_case, on_finding
 
     def say(self, name: str, detail: str) -> None:
         """Add a finding; without a detail the check was passed."""
         self.findings.append(Finding(name, not detail, detail))
+        self.on_finding(self.findings[-1])
 
     def attempt(self, name: str, run: Callable[[], str]) -> str:
         """Run a case; return its answer, empty where it failed."""
-        answer, problem = _guarded(run)
+        with self.on_case(name):
+            answer, problem = run_guarded(run)
         if isinstance(problem, Violation):
             rule, seen = problem.args
             self.broken.setdefault(rule, f"{name}: {seen}")
@@ -129,11 +126,17 @@ class _Suite:
         answer: str,
         run: Callable[[], str],
         fault: str,
-        patience_s: float | None = None,
     ) -> None:
         """Run again in another way; the answer must be the same."""
-        again, problem = _guarded(run, patience_s)
-        self.say(rule, _told(problem) or ("" if again == answer else fault))
+        with self.on_case(rule):
+            again, problem = run_guarded(run)
+        if problem is None and again != answer:
+            why = why_different(self.cls, self.kept) if rule == REPRODUCIBLE else ""
+            self.say(rule, f"{fault}: {why}" if why else fault)
+        else:
+            self.say(rule, _told(problem))
+        if isinstance(problem, TimeoutError):
+            raise _Enough
 
     def conclude(self, *rules: str) -> None:
         """Say of each rule whether it was kept in all cases."""
@@ -237,32 +240,7 @@ def _check_executing(choice: Choice, suite: _Suite) -> None:
         suite.compare(REPRODUCIBLE, digest, run, "two runs decide differently")
         slow = partial(watch_execution, choice, 16, SLOW_LINK, schedule="cancel", **options)
         suite.attempt("slow link, schedule=cancel", slow)
-    suite.conclude(ROWS_ADD_UP, COUNTERS)
-
-
-def watch_execution(
-    choice: Choice, slots: int, costs: CostCoefficients | None, **options: Any
-) -> str:
-    """Replay the small trace; return the digest. Raises Violation where a rule is broken."""
-    outcome = replay(
-        small_trace(),
-        RunConfig(evict="lru", capacity=str(slots), capacity_slots=slots, **options),
-        training=other_seed() if "training" in choice.needs else None,
-        costs=costs,
-        interpreted=True,
-    )
-    try:
-        check(outcome.counters)
-    except AccountingError as error:
-        raise Violation(COUNTERS, str(error)) from None
-    if outcome.masses is not None:
-        whole, *parts = outcome.masses.sum(axis=(0, 1)).tolist()
-        if abs(whole - sum(parts)) > 1e-9 * whole:
-            raise Violation(ROWS_ADD_UP, f"{parts} of {whole}")
-        changed = sum(parts[1:]) > 0
-        if changed and not choice.entry.lossy:
-            raise Violation(ROWS_ADD_UP, "it says it is lossless, and changes what is executed")
-    return outcome.decision_digest
+    suite.conclude(ROWS_ADD_UP, COUNTERS, UNTOUCHED)
 
 
 _CHECKS = {
@@ -313,7 +291,7 @@ def _check_compiled(choice: Choice, suite: _Suite) -> None:
     expected = suite.attempt("sizes of another model", partial(run, interpreted=True))
     if expected:
         fault = "decides differently when it is compiled"
-        suite.compare(COMPILED, expected, partial(run, compiled=True), fault, COMPILING_S)
+        suite.compare(COMPILED, expected, partial(run, compiled=True), fault)
 
 
 def _replayed(
@@ -357,51 +335,13 @@ def _told(problem: BaseException | None) -> str:
         return ""
     if isinstance(problem, Violation):
         return ": ".join(problem.args)
+    if isinstance(problem, SpecmdError):
+        return str(problem)
     hint = ""
     if isinstance(problem, IndexError):
         hint = "; what a policy did not declare in `needs` is empty"
     return told(problem) + hint
 
 
-class _Stopped(BaseException):
-    """Thrown into a policy that does not return."""
-
-
 class _Enough(Exception):  # noqa: N818 - no error: the findings so far are the answer
     """Nothing more can be learnt."""
-
-
-def _guarded(
-    run: Callable[[], str], patience_s: float | None = None
-) -> tuple[str, BaseException | None]:
-    """Run in a thread of its own: return the answer and what was raised, if it ever returns.
-
-    Patience is with what it computes; a busy machine, or one that sleeps, is given ten times more.
-    """
-    answer, problem = "", None
-    patience_s = patience_s or PATIENCE_S
-
-    def work() -> None:
-        nonlocal answer, problem
-        with suppress(_Stopped):
-            try:
-                answer = run()
-            except BaseException as raised:  # a policy may raise anything, SystemExit too
-                problem = raised
-
-    thread = threading.Thread(target=work, daemon=True)
-    began, computed_s = time.monotonic(), time.process_time()
-    thread.start()
-    left_s = patience_s
-    while thread.is_alive() and left_s > 0:
-        thread.join(max(left_s, 0.01))
-        waited_s = (time.monotonic() - began) / 10
-        left_s = patience_s - max(waited_s, time.process_time() - computed_s)
-    if thread.is_alive():
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Stopped)
-        )
-        thread.join(1.0)
-        late = TimeoutError(f"did not return within {patience_s:.0f} s")
-        return "", late.with_traceback(problem.__traceback__ if problem else None)
-    return answer, problem

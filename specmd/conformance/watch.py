@@ -7,10 +7,12 @@ ends the run: what follows would only be its echo.
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from specmd.conformance.sources import place_of
 from specmd.core import hooks
 from specmd.core import state as residency
 from specmd.core.binding import POLICY_HOOKS, Maker, bind_policy, candidates, may_leave
@@ -26,6 +28,7 @@ VICTIMS = "only what may leave is evicted"
 FETCHES = "every miss fetched exactly once"
 COUNTERS = "counters add up"
 RANKS = "ranks are numbers"
+ROWS_ADD_UP = "kept, low-bit, substituted and dropped mass add up"
 UNTOUCHED = "writes to nothing but itself"
 
 
@@ -145,14 +148,16 @@ class Watched(NamedTuple):
 def watched(choice: Maker) -> Watched:
     """Put the `victim` of a policy under watch."""
     cls = choice.cls
-    ask = bind_policy(choice)[hooks.victim]
+    found = bind_policy(choice)
+    ask = found.get(hooks.own_victim, found[hooks.victim])
+    place = place_of(cls.victim if hasattr(cls, "victim") else cls.rank)
     if not hasattr(cls, "victim"):
         answer = cls.rank
 
         def looked_at(policy: Any, key: int, event: Event) -> Any:
             value = answer(policy, key, event)
             if not isinstance(value, int | float | np.number) or value != value:
-                raise Violation(RANKS, f"rank of key {key} is {value!r}")
+                raise Violation(RANKS, f"rank of key {key} is {value!r}{place}")
             return value
 
         ask = specialise(ask, {hooks.rank: looked_at}, compiled=False)
@@ -163,27 +168,44 @@ def watched(choice: Maker) -> Watched:
         before = [list(part) for part in core if isinstance(part, list)]
         key = ask(policy, incoming, pool, core, event)
         if before != [part for part in core if isinstance(part, list)]:
-            raise Violation(UNTOUCHED, "victim wrote to the core's arrays")
+            raise Violation(UNTOUCHED, f"victim wrote to the core's arrays{place}")
         _look_at_heaps(policy)
         if key is None or key == NOBODY:
             able = next(candidates(core, pool), None)
             if able is not None:
-                raise Violation(VICTIMS, f"victim named no key, though {able} may leave")
+                raise Violation(VICTIMS, f"victim named no key, though {able} may leave{place}")
             return int(NOBODY)
         if not (isinstance(key, int) and 0 <= key < len(core.state)):
-            raise Violation(VICTIMS, f"victim returned {key!r}, which is not a key")
+            raise Violation(VICTIMS, f"victim returned {key!r}, which is not a key{place}")
         if not may_leave(core, pool, key):
             why = "is not resident"
             if core.pool[key] != pool:
                 why = f"is of pool {core.pool[key]}, not {pool}"
             elif core.state[key] != residency.EMPTY:
                 why = "may not leave now"
-            raise Violation(VICTIMS, f"victim returned key {key}, which {why}")
+            raise Violation(VICTIMS, f"victim returned key {key}, which {why}{place}")
         return int(key)
 
     names = {hook.__name__ for hook in POLICY_HOOKS} - {"victim"}
-    named = {name: getattr(cls, name) for name in names if hasattr(cls, name)}
+    named = {name: _noticing(getattr(cls, name)) for name in names if hasattr(cls, name)}
     return Watched(choice, type(cls.__name__, (), {**named, "victim": victim}))
+
+
+def _noticing(hook: Any) -> Any:
+    """Return a hook that notices what it writes to the event."""
+    if not isinstance(hook, FunctionType):
+        return hook  # which the suite has named
+    place = place_of(hook)
+    hook = specialise(hook, {}, compiled=False)
+
+    def noticing(policy: Any, *told: Any) -> None:
+        before, event = _told(told[-1]), told[-1]
+        hook(policy, *told)
+        if _told(event) != before:
+            seen = f"the event at clock {event.clock} was written to{place}"
+            raise Violation(UNTOUCHED, seen)
+
+    return noticing
 
 
 def _told(event: Event) -> tuple[list[Any], ...]:

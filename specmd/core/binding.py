@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from specmd.core import execution, hooks, masses
+from specmd.core.clearance import is_cleared
 from specmd.core.event import NOBODY, Event, World
+from specmd.core.guards import guarded_answer, guarded_rank, guarded_route, guarded_victim
 from specmd.core.order.scan import least_ranked
 from specmd.core.specialise import Function
 from specmd.core.state import READY, Core, evictable
@@ -100,6 +102,10 @@ class Executing:
         for maker, asked in ((self.router, ROUTE_HOOKS), (self.misser, MISS_HOOKS)):
             for hook in asked if maker is not None else ():
                 found[hook] = getattr(maker.cls, hook.__name__, hook)  # type: ignore[union-attr]
+        if self.router is not None and not is_cleared(self.router.cls):
+            found |= {hooks.own_route: found[hooks.route], hooks.route: guarded_route}
+        if self.misser is not None and not is_cleared(self.misser.cls):
+            found |= {hooks.own_answer: found[hooks.answer], hooks.answer: guarded_answer}
         return found
 
     def make(self, world: World) -> execution.Execution:
@@ -139,6 +145,10 @@ def bind_policy(maker: Maker) -> dict[Function, Function]:
         found |= {hooks.victim: least_ranked, hooks.rank: cls.rank}
     elif not maker.compiled:
         found[hooks.victim] = _checked
+    if not is_cleared(cls) and not (hasattr(cls, "victim") and not maker.compiled):
+        found |= {hooks.own_victim: found[hooks.victim], hooks.victim: guarded_victim}
+        if not hasattr(cls, "victim"):
+            found |= {hooks.own_rank: cls.rank, hooks.rank: guarded_rank}
     return found
 
 

@@ -63,6 +63,25 @@ def outweighs(gate: Any, key: int, leaving: int, core: Any, event: Event) -> boo
     return True
 
 
+def own_victim(policy: Any, incoming: int, pool: int, core: Any, event: Event) -> Any:
+    """Choose as the policy itself does, where `victim` looks at the answer first."""
+    return NOBODY
+
+
+def own_rank(policy: Any, key: int, event: Event) -> float:
+    """Rank as the policy itself does, where `rank` looks at the answer first."""
+    return 0.0
+
+
+def own_route(router: Any, event: Event, rows: Any, core: Any) -> None:
+    """Choose as the policy itself does, where `route` looks at the choice afterwards."""
+
+
+def own_answer(misser: Any, key: int, event: Event, rows: Any, core: Any) -> int:
+    """Answer as the policy itself does, where `answer` looks at that first."""
+    return 0
+
+
 def predict(prefetcher: Any, event: Event, outlook: Any, proposals: Any) -> None:
     """Learn from an event and propose keys (see `specmd.core.prefetch`)."""
 

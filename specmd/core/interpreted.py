@@ -38,13 +38,25 @@ def open_form(cls: Any) -> Any:
         own |= vars(base) if base is not tuple else {}
     given = {"_make", "_replace", "_asdict", "_fields", "_field_defaults", *cls._fields}
     kept = {n: v for n, v in own.items() if n not in given and not n.startswith("__")}
-    return make_dataclass(cls.__name__, cls._fields, bases=(Open,), namespace=kept, slots=True)
+    made = make_dataclass(cls.__name__, cls._fields, bases=(Open,), namespace=kept, slots=True)
+    made.__closed_form__ = cls  # type: ignore[attr-defined]
+    return made
+
+
+def as_arrays(value: Any) -> Any:
+    """Copy what `as_lists` made back into a tuple of arrays, for whoever reads it afterwards."""
+    if isinstance(value, list):
+        return np.array(value)
+    if isinstance(value, Open):
+        return type(value).__closed_form__(*map(as_arrays, value))
+    return value
 
 
 class Open:
     """What else of a NamedTuple is used: order, and copies with some fields changed."""
 
     __slots__ = ()
+    __closed_form__: Any = None  # the class it was made of
 
     def __iter__(self) -> Iterator[Any]:
         return (getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from specmd.core.binding import Executing, Maker, bind_gate, bind_link, bind_pol
 from specmd.core.clearance import is_cleared, named
 from specmd.core.event import IntArray, KeyArray, World
 from specmd.core.execution import NUM_MASSES
+from specmd.core.guards import Guard
 from specmd.core.interpreted import as_lists
 from specmd.core.specialise import Function, is_cheaper_interpreted, specialise, specialise_frozen
 from specmd.core.state import (
@@ -100,6 +101,7 @@ class Kernel:
             makers.append(behind[1])
         self._entry = entry = serve.run_sequential if sequential else serve.run
         self._checked = not all(is_cleared(maker.cls) for maker in makers)
+        self._guard = None if is_cleared(evict.cls) else Guard(evict.cls)
         self.compiled = (
             all(maker.compiled for maker in makers)
             and not interpreted
@@ -136,7 +138,9 @@ class Kernel:
 
     def run(self, chunk: Chunk) -> None:
         """Serve the events of a chunk in order."""
-        self._run(self.core, self.policy, self.link, self.future, self._form(chunk))
+        formed = self._form(chunk)
+        run = partial(self._run, self.core, self.policy, self.link, self.future, formed)
+        run() if self._guard is None else self._guard.around(formed, run)
 
     def bind_one(self, entry: Function, chunk: Chunk) -> Callable[[], int]:
         """Return what serves the one event of a chunk, whose arrays are filled anew each time.
@@ -155,6 +159,8 @@ class Kernel:
 
     def conclude(self) -> None:
         """Begin the transfers that are still queued: no event follows, or none before a reset."""
+        if self._guard is not None:
+            self._guard.conclude(self.core, self.policy, self.world.capacity)
         if self._behind is not None:
             none, nobody = np.zeros(0, np.int64), np.zeros(0, np.uint32)
             self.run(self._chunk(nobody, none, events=0))
@@ -291,6 +297,7 @@ class Planner:
     ) -> None:
         self._bindings = {hooks.predict: maker.cls.predict}
         self._cls, self._checked = maker.cls, not is_cleared(maker.cls)
+        self._guard = Guard(maker.cls) if self._checked else None
         self.compiled = (
             maker.compiled
             and not interpreted
@@ -301,6 +308,11 @@ class Planner:
             self._prefetcher = as_lists(self._prefetcher)
         self._none = np.zeros(0, np.int64)
         self._space = 4 * world.num_keys
+
+    @property
+    def state(self) -> Any:
+        """What the prefetcher knows so far."""
+        return self._prefetcher
 
     @cached_property
     def _plan(self) -> Function:
@@ -316,10 +328,10 @@ class Planner:
         while done < events:
             arguments: Any = (chunk, outlook, self._none, done, starts, made)
             if self.compiled:
-                done = self._plan(self._prefetcher, *arguments)
+                done = self._ask(arguments)
             else:
                 listed = as_lists(arguments)
-                done = self._plan(self._prefetcher, *listed)
+                done = self._ask(listed)
                 for array, values in zip((*made, starts), (*listed[-1], listed[-2]), strict=True):
                     array[:] = values
             if done < events:
@@ -334,6 +346,16 @@ class Planner:
             prefetch_due=made.due,
             prefetch_score=made.score,
         )
+
+    def _ask(self, arguments: Any) -> int:
+        """Let the prefetcher run on as far as its room goes; one nobody knows is looked at."""
+        ask = partial(self._plan, self._prefetcher, *arguments)
+        if self._guard is None:
+            return int(ask())
+        chunk, *_, starts, made = arguments
+        done = int(self._guard.around(chunk, ask))
+        self._guard.look_at(made.key, made.due, made.score, starts[: done + 1], chunk)
+        return done
 
     def bind_one(
         self, entry: Function, chunk: Chunk, token_start: IntArray, made: prefetch.Proposals

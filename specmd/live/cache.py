@@ -45,6 +45,7 @@ from specmd.models.layout import read_layouts
 from specmd.models.moe import find_moe
 from specmd.policy.registry import choose
 from specmd.runs.metrics import PARTS
+from specmd.runs.policy_metrics import Published
 from specmd.trace import Trace
 
 _OFFLOADED: WeakSet[nn.Module] = WeakSet()
@@ -107,6 +108,12 @@ class Offload:
     def decision_digest(self) -> str:
         """Hash of all decisions so far: that of a simulation of the same routing."""
         return self._decisions.kernel.digest
+
+    @property
+    def policy_metrics(self) -> Published:
+        """What the policies publish of themselves; raises SpecmdError if books do not add up."""
+        self._settle_host()
+        return self._decisions.published() | ({} if self._tier is None else self._tier.published())
 
     @property
     def commands_by_key(self) -> npt.NDArray[np.int64]:

@@ -28,6 +28,7 @@ from specmd.policy.admission import admitting
 from specmd.policy.needs import Offer, unmet
 from specmd.policy.registry import Choice, choose
 from specmd.policy.schedule import Schedule
+from specmd.runs.policy_metrics import Published, publish
 
 NOWHERE = int(NOBODY)
 
@@ -152,9 +153,9 @@ class Decisions:
         )
         self._plan: Callable[[Any], None] | None = None
         if self.predicts:
-            planner = Planner(self.world, self.prefetch, interpreted=self.interpreted)
+            self._planner = Planner(self.world, self.prefetch, interpreted=self.interpreted)
             seen = self._seen_by(self.prefetch)
-            self._plan = planner.bind_one(plan_event, seen, self._token_start, self._made)
+            self._plan = self._planner.bind_one(plan_event, seen, self._token_start, self._made)
         self._admission = int(self.kernel.core.admission[0])
         self._bind()
 
@@ -255,6 +256,12 @@ class Decisions:
         first, self._written = self._written, serve()
         link, part = self.link, slice(first, self._written)
         return [(int(c), int(k)) for c, k in zip(link.command[part], link.key[part], strict=True)]
+
+    def published(self) -> Published:
+        """Ask the policies what they publish, and whether their books add up."""
+        kernel, names = self.kernel, (self.evict.entry.name, self.prefetch.entry.name)
+        found = publish("evict", names[0], kernel.policy, kernel.core)
+        return found | (publish("prefetch", names[1], self._planner.state) if self.predicts else {})
 
     def pending(self) -> Iterator[int]:
         """Keys of the prefetches that the core holds to be under way."""

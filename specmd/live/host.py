@@ -20,6 +20,7 @@ from specmd.core.specialise import specialise, specialise_frozen
 from specmd.core.state import BYPASS, FORCED, spelled
 from specmd.core.tier import Tier, bind_tier, emptied, make_tier, tier_counters
 from specmd.policy.registry import Choice
+from specmd.runs.policy_metrics import Published, publish
 
 KEY, STEP, PHASE, THERE = range(4)
 
@@ -100,6 +101,11 @@ class HostTier:
     def counters(self) -> npt.NDArray[np.int64]:
         """Counters (2 phases, layers, NUM_COUNTERS), see `specmd.core.state`."""
         return tier_counters(self._tier)
+
+    def published(self) -> Published:
+        """Ask the policy what it publishes, and whether its books add up."""
+        name = self.evict.entry.name
+        return publish("host_evict", name, self._tier.policy, self._tier.core)
 
     @property
     def digest(self) -> str:

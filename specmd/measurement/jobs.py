@@ -20,7 +20,7 @@ from specmd.runs.contract import contract
 from specmd.runs.identity import digest, provenance
 from specmd.runs.options import RunConfig
 from specmd.runs.run import Run, TraceFacts, kept_run, write_run
-from specmd.sweep.executor import Executor, FreshProcesses, blamed
+from specmd.sweep.executor import Executor, FreshProcesses, blamed, limited
 from specmd.sweep.jobs import Rerun, ship
 from specmd.sweep.sweep import OnResult, Tally
 
@@ -43,12 +43,18 @@ class LiveJob:
     argv: tuple[str, ...] = ()
     tags: tuple[tuple[str, float], ...] = ()
     keeps_failures: bool = False
+    limit_s: float | None = None
 
     @property
     def failure_id(self) -> str:
         """Name its failure: that of a run is known to the machine alone that runs it."""
-        inputs = replace(self, argv=(), out=None, rerun=False, keeps_failures=False)
+        inputs = replace(self, argv=(), out=None, rerun=False, keeps_failures=False, limit_s=None)
         return digest({"job": repr(inputs)})
+
+    @property
+    def name(self) -> str:
+        """Return the name of its failure."""
+        return self.failure_id
 
     @property
     def makes(self) -> frozenset[Hashable]:
@@ -61,7 +67,9 @@ class LiveJob:
 
     def perform(self) -> Iterator[Run]:
         """Run it here."""
-        yield run_job(self)
+        with limited(self.name, self.limit_s):
+            run = run_job(self)
+        yield run
 
     def failed(self, reason: str) -> Run:
         """Record a run that came to no numbers."""

@@ -34,6 +34,7 @@ from specmd.runs.identity import provenance
 from specmd.runs.latency import latency
 from specmd.runs.metrics import METRICS, PARTS
 from specmd.runs.options import RunConfig
+from specmd.runs.policy_metrics import Published, flat
 from specmd.runs.regime import cautions, regime
 from specmd.runs.run import BUSY_SHARE, Measurement, Metrics, Repeated, Run
 from specmd.simulation.bounds import bounds as bounds_of
@@ -71,6 +72,7 @@ class _Play:
     host_digest: str
     read_bytes: int
     disk_busy_s: float
+    published: Published
     trace: Trace | None
 
     @property
@@ -184,6 +186,7 @@ def measure(
         config=recorded_config(config, None),
         trace=facts,
         metrics=metrics,
+        policy_metrics=middle.published,
         per_phase=phases,
         per_layer=by_layer(middle.counters, trace.header.layer_bytes),
         regime=regime(found, trace.header, config, training),
@@ -274,6 +277,7 @@ def _played(cache: Offload, start: Report, given_s: float, *, keep_trace: bool) 
         host_digest=host_digest,
         read_bytes=end.read_bytes - start.read_bytes,
         disk_busy_s=end.disk_busy_s - start.disk_busy_s,
+        published=cache.policy_metrics,
         trace=cache.trace if keep_trace else None,
     )
     check(play.counters)
@@ -300,7 +304,7 @@ def _metrics(
         found = latency(trace, play.step_seconds, 0, play.busy_s, disk_s)
         counted = tally(play.counters.sum(axis=0), trace.header.layer_bytes) | _host(trace, play)
         rates = ("hit_rate", "late_rate", *(("host_hit_rate",) if tiered else ()))
-        several = found.metrics | {name: counted[name] for name in rates}
+        several = found.metrics | {name: counted[name] for name in rates} | flat(play.published)
         for name, value in several.items():
             if value is not None:
                 timed.setdefault(name, []).append(float(value))

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import difflib
 import re
+import sysconfig
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
+from types import FrameType
 
 from specmd.core.clearance import FRAME
+from specmd.core.guards import Fault
 
 _OWN = Path(__file__).parents[1]
 _PLACE = re.compile(r'(?:File "|(?:at|from|location:) )([^"\n(]+?)(?:", line | \()(\d+)')
@@ -30,9 +33,12 @@ def told(error: BaseException) -> str:
         return f"{_shorten(useful)} ({_numba_place(str(error)) or 'while compiling'})"
     if isinstance(error, SyntaxError) and error.filename:
         return f"{kind.__name__}: {error.msg} ({Path(error.filename).name}:{error.lineno})"
-    text = _shorten(f"{kind.__name__}: {error}" if str(error) else kind.__name__)
+    named = str(error) and not isinstance(error, Fault)
+    text = _shorten(f"{kind.__name__}: {error}" if named else str(error) or kind.__name__)
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.endswith(".py")]
-    foreign = [f for f in frames if not _is_own(f.filename)] or frames
+    foreign = [f for f in frames if not is_own(f.filename)]
+    if not foreign and not isinstance(error, Fault):
+        foreign = frames
     if not foreign:
         return text
     frame = foreign[-1]
@@ -44,15 +50,33 @@ def told(error: BaseException) -> str:
     return f"{text} ({file}:{frame.lineno}, in {frame.name})"
 
 
+def standing_at(frame: FrameType | None) -> str:
+    """Say which line of a policy a thread is in, as ` (mine.py:12, in on_use)`; nothing if none."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.endswith(".py") and not is_foreign_to_authors(code.co_filename):
+            file = Path(code.co_filename).name
+            if code.co_name.startswith(FRAME):
+                return f" ({file}, compiled)"
+            return f" ({file}:{frame.f_lineno}, in {code.co_name})"
+        frame = frame.f_back
+    return ""
+
+
+def is_foreign_to_authors(file: str) -> bool:
+    """Whether a file is of this package, of a library or of Python itself."""
+    return is_own(file) or Path(file).is_relative_to(sysconfig.get_path("stdlib"))
+
+
 def _numba_place(text: str) -> str:
     for file, line in _PLACE.findall(text):
-        if not _is_own(file):
+        if not is_own(file):
             return f"{Path(file).name}:{line}"
     function = _FUNCTION.search(text)
     return f"in {function[1]}" if function else ""
 
 
-def _is_own(file: str) -> bool:
+def is_own(file: str) -> bool:
     """Whether a file is of this package or of a library, where no author looks for a mistake."""
     path = Path(file).resolve()
     return path.is_relative_to(_OWN) or "site-packages" in path.parts

@@ -17,7 +17,7 @@ import pkgutil
 import sys
 import typing
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
@@ -43,6 +43,8 @@ HOOKS = {
     "miss": ("prepare", "answer"),
     "admission": ("observe", "admits", "admits_ahead", "outweighs"),
 }
+AT_THE_END = ("metrics", "finished")
+"""What a policy of any axis may answer after a run, see `specmd.runs.policy_metrics`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +92,10 @@ class Entry(Declaration):
             "name": self.name,
             "summary": self.summary,
             "needs": list(self.needs),
-            "remembers": self.remembers,
             "parameters": parameters,
+            "lossless": not self.lossy,
+            "remembers": self.remembers,
+            "compiled": self.compiled,
             "source": self.source,
             "origin": self.origin,
         }
@@ -367,7 +371,8 @@ def _declared(module: ModuleType, origin: str) -> list[Entry]:
         if isinstance(declaration, Declaration) and cls.__module__ == module.__name__:
             if not callable(getattr(cls, "create", None)):
                 raise SpecmdError(f"policy '{declaration.name}' ({origin}) has no `create`")
-            if odd := misspelt(cls, HOOKS.get(declaration.axis, ())):
+            known = HOOKS.get(declaration.axis, ())
+            if odd := misspelt(cls, (*known, *AT_THE_END) if known else ()):
                 raise SpecmdError(f"policy '{declaration.name}' ({origin}): {odd}")
             if declaration.axis == "admission" and {*declaration.needs} - {"training"}:
                 raise SpecmdError(
@@ -383,10 +388,14 @@ def _declared(module: ModuleType, origin: str) -> list[Entry]:
                 raise SpecmdError(
                     f"policy '{declaration.name}' ({origin}) has neither `victim` nor `rank`"
                 )
-            doc = inspect.getdoc(module) or inspect.getdoc(cls) or ""
-            summary = doc.strip().split("\n")[0]
-            found.append(Entry(**vars(declaration), summary=summary, origin=origin, cls=cls))
-    return found
+            found.append(Entry(**vars(declaration), summary="", origin=origin, cls=cls))
+    docs = [inspect.getdoc(each.cls) if len(found) > 1 else module.__doc__ for each in found]
+    return [
+        replace(
+            each, summary=(own or module.__doc__ or each.cls.__doc__ or "").strip().split("\n")[0]
+        )
+        for each, own in zip(found, docs, strict=True)
+    ]
 
 
 def _read_value(hint: Any, text: str) -> Any:

@@ -23,8 +23,9 @@ from specmd.report.notes import marks, notes
 from specmd.report.text import Cell, Column, Section, Style, Table, cells
 from specmd.runs.declared import spelled
 from specmd.runs.identity import SPELLED
-from specmd.runs.metrics import PARTS, Better, Metric, metric
+from specmd.runs.metrics import PARTS, Better, Metric
 from specmd.runs.options import RunConfig
+from specmd.runs.policy_metrics import look_up
 from specmd.runs.run import Bounds, Run
 
 _GROUPED = tuple(
@@ -71,10 +72,10 @@ def run_table(
     notes explain everything.
     Raises SpecmdError for an unknown metric.
     """
-    chosen = [metric(name) for name in metrics or default_metrics(runs)]
+    chosen = [look_up(name, runs) for name in metrics or default_metrics(runs)]
     groups = _groups(runs)
     if rank is not None:
-        groups = [_ranked(group, metric(rank)) for group in groups]
+        groups = [_ranked(group, look_up(rank, runs)) for group in groups]
     shown = _columns(list(chain.from_iterable(groups)), chosen, () if metrics else _SPARE)
     varied = varied_axes(runs)
     shared = _shared_words(groups)
@@ -107,7 +108,7 @@ def _ranked(group: list[Line], by: Metric) -> list[Line]:
     sign = -1 if by.better == "higher" else 1
 
     def place(line: Line) -> tuple[bool, float]:
-        value = next(iter(line.values())).metrics.get(by.name)
+        value = next(iter(line.values())).value(by.name)
         return value is None, sign * (value or 0)
 
     return sorted(group, key=place)
@@ -117,7 +118,7 @@ def _columns(lines: Sequence[Line], chosen: Sequence[Metric], spare: Sequence[st
     """Choose the columns of numbers: a metric that depends on the clock has one for each clock."""
     shown = []
     for each in chosen:
-        values = [[run.metrics.get(each.name) for run in line.values()] for line in lines]
+        values = [[run.value(each.name) for run in line.values()] for line in lines]
         digits = each.digits(chain.from_iterable(values))
         apart = any(len({each.text(one, digits=digits) for one in row}) > 1 for row in values)
         for profile in _clocks(lines, each) if apart else [_ANY]:
@@ -139,7 +140,7 @@ def _clocks(lines: Sequence[Line], each: Metric) -> list[str | None]:
             profile
             for line in lines
             for profile, run in line.items()
-            if run.metrics.get(each.name) is not None
+            if run.value(each.name) is not None
         )
     )
 
@@ -150,7 +151,7 @@ def _metric_column(each: Metric, profile: str | None, column: Column, digits: in
 
     def value(line: Line) -> float | None:
         run = of(line)
-        return None if run is None else run.metrics.get(each.name)
+        return None if run is None else run.value(each.name)
 
     def of_bound(line: Line, name: str) -> float | None:
         run = of(line)

@@ -18,9 +18,9 @@ from typing import Literal, NamedTuple
 
 from specmd.errors import unknown
 
-Unit = Literal["count", "share", "ratio", "bytes", "bytes/token", "s", "tokens/s"]
+Unit = Literal["count", "share", "ratio", "bytes", "bytes/token", "s", "tokens/s", "number"]
 Better = Literal["higher", "lower", "neither"]
-Group = Literal["count", "rate", "prefetch", "bytes", "time"]
+Group = Literal["count", "rate", "prefetch", "bytes", "time", "own"]
 Value = int | float | None
 
 _SCALES: dict[Unit, tuple[float, str, int]] = {
@@ -31,6 +31,7 @@ _SCALES: dict[Unit, tuple[float, str, int]] = {
     "bytes/token": (1e-6, "MB/token", 2),
     "s": (1e3, "ms", 3),
     "tokens/s": (1.0, "tokens/s", 2),
+    "number": (1.0, "", 6),  # of a policy's own: nobody knows its unit
 }
 
 
@@ -65,6 +66,8 @@ class Metric:
             return most
         scaled = [abs(each) for value in values if (each := self.scaled(value))]
         shown = [each for each in scaled if math.isfinite(each)]
+        if self.unit == "number" and all(each.is_integer() for each in shown):
+            return 0
         if self.unit == "share":
             return 1 if not shown or max(shown) >= 10 else most
         return min(max(2 - math.floor(math.log10(min(shown, default=1))), 0), most)
@@ -75,6 +78,8 @@ class Metric:
         if scaled is None or not math.isfinite(scaled):
             return "-"
         shown, usual = _SCALES[self.unit][1:]
+        if digits is None and self.unit == "number":
+            return f"{scaled:,.6g}"
         digits = usual if digits is None else digits
         written = f"{scaled:,.{digits}f}"
         return f"{written} {shown}" if with_unit and shown else written

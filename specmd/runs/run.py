@@ -22,6 +22,7 @@ from specmd.files import write_text
 from specmd.runs.details import Details, read_details, write_details
 from specmd.runs.metrics import METRICS
 from specmd.runs.options import RunConfig
+from specmd.runs.policy_metrics import flat
 from specmd.trace.header import Kind
 
 if TYPE_CHECKING:
@@ -224,6 +225,9 @@ class Run(_Frozen):
     config: RunConfig
     trace: TraceFacts
     metrics: Metrics = {}
+    policy_metrics: dict[str, Metrics] = Field(
+        default={}, description="what policies publish of themselves, by axis and name"
+    )
     per_phase: dict[str, Metrics] = {}
     per_layer: dict[str, list[Value]] = Field(default={}, description="metric: one value a layer")
     regime: Regime | None = None
@@ -268,6 +272,12 @@ class Run(_Frozen):
         dense = json.dumps(fields, allow_nan=False, ensure_ascii=False)
         return msgspec.json.format(dense, indent=1)  # json's own indenting is ten times as slow
 
+    def value(self, name: str) -> Value:
+        """Return a metric, one of a policy's own as `evict.arc.target`; None if not known."""
+        if name in METRICS:
+            return self.metrics.get(name)
+        return flat(self.policy_metrics).get(name)
+
     def row(self) -> dict[str, Any]:
         """Return the run as one flat row: facts, configuration, metrics, regime and bounds."""
         row: dict[str, Any] = {
@@ -288,6 +298,7 @@ class Run(_Frozen):
                 row[f"{name}_{part}"] = getattr(bound, part, None)
         for name in ("roofline_s", "regret_misses", "regret_share", "forced_gap", "bypass_gap"):
             row[name] = getattr(self.bounds, name, None)
+        row |= flat(self.policy_metrics)
         row["decision_digest"] = self.decision_digest
         row["host_digest"] = self.host_digest
         row["warnings"] = "; ".join(self.warnings)

@@ -23,6 +23,7 @@ PLANNED = ("prefetch_start", "prefetch_keys", "prefetch_due", "prefetch_score")
 """Columns of a chunk that a planner fills."""
 
 Plan = dict[tuple[int, int], dict[str, Any]]
+_END = (-1, -1)  # place of the state that the prefetcher was left in
 _kept: WeakKeyDictionary[Trace, dict[tuple[Any, ...], Plan]] = WeakKeyDictionary()
 
 
@@ -98,9 +99,17 @@ class Plans:
                 self._made = None
         return planned
 
+    @property
+    def state(self) -> Any:
+        """What the prefetcher knew at the end."""
+        if self._known is not None:
+            return self._known[_END]["state"]
+        return None if self._planner is None else self._planner.state
+
     def conclude(self) -> None:
         """Keep the plan: the trace has been walked to its end."""
-        if self._known is None and self._made is not None:
+        if self._known is None and self._made is not None and self._planner is not None:
+            self._made[_END] = {"state": self._planner.state}
             self._of_trace[self._key] = self._made
             while len(self._of_trace) > KEPT:
                 del self._of_trace[next(iter(self._of_trace))]

@@ -20,7 +20,7 @@ from specmd.hardware.engines import load_engine
 from specmd.hardware.profile import HardwareProfile, load_profile
 from specmd.hardware.shape import load_shape
 from specmd.policy.faults import told
-from specmd.policy.registry import is_lossy
+from specmd.policy.registry import is_lossy, plugins_of
 from specmd.runs.contract import (
     contract,
     label,
@@ -169,6 +169,7 @@ def run_config(
         config=recorded_config(config, profile),
         trace=facts,
         metrics=metrics,
+        policy_metrics=outcome.published,
         per_phase=phases,
         per_layer=by_layer(outcome.counters, layer_bytes, low, outcome.masses),
         regime=regime(found, trace.header, config, training),
@@ -219,8 +220,11 @@ def try_config(
             )
         except SpecmdError as error:
             status, unmet = "failed", str(error)
-        except AccountingError:
-            raise  # a bug of ours is not a result
+        except AccountingError as error:
+            plugins = plugins_of(config)
+            if not plugins:
+                raise  # a bug of ours is not a result
+            status, unmet = "failed", f"{error}; it ran the plug-in {', '.join(plugins)}"
         except Exception as error:
             status, unmet = "failed", told(error)
     return without_numbers(

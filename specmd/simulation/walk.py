@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +23,7 @@ from specmd.policy.needs import offered, shown, unmet
 from specmd.policy.registry import Choice, choose, is_lossy
 from specmd.runs.metrics import PARTS
 from specmd.runs.options import RunConfig
+from specmd.runs.policy_metrics import Published, publish
 from specmd.runs.pools import host_pools, pools_of
 from specmd.simulation.chain import ChainedLink
 from specmd.simulation.clock import Notes, require_sizes, take_notes
@@ -61,6 +62,7 @@ class Outcome:
     ahead: IntArray | None = None
     notes: Notes | None = None  # of a run whose decisions depend on no time
     trail: npt.NDArray[np.float64] | None = None  # (steps, layers, PARTS) of the last steps
+    published: Published = field(default_factory=dict)  # see `specmd.runs.policy_metrics`
     median: tuple[int, npt.NDArray[np.float64]] | None = None  # see `specmd.simulation.replay`
     masses: npt.NDArray[np.float64] | None = None  # of what was executed, by phase and layer
     low_share: float = 1.0  # bytes of a low-bit copy over those of the expert
@@ -100,7 +102,7 @@ class Walk:
         self.evict = choose("evict", config.evict)
         self.prefetch = choose("prefetch", config.prefetch)
         self.schedule = choose("schedule", config.schedule).create()
-        self.miss = choose("miss", config.miss)
+        self.miss, self.route = choose("miss", config.miss), choose("route", config.route)
         admission, gate = admitting(choose("admission", config.admission), self.evict)
         self._check(training, gate)
         self.shows = shown(self.evict.needs), shown(self.prefetch.needs)
@@ -148,7 +150,7 @@ class Walk:
 
     def _check(self, training: Trace | None, gate: Choice | None) -> None:
         config, trace = self.config, self.trace
-        asked = self.evict, self.prefetch, self.miss, choose("route", config.route)
+        asked = self.evict, self.prefetch, self.miss, self.route
         for choice in (*asked, *filter(None, [gate])):
             if reason := unmet(choice, offered(trace, training, timed=self.costs is not None)):
                 raise SpecmdError(reason)
@@ -197,6 +199,7 @@ class Walk:
         events.split(cuts[1:-1])
         for first, last in pairwise(cuts):
             if first in resets:
+                self._published()  # of a state that is about to be forgotten
                 kernel.empty()
             elif first == config.warmup and first > 0 and self.resident == "seen":
                 self._fill()
@@ -240,7 +243,25 @@ class Walk:
             trail=None if self.costs is None else self._trail(),
             masses=kernel.masses,
             low_share=1.0 if self.executing is None else self.executing.low_share,
+            published=self._published(),
         )
+
+    def _published(self) -> Published:
+        """Ask the policies how it ended; nobody but those of a run, not of its bounds."""
+        if self.resident != "cache":
+            return {}
+        kernel, name = self.kernel, self.evict.entry.name
+        found = publish("evict", name, kernel.policy, kernel.core)
+        if self.config.host_slots is not None:
+            tier, name = kernel.link.tier, choose("evict", self.config.host_evict).entry.name
+            found |= publish("host_evict", name, tier.policy, tier.core)
+        made = kernel.core.execution if self.executing is not None else None
+        for axis, choice, part in (("route", self.route, "router"), ("miss", self.miss, "misser")):
+            if made is not None and choice.executes:
+                found |= publish(axis, choice.entry.name, getattr(made, part))
+        if self.plans is not None:
+            found |= publish("prefetch", self.prefetch.entry.name, self.plans.state)
+        return found
 
     def _by_key(self) -> tuple[Any, Any, Any]:
         """Return the link's counts of each key: demand fetches, late hits, prefetches."""

@@ -4,7 +4,8 @@ An executor takes tasks and yields their runs, whatever became of them. `LocalPr
 many at once; `FreshProcesses` on one run after another, each in a process that has seen no other. A
 process that dies takes its pool down, and nobody can say which of the tasks in flight was to blame:
 each of their runs is tried once more, alone, and the one that kills its process again has failed.
-Everything else completes. Processes end when the one that started them does, however that ended.
+So has a run that takes too long, which ends its process as well and is not tried again. Everything
+else completes. Processes end when the one that started them does, however that ended.
 """
 
 from __future__ import annotations
@@ -12,16 +13,20 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from specmd.errors import Exit, SpecmdError
+from specmd.policy.deadline import noting, read_note
 from specmd.policy.registry import plugins_of
 from specmd.runs.options import RunConfig
 from specmd.runs.run import Run
@@ -34,6 +39,11 @@ DIED_TWICE = "its worker process died, twice: killed or crashed"
 
 class Task(Protocol):
     """Runs to be made one after another, small enough to travel to another process."""
+
+    @property
+    def name(self) -> str:
+        """Name its first run, apart from all others."""
+        ...
 
     @property
     def makes(self) -> frozenset[Hashable]:
@@ -83,20 +93,38 @@ class LocalProcesses:
     def run(self, tasks: Sequence[Task]) -> Results:
         """See `Executor`."""
         todo = deque(tasks)
-        while todo:
-            suspects: list[Task] = []
-            yield from _in_pool(todo, self.workers, suspects, _context())
-            for part in (part for task in suspects for part in task.parts()):
-                guilty: list[Task] = []
-                yield from _in_pool(deque([part]), 1, guilty, _context())
-                if guilty:
-                    yield part.failed(DIED_TWICE)
+        with tempfile.TemporaryDirectory(prefix="specmd-") as notes:
+            while todo:
+                suspects: list[Task] = []
+                yield from _in_pool(todo, self.workers, suspects, _context(), notes)
+                for part in (part for task in suspects for part in task.parts()):
+                    guilty: list[Task] = []
+                    yield from _in_pool(deque([part]), 1, guilty, _context(), notes)
+                    if guilty:
+                        yield part.failed(ended(DIED_TWICE, notes, part))
+
+
+def ended(reason: str, notes: str | Path, part: Task) -> str:
+    """Say how a process died, and, where it left a note, of what."""
+    note = read_note(Path(notes) / part.name)
+    if note is None:
+        return reason
+    return too_long(note.text) if note.is_late else f"{_event(reason)}: {note.text}"
+
+
+def too_long(told: str) -> str:
+    """Say that a run took too long, and what to do if it is only slow."""
+    return f"the run {told}; if it is only slow, give it more (--time-limit)"
 
 
 def blamed(reason: str, config: RunConfig) -> str:
     """Name the plug-ins of a run whose process died: its own words died with it."""
-    plugins = plugins_of(config) if reason in (DIED, DIED_TWICE) else []
+    plugins = plugins_of(config) if _event(reason) in map(_event, (DIED, DIED_TWICE)) else []
     return f"{reason}; it ran the plug-in {', '.join(plugins)}" if plugins else reason
+
+
+def _event(reason: str) -> str:
+    return reason.partition(":")[0]
 
 
 class FreshProcesses:
@@ -104,19 +132,24 @@ class FreshProcesses:
 
     def run(self, tasks: Sequence[Task]) -> Results:
         """See `Executor`."""
-        for part in (part for task in tasks for part in task.parts()):
-            dead: list[Task] = []
-            context = multiprocessing.get_context("spawn")
-            yield from _in_pool(deque([part]), 1, dead, context)
-            if dead:
-                yield part.failed(DIED)
+        with tempfile.TemporaryDirectory(prefix="specmd-") as notes:
+            for part in (part for task in tasks for part in task.parts()):
+                dead: list[Task] = []
+                context = multiprocessing.get_context("spawn")
+                yield from _in_pool(deque([part]), 1, dead, context, notes)
+                if dead:
+                    yield part.failed(ended(DIED, notes, part))
 
 
-def _in_pool(todo: deque[Task], workers: int, lost: list[Task], context: BaseContext) -> Results:
+def _in_pool(
+    todo: deque[Task], workers: int, lost: list[Task], context: BaseContext, notes: str
+) -> Results:
     """Run tasks until none is left or the pool breaks; `lost` gets the tasks in flight then."""
     before = set(multiprocessing.active_children())
     workers = max(1, min(workers, len(todo)))
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=start_worker, initargs=(notes,)
+    )
     flying: dict[Future[Made], Task] = {}
     made: set[Hashable] = set()
     in_order = False
@@ -196,8 +229,13 @@ def _context() -> BaseContext:
 # What follows runs in the workers.
 
 
-def start_worker() -> None:
-    """Let a process of a pool end with the one that started it, and leave Ctrl-C to that."""
+def start_worker(notes: str | None = None) -> None:
+    """Let a process of a pool end with the one that started it, and leave Ctrl-C to that.
+
+    `notes` is a folder in which its parent looks for the reason when it dies.
+    """
+    if notes is not None:
+        keep_notes(Path(notes))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -208,6 +246,34 @@ def _end_with_parent() -> None:
     assert parent is not None
     connection.wait([parent.sentinel])
     os._exit(1)
+
+
+_notes: Path | None = None  # where a dying process says of what; None: it is not one of a pool
+
+
+def keep_notes(folder: Path) -> None:
+    """Let this process be ended by runs that take too long, each with a note in a folder."""
+    global _notes
+    _notes = folder
+
+
+@contextmanager
+def limited(name: str, limit_s: float | None) -> Iterator[None]:
+    """Make a run within its time, if this process may be ended; raises SpecmdError where one was.
+
+    Args:
+        name: of the run, as its task says.
+        limit_s: after which the process ends; None: never.
+
+    """
+    if _notes is None:
+        yield
+        return
+    before = read_note(_notes / name)
+    if before is not None and before.is_late:
+        raise SpecmdError(too_long(before.text), Exit.RUN_FAILED)
+    with noting(_notes / name, limit_s):
+        yield
 
 
 def perform(task: Task) -> Made:

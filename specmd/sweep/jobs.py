@@ -23,7 +23,7 @@ from specmd.runs.options import RunConfig
 from specmd.runs.run import Run, kept_run, write_run
 from specmd.simulation.simulate import try_config
 from specmd.simulation.walk import is_timeless
-from specmd.sweep.executor import blamed
+from specmd.sweep.executor import blamed, limited
 from specmd.trace import Trace, load
 from specmd.trace.hub import located
 
@@ -35,6 +35,9 @@ Rerun = Literal["none", "failed", "all"]
 _DEVICE = {"profile", "engine"}
 _SPELLED = {"capacity", "host_capacity"}
 _NOT_BOUNDS = {"evict", "prefetch", "schedule", "route", "admission", "context"}
+LIMIT_S = 900.0
+"""Seconds that every run may take, and `LIMIT_PER_ACCESS_S` more for each access of its trace."""
+LIMIT_PER_ACCESS_S = 2e-4
 MADE_IN_S = "made_in_s"
 """Entry of a run's provenance: seconds that its making took."""
 FEWEST_TOGETHER = 4
@@ -81,6 +84,7 @@ class Setting:
     argv: tuple[str, ...]
     rerun: Rerun = "none"
     bounds_in: Path | None = None  # None: beside the results
+    limit_s: float | None = None  # that a run may take; None: see `LIMIT_S`
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,11 @@ class JobTask:
 
     jobs: tuple[Job, ...]
     setting: Setting
+
+    @property
+    def name(self) -> str:
+        """Return the id of its first run."""
+        return self.jobs[0].run_id
 
     @property
     def makes(self) -> frozenset[Hashable]:
@@ -106,7 +115,14 @@ class JobTask:
         _use_plugins(self.setting.plugins)
         for job in self.jobs:
             # Another sweep may have been here, or a process that died of a later job.
-            yield existing(self.setting.out, job.run_id, self.setting.rerun) or self._make(job)
+            found = existing(self.setting.out, job.run_id, self.setting.rerun)
+            if found is None:
+                limit_s = self.setting.limit_s
+                if limit_s is None:
+                    limit_s = LIMIT_S + LIMIT_PER_ACCESS_S * _load(job.trace).expert_ids.size
+                with limited(job.run_id, limit_s):
+                    found = self._make(job)
+            yield found
 
     def _make(self, job: Job) -> Run:
         setting = self.setting

@@ -102,6 +102,7 @@ def sweep(
     plugins: Sequence[str | PathLike[str]] = (),
     on_result: OnResult | None = None,
     executor: Executor[JobTask] | None = None,
+    time_limit: float | None = None,
 ) -> Tally:
     """Run a grid over traces on all cores.
 
@@ -117,6 +118,8 @@ def sweep(
         plugins: policy files or folders, registered here and in every worker.
         on_result: called as `on_result(run, finished, total)` after each run.
         executor: where the runs are made; by default in `workers` processes of this machine.
+        time_limit: seconds that a run may take; a longer one has failed. None: 15 minutes and
+            0.2 ms an access.
 
     Raises:
         SpecmdError: bad input, before anything runs. Failures of runs are results.
@@ -132,6 +135,7 @@ def sweep(
         tuple(str(plugin) for plugin in plugins),
         tuple(sys.argv),
         rerun,
+        limit_s=time_limit,
     )
     return carry_out(jobs, setting, workers=workers, on_result=on_result, executor=executor)
 

@@ -22,7 +22,7 @@ import specmd
 from specmd.errors import Exit, SpecmdError
 from specmd.files import replacing
 from specmd.runs.identity import source_digest
-from specmd.sweep.executor import DIED, Made, Task, perform
+from specmd.sweep.executor import DIED, Made, Task, ended, keep_notes, perform
 
 _HERE = "specmd"  # folder of what was shipped, in that of the worker
 _one_at_a_time = threading.Lock()
@@ -127,6 +127,7 @@ def perform_there(
         _let_import([Path(path) for path in there.values()])
         moved = task.moved(there, out, shared)
         with _one_at_a_time:  # of its threads: what runs share in a process is not for several
+            keep_notes(out.parent)
             made = perform_fresh(moved) if task.fresh else perform(moved)
         files = {
             path.relative_to(out).as_posix(): path.read_bytes()
@@ -157,7 +158,7 @@ def perform_fresh(task: Task) -> Made:
             check=False,
         )
         if not result.is_file():
-            return Made([], DIED, Exit.RUN_FAILED)
+            return Made([], ended(DIED, folder, task), Exit.RUN_FAILED)
         made = pickle.loads(result.read_bytes())  # noqa: S301 - from its child
     assert isinstance(made, Made)
     return made

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from specmd.policy.registry import AXES
+from specmd.policy.registry import AXES, entries, forget
 from specmd.trace import load, save, slice_tokens, synthetic
 from specmd.trace.importers import FORMS
 
@@ -28,13 +28,49 @@ METRIC_KEYS = {
 def test_list_policies_rows(specmd):
     rows = json.loads(specmd("list", "policies", "--format", "json").out)
     for row in rows:
-        assert {"axis", "name", "needs", "parameters", "source", "origin"} <= set(row)
+        assert {"axis", "name", "summary", "needs", "parameters", "source", "origin"} <= set(row)
+        assert {"lossless", "remembers", "compiled"} <= set(row)
+        assert all({"type", "default"} == set(each) for each in row["parameters"].values())
+        assert row["summary"].rstrip(".") != ""
         assert row["axis"] in AXES
         assert row["source"]
     assert {("evict", "lru"), ("prefetch", "none"), ("schedule", "fifo")} <= {
         (row["axis"], row["name"]) for row in rows
     }
     assert "least_stale" in specmd("list", "policies").out
+
+
+def test_list_policies_can_be_narrowed(specmd, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        '"""Two."""\nfrom specmd.policy import policy\n'
+        'class One:\n    """The first rule."""\n    @classmethod\n'
+        "    def create(cls): return cls()\n"
+        '@policy("kept", axis="allocate", source="a")\n'
+        'class Kept(One):\n    """The second rule."""\n'
+        '@policy("bent", axis="allocate", source="b", lossy=True)\n'
+        'class Bent(One):\n    """The third rule."""\n'
+    )
+    asked = ("list", "policies", "--plugin", mine, "--axis", "allocate", "--format", "json")
+    try:
+        every, lossless = (
+            {row["name"]: row for row in json.loads(specmd(*asked, *more).out)}
+            for more in ((), ("--lossless",))
+        )
+        text = specmd("list", "policies", "--axis", "allocate").out
+    finally:
+        forget([each for each in entries("allocate") if each.origin == str(mine)])
+    assert {row["axis"] for row in every.values()} == {"allocate"}
+    assert set(every) - set(lossless) == {"bent"}
+    assert every["kept"]["summary"] == "The second rule."
+    assert "lossy; from " in text
+    assert text.startswith(f"allocate ({len(every)})\n")
+
+
+def test_a_list_of_something_else_has_no_axis(specmd):
+    assert "policies" in specmd("list", "profiles", "--axis", "evict").err
+    done = specmd("list", "policies", "--axis", "evictt")
+    assert (done.code, "did you mean evict?" in done.err) == (2, True)
 
 
 def test_list_policies_is_readable_at_80_columns(specmd, monkeypatch):

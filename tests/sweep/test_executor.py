@@ -11,7 +11,7 @@ import pytest
 
 from specmd.runs.options import RunConfig
 from specmd.runs.run import Run, TraceFacts
-from specmd.sweep.executor import FreshProcesses, LocalProcesses
+from specmd.sweep.executor import FreshProcesses, LocalProcesses, limited
 from specmd.trace import save, synthetic
 
 PLUGIN = """
@@ -83,6 +83,10 @@ class Says:
     how: str
 
     @property
+    def name(self):
+        return self.how
+
+    @property
     def makes(self):
         return frozenset([self.how])
 
@@ -93,6 +97,10 @@ class Says:
         for how in self.how.split():
             if how == "dies":
                 os._exit(9)
+            if how == "loops":
+                with limited(self.name, 2.0):
+                    while True:
+                        pass
             if how == "raises":
                 raise RuntimeError("why not")
             yield made_up()
@@ -128,3 +136,17 @@ def test_of_several_runs_one_that_fails_or_dies_takes_none_with_it():
     assert [run.status for run in FreshProcesses().run([Says("ok raises ok")])] == [
         "ok", "failed", "ok",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("executor", [LocalProcesses(2), FreshProcesses()])
+def test_one_that_takes_too_long_is_ended_and_not_tried_again(executor):
+    runs = list(executor.run([Says("ok"), Says("loops"), Says("ok")]))
+    assert sorted(run.status for run in runs) == ["failed", "ok", "ok"]
+    (reason,) = (run.reason for run in runs if run.status == "failed")
+    assert "did not return within 2 s (test_executor.py:" in reason
+    assert "in perform); if it is only slow, give it more (--time-limit)" in reason
+
+
+def test_outside_of_a_worker_nothing_is_ended(tmp_path):
+    with limited("here", 0.001):
+        assert sum(range(10**6)) > 0
