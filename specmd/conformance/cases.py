@@ -23,6 +23,7 @@ from specmd.core.specialise import specialise
 from specmd.core.state import Chunk
 from specmd.policy.registry import Choice, choose
 from specmd.simulation.events import EventStream
+from specmd.simulation.loads import training_rows
 from specmd.trace import Trace, synthetic
 
 PROPOSALS = "only keys of coming events are proposed"
@@ -109,7 +110,9 @@ def small_world(case: Case, needs: tuple[str, ...]) -> World:
         for layer in range(header.num_layers):
             np.add.at(popularity[layer], small_trace().expert_ids[:, layer], 1.0)
     slots = [case.slots // pools] * pools
-    return World.of(header, slots, seed=case.seed, popularity=popularity.reshape(-1))
+    training = training_rows(small_trace()) if "training" in needs else None
+    counts = popularity.reshape(-1)
+    return World.of(header, slots, seed=case.seed, popularity=counts, training=training)
 
 
 def watch_eviction(choice: Choice, case: Case) -> str:

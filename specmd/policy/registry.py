@@ -56,6 +56,7 @@ class Declaration:
     ahead: str = ""
     bypass: str = ""
     remembers: bool | str = False
+    pins: bool = False
     frozen: bool = False
     lossy: bool = False
     bits: str = ""
@@ -129,8 +130,13 @@ class Choice:
         return self.entry.compiled
 
     @property
+    def pins(self) -> bool:
+        """Whether `kept` of its state names keys that are resident from the start and for ever."""
+        return self.entry.pins or self.entry.frozen
+
+    @property
     def frozen(self) -> bool:
-        """Whether `kept` of its state names all that is ever resident."""
+        """Whether nothing but `kept` of its state is ever resident."""
         return self.entry.frozen
 
     @property
@@ -192,6 +198,7 @@ def policy(
     ahead: str = "",
     bypass: str = "",
     remembers: bool | str = False,
+    pins: bool = False,
     frozen: bool = False,
     lossy: bool = False,
     bits: str = "",
@@ -211,8 +218,10 @@ def policy(
         bypass: the parameter of `create` that, if true, asks for bypass admission.
         remembers: whether its history of a key outlives the key's eviction, so that it profits from
             more memory than the slots; "parameter=value" where it does for that value only.
-        frozen: its attribute `kept` names the keys that are resident from the start and for ever:
-            misses pass the cache by, prefetches find no slot.
+        pins: its attribute `kept` names keys that are resident from the start and for ever; where
+            nothing else may leave, its `victim` names no key.
+        frozen: it pins, and nothing else ever enters: misses pass the cache by, prefetches find no
+            slot.
         lossy: it changes what the model computes.
         bits: the parameter of `create` that says of how many bits its low-bit copies are.
         blocks: a layer computes nothing before all that has room is there.
@@ -230,6 +239,7 @@ def policy(
             ahead=ahead,
             bypass=bypass,
             remembers=remembers,
+            pins=pins,
             frozen=frozen,
             lossy=lossy,
             bits=bits,
