@@ -313,6 +313,112 @@ class InfinityCode(Infinity):
         return min(able, key=lambda key: (score.flat[key], -key), default=None)
 
 
+class Hobbit(Rule):
+    """Each of the four terms between 0 and 1; `parts` are their weights: LRU, LFU, LHU, FLD."""
+
+    parts = (1, 1, 1, 1)
+
+    def setup(self):
+        self.often, self.high, self.phase, self.seen = Counter(), Counter(), 0, []
+
+    def begins(self, now):
+        if now.phase == 0 and self.phase == 1:
+            self.often.clear()
+            self.high.clear()
+            self.seen = []
+        self.phase = now.phase
+        if now.step not in self.seen:
+            self.seen.append(now.step)
+        total = sum(now.gates[key] for key in sorted(now.gates))
+        for key, gate in now.gates.items():
+            above = [now.gates[k] for k in sorted(now.gates) if now.gates[k] > gate]
+            self.often[key] += 1
+            self.high[key] += sum(above) <= 0.6 * total
+
+    def rank(self, key, now):
+        recency, frequency, high, distance = self.parts
+        ahead = (self.layer(key) - now.layer - 1) % self.know.layers
+        uses = frequency * self.often[key] + high * self.high[key]
+        near = distance * (1 - ahead / self.know.layers)
+        return recency / now.clock * self.touched[key] + 1.0 / len(self.seen) * uses + near
+
+
+class OtherHobbit(Hobbit):
+    parts = (0.5, 0.25, 0.75, 1)
+
+
+class FineMoE(Rule):
+    def rank(self, key, now):
+        first = self.layer(key) * self.know.experts
+        total = sum(self.know.popularity[first : first + self.know.experts])
+        share = self.know.popularity[key] / total if total else 0.0
+        return share * (1 + self.know.uses[key])
+
+
+class Threshold(Rule):
+    window, share = 100, 0.05
+
+    def setup(self):
+        self.visits = {layer: deque(maxlen=self.window) for layer in range(self.know.layers)}
+
+    def begins(self, now):
+        self.visits[now.layer].append(set(now.tokens))
+
+    def rank(self, key, now):
+        uses = sum(key in seen for seen in self.visits[self.layer(key)])
+        return uses >= self.share * self.window, self.touched[key]
+
+
+class ShortThreshold(Threshold):
+    window, share = 5, 0.4
+
+
+class Hysteresis(Rule):
+    """The hottest miss against the coldest resident, pair by pair."""
+
+    def __init__(self, know, capacity, ratio=1.3, dwell=0, cap=None):
+        super().__init__(know, capacity)
+        self.ratio, self.dwell, self.cap = ratio, dwell, math.inf if cap is None else cap
+        know.swaps = {}  # step: swaps, in whatever pool
+
+    def setup(self):
+        self.heat = Counter()
+
+    def begins(self, now):
+        if now.step not in self.steps:
+            for key in self.heat:
+                self.heat[key] *= 0.999
+        super().begins(now)
+        for key in now.tokens:
+            self.heat[key] += 1.0
+
+    def rank(self, key, now):
+        return self.heat[key]
+
+    def victim(self, able, incoming, now):
+        misses = [key for key in able if key in self.know.slotless]
+        if incoming is not None:
+            return super().victim(able, incoming, now)
+        misses.sort(key=lambda key: (-self.heat[key], key))
+        residents = [
+            key
+            for key in able
+            if key not in misses
+            and now.clock - self.entry[key] >= max(self.dwell * self.know.layers, 1)
+        ]
+        residents.sort(key=lambda key: (self.heat[key], -key))
+        swaps = 0
+        for miss, resident in zip(misses, residents, strict=False):
+            room = self.know.swaps.get(now.step, 0) + swaps < self.cap
+            if not (room and self.heat[miss] > self.ratio * self.heat[resident]):
+                break
+            swaps += 1
+        if swaps < len(misses):
+            return misses[-1]
+        self.know.swaps[now.step] = self.know.swaps.get(now.step, 0) + 1
+        return residents[0]
+
+
 class HotTail(Rule):
     """LRU of what is not pinned."""
 
@@ -395,6 +501,14 @@ RULES = {
     "tec:window=2": ShortTEC,
     "heat": Heat,
     "heat:hot=1": partial(Heat, hot=1),
+    "hobbit": Hobbit,
+    "hobbit:lru=0.5,lfu=0.25,lhu=0.75": OtherHobbit,
+    "fine_moe": FineMoE,
+    "freq_threshold": Threshold,
+    "freq_threshold:window=5,share=0.4": ShortThreshold,
+    "hysteresis": Hysteresis,
+    "hysteresis:ratio=1,dwell=2": partial(Hysteresis, ratio=1, dwell=2),
+    "hysteresis:ratio=0.5,cap=1": partial(Hysteresis, ratio=0.5, cap=1),
     "moe_infinity": Infinity,
     "moe_infinity_code": InfinityCode,
 }

@@ -57,7 +57,9 @@ class Knowledge:
     entries: int = 0
     regretted: object = None  # the miss whose ghost ARC has just learnt from, in whatever pool
     top_k: int = 0
+    popularity: object = ()
     kept: tuple = ()  # pinned keys
+    slotless: set = field(default_factory=set)  # misses of a wide event that have no slot
     hits: Counter = field(default_factory=Counter)  # key: uses of a resident since it entered
     history: object = None  # the last accesses
 
@@ -416,7 +418,9 @@ class Reference:
         """`rule` makes the rule of a pool of what is known and its slots; `kept` is pinned."""
         self.steps, self.capacity, self.bypass, self.guard = steps, capacity, bypass, guard
         self.per_pool = layers * experts // pools
-        self.know = Knowledge(steps, layers, experts, top_k=top_k, kept=tuple(kept))
+        self.know = Knowledge(
+            steps, layers, experts, top_k=top_k, popularity=popularity, kept=tuple(kept)
+        )
         if rule is not None:
             self.rules = [rule(self.know, c) for c in capacity]
         elif name in QUEUES:
@@ -427,7 +431,7 @@ class Reference:
         self.frozen = name.partition(":")[0] == "static"
         self.kept = list(kept)
         self.resident = {}  # key: {"used": bool, "prefetched": bool, "due": clock}
-        self.slotless = set()
+        self.slotless = self.know.slotless
         self.ever = set()
         self.evicted_in = {}
         for pool, slots in enumerate(capacity if name == "static" else ()):

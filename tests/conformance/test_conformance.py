@@ -22,6 +22,9 @@ VARIANTS = {
     ("evict", "gate_ema"): [{}, {"fade": True}],
     ("evict", "heat"): [{}, {"hot": 0}, {"hot": 1}],
     ("evict", "hot_tail"): [{}, {"share": 0.0}, {"share": 1.0}],
+    ("evict", "freq_threshold"): [{}, {"window": 3, "share": 0.5}],
+    ("evict", "hobbit"): [{}, {"lru": 0.0, "fld": 0.5}],
+    ("evict", "hysteresis"): [{}, {"bypass": False}, {"ratio": 0.5, "dwell": 2, "cap": 1}],
     ("evict", "static"): [
         {"choice": choice} for choice in ("global_freq", "layer_quota", "rank_weighted", "coverage")
     ],

@@ -32,7 +32,8 @@ POLICIES = [
     "hot_tail", "moe_infinity", "moe_infinity_code", "mrs", "gate_ema", "gate_ema:fade=true",
     "dali", "dali:window=12,hot=0.2", "tec", "tec:window=1", "heat:hot=2", "ls_2gen_access",
     "ls_2gen_fifo", "ls_2gen_layerfifo", "ls_spatial", "ls_minlayer", "ls_ewma_overdue",
-    "ls_ewma_farthest", "ls_score",
+    "ls_ewma_farthest", "ls_score", "hobbit", "fine_moe", "freq_threshold:window=5,share=0.4",
+    "hysteresis", "hysteresis:bypass=false",
 ]  # fmt: skip
 # Another policy by another name, on the trace and at the capacity of these tests.
 ALIKE = [
@@ -45,7 +46,8 @@ REMEMBERING = [
     "arc", "s3fifo", "s3fifo:warm=true", "lfu", "lfu:ties=key", "lfru", "lrfu:resident=false",
     "layer_distance:ties=frequency", "moe_infinity", "moe_infinity_code", "mrs", "gate_ema",
     "gate_ema:fade=true", "dali", "dali:window=12,hot=0.2", "tec", "tec:window=1",
-    "ls_ewma_overdue", "ls_score",
+    "ls_ewma_overdue", "ls_score", "hobbit", "fine_moe", "freq_threshold:window=5,share=0.4",
+    "hysteresis", "hysteresis:bypass=false",
 ]  # fmt: skip
 
 

@@ -35,8 +35,9 @@ EVICT = [
     "static:choice=layer_quota", "static:choice=rank_weighted", "static:choice=coverage",
     "hot_tail", "hot_tail:share=0.2", "moe_infinity", "moe_infinity_code", "mrs", "gate_ema",
     "gate_ema:fade=true", "dali", "dali:window=64,hot=0.05", "tec", "tec:window=1", "heat",
-    "ls_2gen_access", "ls_2gen_fifo", "ls_2gen_layerfifo", "ls_spatial", "ls_minlayer", "ls_ewma_overdue",
-    "ls_ewma_farthest", "ls_score",
+    "hobbit", "fine_moe", "freq_threshold", "hysteresis", "hysteresis:cap=2,dwell=2",
+    "ls_2gen_access", "ls_2gen_fifo", "ls_2gen_layerfifo", "ls_spatial", "ls_minlayer",
+    "ls_ewma_overdue", "ls_ewma_farthest", "ls_score",
 ]  # fmt: skip
 # Alike by what they are: the tests of their rules say why.
 ALIKE = {

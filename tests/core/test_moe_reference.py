@@ -150,6 +150,30 @@ def test_gate_averages_that_fade_alike_are_mrs_where_it_looks_at_all_experts():
     assert looked_at > 10
 
 
+def test_hobbit_with_one_weight_is_lru_lfu_or_layer_distance():
+    # A whiff of recency breaks the ties of the others as they do.
+    for place in PLACES:
+        for seed in range(40):
+            trace, *_ = made = setting(seed + 1000, **place)
+            for weights, other in (
+                ("lru=1,lfu=0,lhu=0,fld=0", "lru"),
+                ("lru=1e-9,lfu=0,lhu=0,fld=1", "layer_distance"),
+                ("lru=1e-9,lfu=1,lhu=0,fld=0", "lfu"),
+            ):
+                one = (np.diff(trace.phase.astype(int)) >= 0).all()  # sequence
+                if other != "lfu" or one:
+                    assert decided(f"hobbit:{weights}", made) == decided(other, made)
+
+
+def test_hysteresis_without_a_ratio_keeps_the_hottest():
+    for seed in range(20):
+        made = setting(seed + 1100, bypass=True)
+        swaps, waits = (
+            decided(f"hysteresis:ratio={ratio}", made)[1]["evictions"] for ratio in (0, 1.3)
+        )
+        assert swaps >= waits
+
+
 def test_a_tail_without_pins_is_lru():
     for place in PLACES[:5]:
         for seed in range(12):
