@@ -228,24 +228,9 @@ def policy(
         renormalises: a token's weights are scaled up where some of its experts are left out.
 
     """
+    said = Declaration(**{**locals(), "needs": tuple(needs)})
 
     def declare(cls: C) -> C:
-        said = Declaration(
-            axis=axis,
-            name=name,
-            source=source,
-            needs=tuple(needs),
-            compiled=compiled,
-            ahead=ahead,
-            bypass=bypass,
-            remembers=remembers,
-            pins=pins,
-            frozen=frozen,
-            lossy=lossy,
-            bits=bits,
-            blocks=blocks,
-            renormalises=renormalises,
-        )
         cls.__specmd__ = said  # type: ignore[attr-defined]
         return cls
 
