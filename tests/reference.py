@@ -39,6 +39,8 @@ class Step:
     layer: int
     tokens: dict
     proposals: list = field(default_factory=list)
+    gates: dict = field(default_factory=dict)  # router weight of each key
+    phase: int = 1
 
 
 @dataclass
@@ -55,6 +57,12 @@ class Knowledge:
     queued: dict = field(default_factory=dict)  # key: rank of its first touch in its last step
     entries: int = 0
     regretted: object = None  # the miss whose ghost ARC has just learnt from, in whatever pool
+    top_k: int = 0
+    popularity: object = ()
+    kept: tuple = ()  # pinned keys
+    slotless: set = field(default_factory=set)  # misses of a wide event that have no slot
+    hits: Counter = field(default_factory=Counter)  # key: uses of a resident since it entered
+    history: object = None  # the last accesses
 
     def layer_of(self, key):
         return key // self.experts
@@ -442,11 +450,19 @@ class Reference:
         bypass=False,
         guard=False,
         popularity,
+        rule=None,
+        kept=(),
+        top_k=0,
     ):
+        """`rule` makes the rule of a pool of what is known and its slots; `kept` is pinned."""
         self.steps, self.capacity, self.bypass, self.guard = steps, capacity, bypass, guard
         self.per_pool = layers * experts // pools
-        self.know = Knowledge(steps, layers, experts)
-        if name in QUEUES:
+        self.know = Knowledge(
+            steps, layers, experts, top_k=top_k, popularity=popularity, kept=tuple(kept)
+        )
+        if rule is not None:
+            self.rules = [rule(self.know, c) for c in capacity]
+        elif name in QUEUES:
             even = layers * experts // pools, layers // pools
             self.know.target = {
                 layer: min(capacity[layer // even[1]], even[0]) / even[1] for layer in range(layers)
@@ -455,16 +471,18 @@ class Reference:
         else:
             forget = "resident" in name
             self.rules = [Ranked(RANKS[name], self.know, c, forget) for c in capacity]
-        self.frozen = name == "static"
+        self.frozen = name.partition(":")[0] == "static"
+        self.kept = list(kept)
         self.resident = {}  # key: {"used": bool, "prefetched": bool, "due": clock}
-        self.slotless = set()
+        self.slotless = self.know.slotless
         self.ever = set()
         self.evicted_in = {}
-        for pool, slots in enumerate(capacity if self.frozen else ()):
+        for pool, slots in enumerate(capacity if name == "static" else ()):
             keys = range(pool * self.per_pool, (pool + 1) * self.per_pool)
-            for key in sorted(keys, key=lambda key: -popularity[key])[:slots]:
-                self.resident[key] = {"used": True, "prefetched": False, "due": None}
-                self.ever.add(key)
+            self.kept += sorted(keys, key=lambda key: -popularity[key])[:slots]
+        for key in self.kept:
+            self.resident[key] = {"used": True, "prefetched": False, "due": None}
+            self.ever.add(key)
         self.log = []
         self.count = Counter()
 
@@ -513,6 +531,9 @@ class Reference:
         misses = [key for key in demanded if key not in self.resident]
         for key in demanded:
             know.uses[key] += 1
+        for rule in self.rules:
+            if hasattr(rule, "begins"):
+                rule.begins(now)
         count["accesses"] += len(demanded)
         count["tokens"] += sum(now.tokens.values())
         count["token_hits"] += sum(now.tokens[key] for key in hits)
@@ -617,17 +638,27 @@ def random_steps(seed, *, prefetches=False):
     race = rng.exponential(size=(tokens, layers, experts)) / favour
     ids = np.argsort(race, axis=-1)[..., :top_k]
     step = np.cumsum(rng.random(tokens) < rng.choice([0.4, 0.8, 1.0])).astype(int)
-    trace = build_trace(ids, num_experts=experts, step=step - step[0])
+    more = np.random.default_rng([seed, 1])
+    phase = (more.random(tokens + 1) < 0.8).astype(int)[step]
+    weights = more.random(ids.shape).astype(np.float32)
+    step -= step[0]
+    trace = build_trace(ids, num_experts=experts, step=step, phase=phase, weights=weights)
     steps, clock = [], 1
     for number, value in enumerate(np.unique(trace.step)):
-        rows = ids[np.asarray(trace.step) == value]
+        inside = np.asarray(trace.step) == value
+        rows = ids[inside]
         for layer in range(layers):
+            gates = Counter()
+            for row, weight in zip(rows[:, layer], weights[inside, layer], strict=True):
+                for expert, value in zip(row, weight, strict=True):
+                    gates[int(expert) + layer * experts] += float(value)
             chosen = Counter((rows[:, layer] + layer * experts).reshape(-1).tolist())
             proposals = []
             if prefetches:
                 keys = rng.permutation(layers * experts)[: int(rng.integers(0, 5))]
                 proposals = [(int(key), clock + int(rng.integers(1, 5))) for key in keys]
-            steps.append(Step(clock, number, layer, dict(chosen), proposals))
+            told = dict(chosen), proposals, dict(gates), int(phase[inside][0])
+            steps.append(Step(clock, number, layer, *told))
             clock += 1
     return trace, steps
 
@@ -665,13 +696,14 @@ def core_log(
     seed=0,
     popularity=None,
     gate=None,
+    training=None,
 ):
     """Run the core over the same events; return its log, its counters, and its last state."""
     header = trace.header
     choice = choose("evict", name)
     needs = choice.entry.needs
-    world = World.of(header, capacity, seed=seed, popularity=popularity)
-    stream = EventStream(trace, future="future" in needs)
+    world = World.of(header, capacity, seed=seed, popularity=popularity, training=training)
+    stream = EventStream(trace, weights="weights" in needs, future="future" in needs)
     chunk = stream.chunk(0, stream.num_steps)
     if any(now.proposals for now in steps):
         flat = [proposal for now in steps for proposal in now.proposals]

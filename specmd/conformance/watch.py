@@ -131,6 +131,11 @@ class Watched(NamedTuple):
     compiled: bool = True  # its `victim` is called as that of a compiled class is
 
     @property
+    def pins(self) -> bool:
+        """As the policy says."""
+        return self.choice.pins
+
+    @property
     def frozen(self) -> bool:
         """As the policy says."""
         return self.choice.frozen
@@ -171,7 +176,8 @@ def watched(choice: Maker) -> Watched:
             raise Violation(UNTOUCHED, f"victim wrote to the core's arrays{place}")
         _look_at_heaps(policy)
         if key is None or key == NOBODY:
-            able = next(candidates(core, pool), None)
+            kept = set(policy.kept) if choice.pins else set()
+            able = next((key for key in candidates(core, pool) if key not in kept), None)
             if able is not None:
                 raise Violation(VICTIMS, f"victim named no key, though {able} may leave{place}")
             return int(NOBODY)

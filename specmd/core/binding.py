@@ -52,7 +52,9 @@ class Maker(Protocol):
     @property
     def compiled(self) -> bool: ...  # noqa: D102 - whether its class is in the compiled form
     @property
-    def frozen(self) -> bool: ...  # noqa: D102 - whether `kept` of its state names all that is ever resident
+    def pins(self) -> bool: ...  # noqa: D102 - whether `kept` of its state names what is ever resident
+    @property
+    def frozen(self) -> bool: ...  # noqa: D102 - whether nothing else ever is
     @property
     def renormalises(self) -> bool: ...  # noqa: D102 - whether a token's weights are scaled up where it leaves experts out
     def create(self, world: World) -> Any: ...  # noqa: D102 - its state

@@ -107,8 +107,9 @@ class Kernel:
             and not interpreted
             and not is_cheaper_interpreted(entry, self._bindings, accesses, self._checked)
         )
-        self._frozen = evict.frozen and admission != NEVER_ADMIT and not resident
-        self._settings = FROZEN if self._frozen else admission, guarded
+        self._pins = evict.pins and admission != NEVER_ADMIT and not resident
+        frozen = evict.frozen and self._pins
+        self._settings = FROZEN if frozen else admission, guarded
         self.link = self._form(link)
         self.future = self._form(np.zeros(0, np.int64) if future is None else future.copy())
         self.core, self.policy = self._fresh()
@@ -132,7 +133,7 @@ class Kernel:
             core.state[:] = READY
             core.mark[:] = FETCHED_EVER | USED
         policy = self._evict.create(self.world)
-        if self._frozen:
+        if self._pins:
             preload(core, policy.kept)
         return self._form(core), self._form(policy)
 
@@ -238,6 +239,11 @@ class Kernel:
     @property
     def _decode_row(self) -> int:
         return self.world.num_layers * NUM_COUNTERS
+
+    @property
+    def kept(self) -> list[int]:
+        """Keys that are resident from the start and for ever."""
+        return [int(key) for key in self.policy.kept] if self._pins else []
 
     @property
     def counters(self) -> npt.NDArray[np.int64]:

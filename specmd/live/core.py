@@ -270,7 +270,7 @@ class Decisions:
     @property
     def kept(self) -> list[int]:
         """Keys that are resident from the start and for ever."""
-        return [int(key) for key in self.kernel.policy.kept] if self.evict.frozen else []
+        return self.kernel.kept
 
     def slot_of(self, key: int) -> int | None:
         """Slot of a key after the event, None if it has none."""

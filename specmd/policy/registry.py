@@ -59,6 +59,7 @@ class Declaration:
     ahead: str = ""
     bypass: bool | str = False
     remembers: bool | str = False
+    pins: bool = False
     frozen: bool = False
     lossy: bool = False
     bits: str = ""
@@ -134,8 +135,13 @@ class Choice:
         return self.entry.compiled
 
     @property
+    def pins(self) -> bool:
+        """Whether `kept` of its state names keys that are resident from the start and for ever."""
+        return self.entry.pins or self.entry.frozen
+
+    @property
     def frozen(self) -> bool:
-        """Whether `kept` of its state names all that is ever resident."""
+        """Whether nothing but `kept` of its state is ever resident."""
         return self.entry.frozen
 
     @property
@@ -198,6 +204,7 @@ def policy(
     ahead: str = "",
     bypass: bool | str = False,
     remembers: bool | str = False,
+    pins: bool = False,
     frozen: bool = False,
     lossy: bool = False,
     bits: str = "",
@@ -218,31 +225,19 @@ def policy(
             it is true.
         remembers: whether its history of a key outlives the key's eviction, so that it profits from
             more memory than the slots; "parameter=value" where it does for that value only.
-        frozen: its attribute `kept` names the keys that are resident from the start and for ever:
-            misses pass the cache by, prefetches find no slot.
+        pins: its attribute `kept` names keys that are resident from the start and for ever; where
+            nothing else may leave, its `victim` names no key.
+        frozen: it pins, and nothing else ever enters: misses pass the cache by, prefetches find no
+            slot.
         lossy: it changes what the model computes.
         bits: the parameter of `create` that says of how many bits its low-bit copies are.
         blocks: a layer computes nothing before all that has room is there.
         renormalises: a token's weights are scaled up where some of its experts are left out.
 
     """
+    said = Declaration(**{**locals(), "needs": tuple(needs)})
 
     def declare(cls: C) -> C:
-        said = Declaration(
-            axis=axis,
-            name=name,
-            source=source,
-            needs=tuple(needs),
-            compiled=compiled,
-            ahead=ahead,
-            bypass=bypass,
-            remembers=remembers,
-            frozen=frozen,
-            lossy=lossy,
-            bits=bits,
-            blocks=blocks,
-            renormalises=renormalises,
-        )
         cls.__specmd__ = said  # type: ignore[attr-defined]
         return cls
 

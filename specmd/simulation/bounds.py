@@ -227,7 +227,7 @@ def _count(
 
 def _start(config: RunConfig) -> Start:
     """Return what Belady is given so that it bounds, see `specmd.simulation.replay.replay`."""
-    if choose("evict", config.evict).entry.frozen:
+    if choose("evict", config.evict).pins:
         return "any"
     return "seen" if config.warmup else "cache"
 
@@ -257,7 +257,7 @@ def _key(
             "hardware": hardware_digest(config),
             "training": training.digest if training else None,
             "code": code(config.model_copy(update=_plain()), bounds=True),
-            "frozen": choose("evict", config.evict).entry.frozen,
+            "frozen": choose("evict", config.evict).pins,
         }
     )
 

@@ -18,6 +18,17 @@ VARIANTS = {
     ("evict", "least_stale"): [{"order": order} for order in ("cycle", "fifo", "layer", "recent")],
     ("evict", "lfu"): [{}, {"resident": True}, {"ties": "key"}],
     ("evict", "belady"): [{}, {"bypass": True}],
+    ("evict", "dali"): [{}, {"window": 12, "hot": 0.2}],
+    ("evict", "gate_ema"): [{}, {"fade": True}],
+    ("evict", "heat"): [{}, {"hot": 0}, {"hot": 1}],
+    ("evict", "hot_tail"): [{}, {"share": 0.0}, {"share": 1.0}],
+    ("evict", "freq_threshold"): [{}, {"window": 3, "share": 0.5}],
+    ("evict", "hobbit"): [{}, {"lru": 0.0, "fld": 0.5}],
+    ("evict", "hysteresis"): [{}, {"bypass": False}, {"ratio": 0.5, "dwell": 2, "cap": 1}],
+    ("evict", "static"): [
+        {"choice": choice} for choice in ("global_freq", "layer_quota", "rank_weighted", "coverage")
+    ],
+    ("evict", "tec"): [{}, {"window": 1}],
     ("evict", "layer_distance"): [{}, {"ties": "frequency"}],
     ("evict", "slru"): [{}, {"protected": 0.3}],
     ("evict", "s3fifo"): [{}, {"small": 0.5, "move": 1}, {"warm": True}],

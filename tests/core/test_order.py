@@ -24,7 +24,7 @@ def world_of(keys, pools):
 
 
 def fake_core(held):
-    """As much of a core as `evictable` looks at."""
+    """As much of a core as orders look at; every key is in the slot of its number."""
     return SimpleNamespace(
         hold=[int(key in held) for key in range(KEYS)],
         due=[-1] * KEYS,
@@ -32,6 +32,9 @@ def fake_core(held):
         state=[READY] * KEYS,
         num_free=[0] * POOLS,
         pool=[key // SPAN for key in range(KEYS)],
+        slot=list(range(KEYS)),
+        key_in=list(range(KEYS)),
+        first_slot=[pool * SPAN for pool in range(POOLS + 1)],
     )
 
 
@@ -241,11 +244,30 @@ def test_the_scan_gives_the_smallest_rank_and_of_equals_the_largest_key(ranks, h
     core = fake_core(held)
     for key in gone:
         core.state[key] = 0
+        core.key_in[key] = NOBODY
     ask = specialise(scan.least_ranked, {hooks.rank: Table.rank}, compiled=False)
     inside = range(pool * SPAN, (pool + 1) * SPAN)
     able = [key for key in inside if key not in held | gone]
     expected = min(able, key=lambda key: (ranks[key], -key), default=NOBODY)
-    assert ask(Table(ranks), NOBODY, pool, core, None) == expected
+    assert ask(Table(ranks), KEYS, pool, core, None) == expected
+
+
+@given(held_keys, held_keys, held_keys)
+@settings(max_examples=100, deadline=None)
+def test_where_an_event_narrows_the_scan_sees_its_keys_without_a_slot(held, gone, slotless):
+    core = fake_core(held)
+    for key in gone | slotless:
+        core.key_in[key] = NOBODY
+        core.slot[key] = NOBODY
+        core.state[key] = READY if key in slotless else 0
+    event = SimpleNamespace(keys=sorted(slotless), start=0, stop=len(slotless))
+    ask = specialise(scan.least_ranked, {hooks.rank: Table.rank}, compiled=False)
+    for pool in range(POOLS):
+        inside = range(pool * SPAN, (pool + 1) * SPAN)
+        for incoming, hidden in ((NOBODY, set()), (KEYS, slotless)):
+            able = [key for key in inside if key not in held | (gone - slotless) | hidden]
+            found = ask(Table([0] * KEYS), incoming, pool, core, event)
+            assert found == max(able, default=NOBODY)
 
 
 # --- chance
