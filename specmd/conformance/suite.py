@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 from specmd.conformance.cases import (
     PROPOSALS,
     Case,
-    other_seed,
+    equipped,
     other_trace,
     small_trace,
+    training_trace,
     watch_eviction,
     watch_prefetches,
     widest_event,
@@ -91,6 +92,7 @@ def check_policy(entry: Entry, **values: Any) -> list[Finding]:
     parameter of `values`.
     """
     choice = Choice(entry, Choice.usual(entry).values | values)
+    choice = equipped(choice, small_trace())
     suite = _Suite()
     checks = {
         "evict": _check_evict,
@@ -228,7 +230,7 @@ def watch_execution(
     outcome = replay(
         small_trace(),
         RunConfig(evict="lru", capacity=str(slots), capacity_slots=slots, **options),
-        training=other_seed() if "training" in choice.needs else None,
+        training=training_trace(small_trace()) if "training" in choice.needs else None,
         costs=costs,
         interpreted=True,
     )
@@ -270,6 +272,8 @@ def _check_compiled(choice: Choice, suite: _Suite) -> None:
     """Compile a plug-in, every index checked, and run it on the sizes of another model."""
     if not (choice.compiled and foreign_files(choice.cls)):
         return
+    if "model" in choice.needs:
+        choice = equipped(Choice.usual(choice.entry), other_trace())
     options: dict[str, Any] = {"evict": "lru", choice.entry.axis: choice.spelled}
     if choice.entry.axis == "evict":
         options["prefetch"] = "random:depth=2,width=3"
@@ -294,7 +298,7 @@ def _replayed(
     outcome = replay(
         trace,
         RunConfig(capacity=str(slots), capacity_slots=slots, **options),
-        training=trace if "training" in training.needs else None,
+        training=training_trace(trace) if "training" in training.needs else None,
         costs=costs,
         interpreted=interpreted,
         compiled=compiled,

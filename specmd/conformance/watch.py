@@ -146,7 +146,7 @@ def watched(choice: Maker) -> Watched:
     """Put the `victim` of a policy under watch."""
     cls = choice.cls
     ask = bind_policy(choice)[hooks.victim]
-    if not hasattr(cls, "victim"):
+    if hasattr(cls, "rank") and (choice.compiled or not hasattr(cls, "victim")):
         answer = cls.rank
 
         def looked_at(policy: Any, key: int, event: Event) -> Any:

@@ -19,6 +19,7 @@ from specmd.core.event import (
     KeyArray,
     Training,
     World,
+    cycles_since,
 )
 from specmd.core.order.blocks import (
     Blocks,
@@ -43,6 +44,7 @@ from specmd.core.order.lists import (
     splice_front,
     unlink,
 )
+from specmd.core.order.scores import Scores, join, least_scored, part
 from specmd.core.prefetch import Outlook, Proposals, propose
 from specmd.core.rows import (
     DROP,
@@ -69,6 +71,7 @@ from specmd.core.rows import (
 from specmd.core.state import EMPTY, LOADING, READY, Core, evictable
 from specmd.policy.registry import policy
 from specmd.policy.schedule import Schedule
+from specmd.policy.weights import ModelFile, load_weights
 
 Count = Annotated[int, Field(ge=1)]
 Width = Annotated[int, Field(ge=0)]  # 0: as many as the policy's docstring says
@@ -97,10 +100,12 @@ __all__ = [
     "KeyArray",
     "Ladder",
     "Lists",
+    "ModelFile",
     "Outlook",
     "Proposals",
     "Rows",
     "Schedule",
+    "Scores",
     "Share",
     "Training",
     "Width",
@@ -110,6 +115,7 @@ __all__ = [
     "candidates",
     "chosen",
     "climb",
+    "cycles_since",
     "drop",
     "enter",
     "evictable",
@@ -120,11 +126,14 @@ __all__ = [
     "front",
     "is_ready",
     "is_there",
+    "join",
     "largest_evictable",
     "last_evictable",
     "least_evictable",
+    "least_scored",
     "leave",
     "leave_out",
+    "load_weights",
     "make_blocks",
     "make_heap",
     "make_ladder",
@@ -133,6 +142,7 @@ __all__ = [
     "mix",
     "needs_it",
     "pairs",
+    "part",
     "place_of",
     "place_ordered",
     "policy",
