@@ -10,6 +10,7 @@ from specmd.errors import SpecmdError, unknown
 from specmd.policy.weights import SEEN, ModelHeader, save_weights
 from specmd.trace import Trace
 from specmd.trace.overlap import seen, split
+from specmd.training.coming import fit_mlp
 from specmd.training.fitting import Fitted
 from specmd.training.next_use import fit_cecar, fit_linear
 
@@ -26,6 +27,7 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     "learned_linear": Kind(fit_linear, 1),
     "learned_cecar": Kind(fit_cecar, 4),
+    "learned_mlp": Kind(fit_mlp, 8),
 }
 """By the name of the policy that reads the weights."""
 
