@@ -37,14 +37,13 @@ def fit_mlp(
         def __init__(self) -> None:
             super().__init__()
             wide, out = 3 * experts, DEPTH * experts
-            self.first = torch.nn.Parameter(torch.randn(layers, wide, HIDDEN) / wide**0.5)
-            self.first_bias = torch.nn.Parameter(torch.zeros(layers, 1, HIDDEN))
-            self.second = torch.nn.Parameter(torch.randn(layers, HIDDEN, out) / HIDDEN**0.5)
-            self.second_bias = torch.nn.Parameter(torch.zeros(layers, 1, out))
+            self.first = torch.nn.Parameter(torch.randn(layers, 1 + wide, HIDDEN) / wide**0.5)
+            self.second = torch.nn.Parameter(torch.randn(layers, 1 + HIDDEN, out) / HIDDEN**0.5)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            inner = torch.relu(torch.baddbmm(self.first_bias, x.transpose(0, 1), self.first))
-            return torch.baddbmm(self.second_bias, inner, self.second).transpose(0, 1)
+            inner = torch.baddbmm(self.first[:, :1], x.transpose(0, 1), self.first[:, 1:])
+            out = torch.baddbmm(self.second[:, :1], torch.relu(inner), self.second[:, 1:])
+            return out.transpose(0, 1)
 
     loss = torch.nn.functional.binary_cross_entropy_with_logits
     x, y = (torch.from_numpy(each) for each in _samples(trace))
