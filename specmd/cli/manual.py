@@ -13,6 +13,11 @@ _EXAMPLES: dict[str, tuple[str, ...]] = {
         "specmd import moe.csv mine.npz --experts 32 --model gpt-oss-20b",
     ),
     "export": (f"specmd export {_T} routes.jsonl --format jsonl",),
+    "split": (f"specmd split {_T} learn.npz judge.npz --share 0.5",),
+    "train": (
+        "specmd train learned_linear learn.npz -o mine.safetensors",
+        "specmd train learned_linear learn.npz -o control.safetensors --shuffled",
+    ),
     "inspect": (
         f"specmd inspect {_T}",
         f"specmd inspect {_T} --curve --figure curve.svg",

@@ -24,7 +24,9 @@ from specmd.cli.run import run
 from specmd.cli.selftest import selftest
 from specmd.cli.show import show
 from specmd.cli.simulate import simulate
+from specmd.cli.split import split
 from specmd.cli.sweep import sweep
+from specmd.cli.train import train
 from specmd.cli.validate import validate
 
 # Plain help: rich's panels cost 0.2 s of import, and plain text can be searched and checked.
@@ -60,7 +62,9 @@ def _program(
 app.command("record")(record)
 app.command("import")(import_)
 app.command("export")(export)
+app.command("split")(split)
 app.command("inspect")(inspect_)
+app.command("train")(train)
 app.command("simulate")(simulate)
 app.command("sweep")(sweep)
 app.command("recommend")(recommend)

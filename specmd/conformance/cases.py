@@ -7,7 +7,10 @@ proposals and each is looked at.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,20 +102,41 @@ def other_trace() -> Trace:
     )
 
 
-@cache
-def other_seed() -> Trace:
-    """Sizes of the small trace, other tokens: what policies are trained on."""
+def training_trace(trace: Trace) -> Trace:
+    """Routing of the same sizes, of other requests: what is fitted beforehand is fitted on it."""
+    header = trace.header
     return synthetic(
-        num_layers=4,
-        num_experts=8,
-        top_k=2,
-        num_requests=4,
-        decode_length=20,
+        num_layers=header.num_layers,
+        num_experts=header.num_experts,
+        top_k=header.top_k,
+        decode_length=40,
         lookahead_depth=2,
         logits=True,
-        expert_bytes=1 << 20,
-        seed=8,
+        expert_bytes=header.expert_bytes,
+        seed=13,
     )
+
+
+def equipped(choice: Choice, trace: Trace) -> Choice:
+    """Give a policy that needs learned weights a file of them, for the model of a trace.
+
+    Raises SpecmdError where `specmd train` knows nothing of the policy, and no file is given.
+    """
+    if "model" not in choice.needs or choice.values.get("model"):
+        return choice
+    from specmd.training.training import train
+
+    sizes = trace.header.num_layers, trace.header.num_experts
+    file = Path(_files().name) / f"{choice.entry.name}-{sizes[0]}-{sizes[1]}.safetensors"
+    if not file.exists():
+        train(choice.entry.name, training_trace(trace), file, hold_out=0)
+    return replace(choice, values=choice.values | {"model": str(file)})
+
+
+@cache
+def _files() -> TemporaryDirectory[str]:
+    """Return a folder that goes with the process."""
+    return TemporaryDirectory(prefix="specmd-")
 
 
 def widest_event() -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-from specmd.conformance.cases import other_seed, small_trace
+from specmd.conformance.cases import small_trace, training_trace
 from specmd.conformance.sources import place_of
 from specmd.conformance.watch import COUNTERS, ROWS_ADD_UP, UNTOUCHED, Violation
 from specmd.core import guards, hooks
@@ -23,7 +23,7 @@ def watch_execution(
 ) -> str:
     """Replay the small trace; return the digest. Raises Violation where a rule is broken."""
     config = RunConfig(evict="lru", capacity=str(slots), capacity_slots=slots, **options)
-    training = other_seed() if "training" in choice.needs else None
+    training = training_trace(small_trace()) if "training" in choice.needs else None
     trace = small_trace()
     also = _watched(choice)
     outcome = Walk(trace, config, training, costs, "cache", True, None, also=also).run()

@@ -17,9 +17,11 @@ from specmd.conformance.cases import (
     PROPOSALS,
     SLOW_LINK,
     Case,
+    equipped,
     other_trace,
     small_trace,
     small_world,
+    training_trace,
     watch_eviction,
     watch_prefetches,
     widest_event,
@@ -85,6 +87,7 @@ def check_policy(
     told every finding as soon as there is one.
     """
     choice = Choice(entry, Choice.usual(entry).values | values)
+    choice = equipped(choice, small_trace())
     suite = _Suite(entry.cls, on_case, on_finding)
     checks = _CHECKS.get(entry.axis, _check_options)
     with suppress(_Enough):
@@ -284,6 +287,8 @@ def _check_compiled(choice: Choice, suite: _Suite) -> None:
     """Compile a plug-in, every index checked, and run it on the sizes of another model."""
     if not (choice.compiled and foreign_files(choice.cls)):
         return
+    if "model" in choice.needs:
+        choice = equipped(Choice.usual(choice.entry), other_trace())
     options: dict[str, Any] = {"evict": "lru", choice.entry.axis: choice.spelled}
     if choice.entry.axis == "evict":
         options["prefetch"] = "random:depth=2,width=3"
@@ -308,7 +313,7 @@ def _replayed(
     outcome = replay(
         trace,
         RunConfig(capacity=str(slots), capacity_slots=slots, **options),
-        training=trace if "training" in training.needs else None,
+        training=training_trace(trace) if "training" in training.needs else None,
         costs=costs,
         interpreted=interpreted,
         compiled=compiled,

@@ -156,7 +156,7 @@ def watched(choice: Maker) -> Watched:
     found = bind_policy(choice)
     ask = found.get(hooks.own_victim, found[hooks.victim])
     place = place_of(cls.victim if hasattr(cls, "victim") else cls.rank)
-    if not hasattr(cls, "victim"):
+    if hasattr(cls, "rank") and (choice.compiled or not hasattr(cls, "victim")):
         answer = cls.rank
 
         def looked_at(policy: Any, key: int, event: Event) -> Any:

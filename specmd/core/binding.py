@@ -143,8 +143,10 @@ def bind_policy(maker: Maker) -> dict[Function, Function]:
     found = {hook: getattr(cls, hook.__name__, hook) for hook in POLICY_HOOKS}
     if not hasattr(cls, "on_prefetch"):
         found[hooks.on_prefetch] = found[hooks.on_insert]
+    if hasattr(cls, "rank"):
+        found[hooks.rank] = cls.rank
     if not hasattr(cls, "victim"):
-        found |= {hooks.victim: least_ranked, hooks.rank: cls.rank}
+        found[hooks.victim] = least_ranked
     elif not maker.compiled:
         found[hooks.victim] = _checked
     if not is_cleared(cls) and not (hasattr(cls, "victim") and not maker.compiled):

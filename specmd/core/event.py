@@ -138,6 +138,11 @@ class Event(NamedTuple):
     next_use: IntArray  # (keys,) clock of the next use after this event; empty unless needed
 
 
+def cycles_since(event: Event, clock: int) -> int:
+    """Count the cycles, of all layers, begun since an event."""
+    return (event.clock - clock + event.num_layers - 1) // event.num_layers
+
+
 def event_at(chunk: Any, index: int, future: IntArray) -> Event:
     """Build an event of a chunk (`specmd.core.state.Chunk`); nothing else builds events."""
     return Event(

@@ -9,7 +9,7 @@ import torch
 from specmd.hardware import machine
 from specmd.measurement.settings import LiveSettings
 from specmd.measurement.workload import Workload
-from specmd.runs.identity import SPELLED, code, digest
+from specmd.runs.identity import SPELLED, by_content, code, digest
 from specmd.runs.options import RunConfig
 from specmd.runs.run import SCHEMA
 from specmd.trace import Trace
@@ -38,7 +38,7 @@ def measured_id(
         {
             "schema": SCHEMA,
             "workload": {"name": workload.name, **workload.facts},
-            "config": config.model_dump(mode="json", exclude=SPELLED),
+            "config": config.model_dump(mode="json", exclude=SPELLED) | by_content(config),
             "settings": named.model_dump(mode="json"),
             "training": training.digest if training else None,
             "bounds": bounds,

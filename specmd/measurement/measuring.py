@@ -39,6 +39,7 @@ from specmd.runs.regime import cautions, regime
 from specmd.runs.run import BUSY_SHARE, Measurement, Metrics, Repeated, Run
 from specmd.simulation.bounds import bounds as bounds_of
 from specmd.simulation.detailing import detail
+from specmd.simulation.loads import require_unseen
 from specmd.simulation.walk import Outcome
 from specmd.trace import Trace, locality
 
@@ -117,6 +118,8 @@ def measure(
     unmet = "" if workload.trace is None else unmet_need(workload.trace, config, training)
     if unmet:
         raise SpecmdError(unmet)
+    if workload.trace is not None:
+        require_unseen(config, workload.trace, training)
     plays: list[_Play] = []
     total = settings.warmup_runs + settings.repetitions
     with _enter(workload, config, settings, training, timeline) as cache:

@@ -19,6 +19,7 @@ from specmd.core.event import (
     KeyArray,
     Training,
     World,
+    cycles_since,
 )
 from specmd.core.order.blocks import (
     Blocks,
@@ -43,6 +44,7 @@ from specmd.core.order.lists import (
     splice_front,
     unlink,
 )
+from specmd.core.order.scores import Scores, join, least_scored, part
 from specmd.core.prefetch import Outlook, Proposals, propose
 from specmd.core.rows import (
     DROP,
@@ -76,6 +78,7 @@ from specmd.policy.allocation import (
 )
 from specmd.policy.registry import policy
 from specmd.policy.schedule import Schedule
+from specmd.policy.weights import ModelFile, load_weights
 
 Count = Annotated[int, Field(ge=1)]
 Width = Annotated[int, Field(ge=0)]  # 0: as many as the policy's docstring says
@@ -104,10 +107,12 @@ __all__ = [
     "KeyArray",
     "Ladder",
     "Lists",
+    "ModelFile",
     "Outlook",
     "Proposals",
     "Rows",
     "Schedule",
+    "Scores",
     "Share",
     "Training",
     "Width",
@@ -118,6 +123,7 @@ __all__ = [
     "candidates",
     "chosen",
     "climb",
+    "cycles_since",
     "demanded",
     "drop",
     "enter",
@@ -130,11 +136,14 @@ __all__ = [
     "give_slots",
     "is_ready",
     "is_there",
+    "join",
     "largest_evictable",
     "last_evictable",
     "least_evictable",
+    "least_scored",
     "leave",
     "leave_out",
+    "load_weights",
     "lru_misses",
     "make_blocks",
     "make_heap",
@@ -144,6 +153,7 @@ __all__ = [
     "mix",
     "needs_it",
     "pairs",
+    "part",
     "place_of",
     "place_ordered",
     "policy",

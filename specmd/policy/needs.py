@@ -7,7 +7,7 @@ have declared; one whose need is not met is skipped, with the reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from specmd.policy.registry import Choice
     from specmd.trace import Trace
 
-Name = Literal["future", "training", "lookahead", "weights", "logits", "rates"]
+Name = Literal["future", "training", "lookahead", "weights", "logits", "rates", "model"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Offer:
     weights: bool = True
     logits: bool = False
     rates: bool = False
+    model: bool = False  # the policy's own parameter names a file
 
 
 class Need(NamedTuple):
@@ -63,6 +64,11 @@ NEEDS: dict[str, Need] = {
         "to know what a transfer and an expert on the host take",
         "name a profile, or give the policy's own parameters",
     ),
+    "model": Need(
+        lambda offer, _: offer.model,
+        "learned weights",
+        "`specmd train` writes them: name its file, :model=FILE",
+    ),
 }
 
 
@@ -79,6 +85,7 @@ def offered(trace: Trace, training: Trace | None, *, timed: bool = False) -> Off
 
 def unmet(choice: Choice, offer: Offer) -> str:
     """Say which need of a policy is not met, and what to do; nothing if all are."""
+    offer = replace(offer, model=bool(choice.values.get("model")))
     for name in choice.needs:
         need = NEEDS[name]
         if not need.met(offer, choice.ahead):

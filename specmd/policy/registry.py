@@ -28,6 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 from specmd.errors import SpecmdError, unknown
 from specmd.policy.faults import misspelt, told
 from specmd.policy.needs import Name
+from specmd.policy.weights import ModelFile, file_content
 
 Axis = Literal["evict", "prefetch", "schedule", "miss", "route", "allocate", "admission"]
 AXES: tuple[Axis, ...] = typing.get_args(Axis)
@@ -123,6 +124,16 @@ class Choice:
             if value != self.entry.parameters[name].default
         ]
         return self.entry.name + (":" + ",".join(changed) if changed else "")
+
+    @property
+    def content(self) -> str:
+        """Canonical spelling by content: a file of weights counts by what is in it."""
+        kinds = typing.get_type_hints(self.entry.cls.create, include_extras=True)
+        files = {name for name in self.values if kinds.get(name) == ModelFile}
+        if not files:
+            return self.spelled
+        known = {name: file_content(self.values[name]) for name in files}
+        return Choice(self.entry, self.values | known).spelled
 
     @property
     def cls(self) -> Any:

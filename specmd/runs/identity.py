@@ -79,12 +79,18 @@ def run_id(trace: Trace, config: RunConfig, *, bounds: bool, training: Trace | N
         "trace": trace.digest,
         "layer_bytes": with_sizes(trace.header, config.shape).layer_bytes,
         "training": training.digest if training else None,
-        "config": config.model_dump(mode="json", exclude=SPELLED | {"profile", "shape"}),
+        "config": config.model_dump(mode="json", exclude=SPELLED | {"profile", "shape"})
+        | by_content(config),
         "hardware": hardware_digest(config),
         "bounds": bounds,
         "code": code(config, bounds=bounds),
     }
     return digest(inputs)
+
+
+def by_content(config: RunConfig) -> dict[str, str]:
+    """Spell the policies of a run so that files they read count by what is in them."""
+    return {axis: choose(axis, getattr(config, axis)).content for axis in AXES}
 
 
 def code(config: RunConfig, *, bounds: bool, kind: Kind = "simulated") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a training trace says of the popularity of its keys."""
+"""What a training trace says of the popularity of its keys; and that it is another trace."""
 
 from __future__ import annotations
 
@@ -9,10 +9,26 @@ import numpy as np
 
 from specmd.core.event import FloatArray, Sizes
 from specmd.errors import SpecmdError
+from specmd.policy.registry import AXES, choose
+from specmd.policy.weights import SEEN, load_model
+from specmd.runs.options import RunConfig
 from specmd.simulation.events import EventStream
+from specmd.trace.overlap import Seen, require_apart, seen
 
 if TYPE_CHECKING:
     from specmd.trace import Trace
+
+
+def require_unseen(config: RunConfig, trace: Trace, training: Trace | None) -> None:
+    """Raise SpecmdError where a policy was fitted to the trace it would be judged on, or a part."""
+    for axis in AXES:
+        choice = choose(axis, getattr(config, axis))
+        if training is not None and "training" in choice.needs:
+            require_apart(seen(training), trace, "the training trace")
+        if "model" in choice.needs and (file := choice.values.get("model")):
+            header, tensors = load_model(file)
+            known = Seen(header.training, *(tensors[f"{SEEN}{each}"] for each in Seen._fields[1:]))
+            require_apart(known, trace, f"{file}: what it was trained on")
 
 
 def require_same_model(training: Trace, sizes: Sizes) -> None:

@@ -85,7 +85,8 @@ def _decisions_key(
 ) -> tuple[Any, ...]:
     """Name what decides: all but the clock."""
     free = {"profile", "engine", "shape", "context", "capacity", "tokens", *COMPOSED}
-    policies = tuple(choose(axis, getattr(config, axis)).entry.cls for axis in AXES)
+    chosen = [choose(axis, getattr(config, axis)) for axis in AXES]
+    policies = tuple((choice.content, choice.cls) for choice in chosen)
     fitted = training.digest if training is not None else None
     return (config.model_dump_json(exclude=free), policies, fitted, trace.header.layer_bytes, *how)
 

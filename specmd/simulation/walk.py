@@ -30,7 +30,7 @@ from specmd.simulation.clock import Notes, require_sizes, take_notes
 from specmd.simulation.events import EventStream
 from specmd.simulation.executing import executing, rates
 from specmd.simulation.loads import popularity as count_popularity
-from specmd.simulation.loads import require_same_model
+from specmd.simulation.loads import require_same_model, require_unseen
 from specmd.simulation.plans import PLANNED, Plans
 from specmd.simulation.timed_link import TimedLink
 from specmd.simulation.timeline import TRAIL
@@ -145,7 +145,7 @@ class Walk:
         if not hasattr(self.prefetch.cls, "predict"):
             return None
         fitted = training.digest if training is not None else None
-        choice = (self.prefetch.spelled, self.prefetch.cls, self.config.seed, fitted)
+        choice = (self.prefetch.content, self.prefetch.cls, self.config.seed, fitted)
         return Plans(self.trace, (*choice, interpreted, self.config.warmup, self.config.reset))
 
     def _check(self, training: Trace | None, gate: Choice | None) -> None:
@@ -161,6 +161,7 @@ class Walk:
             )
         if training is not None:
             require_same_model(training, trace.header)
+        require_unseen(config, trace, training)
         steps = trace.num_steps
         if 0 < steps <= config.warmup:
             raise SpecmdError(

@@ -233,7 +233,10 @@ MADE = ("one", "two", "trace.npz", *TOMLS, "rows.csv")
 PLACES = (*MADE, "prompts.jsonl", "policy.py", ".", "nothing", "nothing.toml", "/proc/none/x", "")
 TARGETS = ("new", "new.npz", "new.toml", "new.csv", "new.json", "new.svg", "new.html", "/proc/no/x",
            "/dev/null/x", "one", "new/deep/x.md", "x.unknown", "")  # fmt: skip
-WRITTEN = {"out", "exports", "figures", "timeline", "scratch", "html", "dst", "destination", "plot"}
+WRITTEN = {
+    *("out", "exports", "figures", "timeline", "scratch", "html", "dst", "destination", "plot"),
+    *("first", "second"),
+}
 
 
 GOOD = {  # what a parameter of a name may well mean
@@ -251,6 +254,8 @@ GOOD = {  # what a parameter of a name may well mean
     "src": ("trace.npz", "rows.csv"),
     "source": ("trace.npz", "rows.csv"),
     "dst": ("new.npz", "new.csv"),
+    "first": ("new.npz",),
+    "kind": ("learned_linear", "policy", "trace"),
     "model": ("tiny",),
     "throttle": ("2GB/s", "t4"),
     "shard": ("1/2",),
@@ -571,7 +576,7 @@ def _may_replace(argv, path):
     resumed = argv[0] == "sweep" and "mutant" in argv and path.parts[-2] in ("mutant", ".details")
     if resumed and path.suffix == ".json":
         return path.is_file() and read_run(path).id == path.stem
-    return resumed or (argv[0] in ("import", "export") and path.name in argv)
+    return resumed or (argv[0] in ("import", "export", "split") and path.name in argv)
 
 
 @contextlib.contextmanager

@@ -45,7 +45,8 @@ ALIKE = [
 
 REMEMBERING = [
     "arc", "s3fifo", "s3fifo:warm=true", "lfu", "lfu:ties=key", "lfru", "lrfu:resident=false",
-    "layer_distance:ties=frequency", "moving", "moe_infinity", "moe_infinity_code", "mrs", "gate_ema",
+    "layer_distance:ties=frequency", "moving", "moe_infinity", "moe_infinity_code", "mrs",
+    "gate_ema",
     "gate_ema:fade=true", "dali", "dali:window=12,hot=0.2", "tec", "tec:window=1",
     "ls_ewma_overdue", "ls_score", "hobbit", "fine_moe", "freq_threshold:window=5,share=0.4",
     "hysteresis", "hysteresis:bypass=false",

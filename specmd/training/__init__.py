@@ -1,0 +1,1 @@
+"""Learning beforehand, on one trace, what a policy decides by on another."""
