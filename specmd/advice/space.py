@@ -83,8 +83,6 @@ def runs_live(choice: Choice) -> bool:
     axis, there = choice.entry.axis, Offer(future=False, training=True, lookahead=0)
     if not OPTIONS[axis].live and choice.spelled != OPTIONS[axis].default:
         return False
-    if axis == "miss" and choice.executes:
-        return False
     return not unmet(choice, there)
 
 
@@ -115,6 +113,11 @@ def _variants(entry: Entry, layers: int) -> list[Choice]:
 def composition(config: RunConfig) -> Composition:
     """Return what a run is composed of."""
     return tuple(getattr(config, part) for part in PARTS)
+
+
+def is_lossy(config: RunConfig) -> bool:
+    """Tell whether any policy of a run changes its result."""
+    return any(choose(axis, getattr(config, axis)).entry.lossy for axis in AXES)
 
 
 def spell(parts: Composition) -> str:

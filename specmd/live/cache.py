@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from specmd.core import state as residency
 from specmd.errors import SpecmdError
+from specmd.live.commands import NUM_COMMANDS
 from specmd.live.core import Decisions
 from specmd.live.host import HostTier
 from specmd.live.layer import Engine
@@ -35,6 +36,7 @@ from specmd.live.room import room_on
 from specmd.live.routing_log import RoutingLog
 from specmd.live.service import Residence
 from specmd.live.slots import Slots
+from specmd.live.stalls import CPU_EXPERT
 from specmd.live.stores.checkpoint import CheckpointStore
 from specmd.live.stores.store import ExpertStore, HostStore
 from specmd.live.stores.tiered import OnDisk, TieredStore
@@ -63,9 +65,7 @@ class Offload:
         room = room_on(self.device, model, self._moe, options)
         self._world = plan_world(self._moe, self._facts, options, room)
         self.capacity_slots = int(self._world.capacity.sum())
-        self._miss = choose("miss", options["miss"])
-        if self._miss.executes:
-            raise SpecmdError(f"a live cache has no miss={options['miss']} yet: simulate it")
+        self._miss = choose("miss", options["miss"]).create()
         self._schedule = choose("schedule", options["schedule"]).create()
         self._decisions = Decisions(
             self._world,
@@ -74,6 +74,7 @@ class Offload:
             self._schedule,
             admission=residency.BYPASS if options["admission"] == "bypass" else residency.FORCED,
             bypass_wide=options["prefill"] != "waves",
+            host_tokens=self._miss.host_tokens,
             interpreted=options["interpreted"],
         )
         behind = plan_host(self._moe, self._world, options)
@@ -111,8 +112,8 @@ class Offload:
 
     @property
     def commands_by_key(self) -> npt.NDArray[np.int64]:
-        """How often each command (`specmd.live.commands`) was given of each key, (5, keys)."""
-        return np.array(self._decisions.link.written, np.int64).reshape(5, -1)
+        """How often each command (`specmd.live.commands`) was given of each key, (6, keys)."""
+        return np.array(self._decisions.link.written, np.int64).reshape(NUM_COMMANDS, -1)
 
     @property
     def host_counters(self) -> npt.NDArray[np.int64] | None:
@@ -300,7 +301,7 @@ class Offload:
         assert engine is not None
         assert residence is not None
         deciding_s = engine.routing_s + engine.deciding_s + residence.deciding_s
-        return {"overhead": deciding_s, **residence.stall_s}
+        return {"overhead": deciding_s, CPU_EXPERT: residence.host_s, **residence.stall_s}
 
     def _settle(self) -> Callable[[], None] | None:
         """Return what waits for the device's kernels, None where the host computes."""

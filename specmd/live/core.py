@@ -79,6 +79,7 @@ class Decisions:
         schedule: guard and cancellation.
         admission: FORCED or BYPASS.
         bypass_wide: keep events wider than the cache out of it (no simulation does).
+        host_tokens: missed keys of so many tokens or fewer are computed on the host.
         interpreted: run the core as Python even where it could be compiled.
 
     Raises:
@@ -95,6 +96,7 @@ class Decisions:
         *,
         admission: int = FORCED,
         bypass_wide: bool = False,
+        host_tokens: int = 0,
         interpreted: bool = False,
     ) -> None:
         offer = Offer(
@@ -104,7 +106,7 @@ class Decisions:
             if reason := unmet(choice, offer):
                 raise SpecmdError(reason)
         self.world, self.evict, self.prefetch, self.schedule = world, evict, prefetch, schedule
-        self.admission = admission
+        self.admission, self.host_tokens = admission, host_tokens
         self.bypass_wide = bypass_wide
         self._room = world.capacity[world.pool[:: world.num_experts]].tolist()  # slots of a layer
         self.passes_by = False  # the present event does not enter the cache
@@ -146,6 +148,7 @@ class Decisions:
             link,
             admission=self.admission,
             guarded=self.schedule.guard,
+            host_tokens=self.host_tokens,
             interpreted=self.interpreted,
         )
         self._plan: Callable[[Any], None] | None = None

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from specmd.errors import SpecmdError
 from specmd.live.core import Decisions
 from specmd.live.experts import Grouping, sum_in_order, weighted_product
+from specmd.live.on_host import HostRows
 from specmd.live.passes import Passes
 from specmd.live.ranges import named
 from specmd.live.routing import Routing
 from specmd.live.routing_log import RoutingLog, host_weights
-from specmd.live.service import Residence
+from specmd.live.service import ON_HOST, Residence
 from specmd.models.lookahead import Lookahead
 from specmd.models.moe import MoeModel
 from specmd.runs.timeline import Timeline
@@ -71,6 +72,8 @@ class Engine:
         self._weighs = "weights" in decisions.needs
         self.routing_s = self.deciding_s = 0.0
         self.events = 0
+        self._rows: HostRows | None = None  # of the present event, for experts on the host
+        self._crossing: list[Tensor] = []  # products on their way to the device
 
     def forward(self, experts: nn.Module, hidden: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
         """Compute the routed experts of a layer, as the `experts` module would.
@@ -114,6 +117,7 @@ class Engine:
         if hidden.device.type != "cpu":
             # Bringing the choice to the host waits for all kernels before it: that is computing.
             torch.accelerator.current_stream(hidden.device).synchronize()
+        self._crossing.clear()
         began_s = time.perf_counter()
         own = weights  # what kernels weigh with
         if self._routing is not None:
@@ -137,12 +141,15 @@ class Engine:
         products: dict[int, Tensor] = {}
         timeline = self._timeline
         views = self._residence.slots.views[number]
-        ahead = partial(self._look_ahead, number, hidden, live, weights)
+        ahead = partial(self._while_under_way, number, hidden, chosen, live, weights)
         for key, slot in self._residence.serve(keys.tolist(), ahead):
             expert = key - number * count
             start_s = time.perf_counter() if timeline is not None else 0.0
             with named(f"specmd L{number} E{expert}", hidden.device):
-                products[expert] = weighted_product(experts, views[slot], hidden, group, expert)
+                if slot == ON_HOST:
+                    products[expert] = self._on_host(experts, key, expert, group)
+                else:
+                    products[expert] = weighted_product(experts, views[slot], hidden, group, expert)
             if timeline is not None:
                 expert_name = timeline.key_name(key)
                 timeline.span("compute", expert_name, start_s, time.perf_counter(), slot=slot)
@@ -161,10 +168,35 @@ class Engine:
         summed: Any = np.bincount(live.reshape(-1), weights=flat, minlength=len(uses))
         return summed  # type: ignore[no-any-return]
 
+    def _while_under_way(
+        self,
+        number: int,
+        hidden: Tensor,
+        chosen: npt.NDArray[np.int64],
+        live: npt.NDArray[np.int64],
+        weights: Tensor,
+    ) -> None:
+        """Do what need not wait for what is missing: it is on its way by now."""
+        hosted = [key % self._moe.num_experts for key in self._residence.hosted]
+        if hosted:
+            mask = None if self._passes.all_live else self._passes.live
+            with self._residence.on_host():
+                self._rows = HostRows(hidden, chosen, mask, hosted)
+        self._look_ahead(number, hidden, live, weights)
+
+    def _on_host(self, experts: nn.Module, key: int, expert: int, group: Grouping) -> Tensor:
+        """Compute one expert in host memory; (t, H) on the device."""
+        assert self._rows is not None
+        with self._residence.on_host():
+            weights = self._residence.in_host(key)
+            product, crossing = self._rows.product(experts, weights, expert, group)
+        self._crossing.append(crossing)
+        return product
+
     def _look_ahead(
         self, number: int, hidden: Tensor, live: npt.NDArray[np.int64], weights: Tensor
     ) -> None:
-        """Ask the prefetcher: what the layer itself misses is on its way by now."""
+        """Ask the prefetcher, and note the routing."""
         passes, decisions = self._passes, self._decisions
         began_s = time.perf_counter()
         scores = None

@@ -89,6 +89,16 @@ class Mover:
     def set_out_late(self, transfer: Transfer) -> None:
         """Note that a prefetch begins, if it has not, because it is demanded."""
 
+    def keep(self, transfer: Transfer) -> None:
+        """Accept a demanded key that is computed in host memory."""
+
+    def let_go(self, transfer: Transfer) -> None:
+        """Note that a key has been computed in host memory."""
+
+    def in_host(self, transfer: Transfer) -> Tensor:
+        """Return the whole blob of a key that is computed in host memory."""
+        return self.store.whole(transfer.key)
+
     def restart(self, *, counted: bool) -> None:
         """Forget what is kept on the way to the link; with `counted` also what was counted."""
 
@@ -100,7 +110,7 @@ class Mover:
 
     def queue(self, transfer: Transfer) -> Transfer:
         """Accept a transfer: behind the demands if it is one, else among the prefetches."""
-        if not transfer.blocked:
+        if not (transfer.blocked or transfer.stays):
             self._follow(transfer)
         (self.demand if transfer.demanded else self.ahead).append(transfer)
         self.lock.notify_all()
@@ -149,7 +159,7 @@ class Mover:
         ) from self.failure
 
     def wait_for_any(self, transfers: Iterable[Transfer]) -> Transfer:
-        """Block until one of the transfers is done, and return it.
+        """Block until one of the transfers can be computed, and return it.
 
         Raises:
             SpecmdError: the copy thread failed or died, or `timeout_s` passed.
@@ -161,7 +171,7 @@ class Mover:
             with self.lock:
                 self.raise_failure()
                 for transfer in wanted:
-                    if transfer.done:
+                    if transfer.there:
                         return transfer
                 if self._thread is not None:
                     self.lock.wait(LOOK_S)
@@ -174,7 +184,7 @@ class Mover:
         while True:
             with self.lock:
                 self.raise_failure()
-                waiting = [t for t in (*self.demand, *self.ahead) if not t.blocked]
+                waiting = [t for t in (*self.demand, *self.ahead) if not (t.blocked or t.there)]
             if not waiting:
                 break
             self.wait_for_any(waiting)

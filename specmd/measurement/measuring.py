@@ -22,7 +22,7 @@ import torch
 from specmd.errors import SpecmdError
 from specmd.hardware import machine
 from specmd.live import Offload, Report, offload
-from specmd.live.commands import CANCEL, FETCH, PREFETCH, PROMOTE
+from specmd.live.commands import CANCEL, FETCH, HOST, PREFETCH, PROMOTE
 from specmd.measurement.identity import measured_id
 from specmd.measurement.settings import LiveSettings
 from specmd.measurement.workload import Workload
@@ -213,7 +213,7 @@ def _details(trace: Trace, play: _Play) -> Details:
         step_seconds=play.step_seconds,
         first_step=0,
         link_busy_s=play.busy_s,
-        missed=play.commands[FETCH],
+        missed=play.commands[FETCH] + play.commands[HOST],
         late=play.commands[PROMOTE],
         ahead=play.commands[PREFETCH] - play.commands[CANCEL],
     )
