@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from specmd.core import state as residency
 from specmd.errors import SpecmdError
@@ -44,6 +45,7 @@ from specmd.live.tiered import TieredMover
 from specmd.live.timing import StepTimes
 from specmd.live.transfers import Mover
 from specmd.models.facts import model_facts, size_facts
+from specmd.models.gates import watch_gates
 from specmd.models.layout import read_layouts
 from specmd.models.moe import find_moe
 from specmd.policy.registry import choose
@@ -90,6 +92,7 @@ class Offload:
         self._passes = Passes(self._moe, model, options["routing"])
         self._log: RoutingLog | None = None
         self._patch: Patch | None = None
+        self._hooks: list[RemovableHandle] = []
         self._threads = 0
         self._entered = False
 
@@ -263,6 +266,8 @@ class Offload:
         self._passes.install()
         self._patch.wrap_generate(self._passes.follow)
         self._patch.plug_in(self._engine.forward)
+        if self._decisions.wants_logits:
+            self._hooks = watch_gates(moe, self._engine.hear)
         if link.needs_pinned and self._tier is None:
             mover.unloaded_bytes_per_s = time_link(
                 link,
@@ -280,6 +285,8 @@ class Offload:
                 self._mover.stop()
         finally:
             self._passes.remove()
+            while self._hooks:
+                self._hooks.pop().remove()
             if self._patch is not None:
                 self._patch.remove(self._store)
             if self._threads:

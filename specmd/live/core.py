@@ -100,7 +100,10 @@ class Decisions:
         interpreted: bool = False,
     ) -> None:
         offer = Offer(
-            future=False, training=bool(len(world.popularity)), lookahead=world.num_layers - 1
+            future=False,
+            training=bool(len(world.popularity)),
+            lookahead=world.num_layers - 1,
+            logits=True,
         )
         for choice in (evict, prefetch):
             if reason := unmet(choice, offer):
@@ -114,6 +117,7 @@ class Decisions:
         self.predicts = hasattr(prefetch.cls, "predict")
         self.needs = {*evict.needs, *prefetch.needs}
         self.depth = prefetch.ahead if "lookahead" in self.needs else 0
+        self.wants_logits = "logits" in self.needs
         keys = world.num_keys
         self._made = make_proposals(keys)
         self._token_start = np.zeros(2, np.int64)

@@ -26,11 +26,10 @@ from specmd.live.ranges import named
 from specmd.live.routing import Routing
 from specmd.live.routing_log import RoutingLog, host_weights
 from specmd.live.service import ON_HOST, Residence
+from specmd.models.gates import halved
 from specmd.models.lookahead import Lookahead
 from specmd.models.moe import MoeModel
 from specmd.runs.timeline import Timeline
-
-_HALF = np.finfo(np.float16)
 
 
 class Engine:
@@ -72,8 +71,13 @@ class Engine:
         self._weighs = "weights" in decisions.needs
         self.routing_s = self.deciding_s = 0.0
         self.events = 0
+        self._heard: tuple[int, Tensor] | None = None  # the gate that ran last, its logits
         self._rows: HostRows | None = None  # of the present event, for experts on the host
         self._crossing: list[Tensor] = []  # products on their way to the device
+
+    def hear(self, layer: int, logits: Tensor) -> None:
+        """Take the logits of a gate that has run, where decisions need them (`watch_gates`)."""
+        self._heard = layer, logits
 
     def forward(self, experts: nn.Module, hidden: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
         """Compute the routed experts of a layer, as the `experts` module would.
@@ -136,12 +140,13 @@ class Engine:
         gates = self._gates(live, weights, uses)[wanted] if self._weighs else None
         self._decisions.begin(passes.number, number, passes.phase, keys, uses[wanted], gates)
         self.deciding_s += time.perf_counter() - began_deciding_s
+        logits = self._logits(number, len(chosen))
         mask = None if passes.all_live else torch.from_numpy(passes.live)
         group = Grouping(ids, own, uses.tolist(), mask)
         products: dict[int, Tensor] = {}
         timeline = self._timeline
         views = self._residence.slots.views[number]
-        ahead = partial(self._while_under_way, number, hidden, chosen, live, weights)
+        ahead = partial(self._while_under_way, number, hidden, chosen, live, weights, logits)
         for key, slot in self._residence.serve(keys.tolist(), ahead):
             expert = key - number * count
             start_s = time.perf_counter() if timeline is not None else 0.0
@@ -159,6 +164,26 @@ class Engine:
             timeline.span("compute", f"layer {number}", began_s, time.perf_counter())
         return total
 
+    def _logits(self, number: int, tokens: int) -> npt.NDArray[np.float32] | None:
+        """Logits of the tokens that count, (T, E), as a trace has them; None unless needed."""
+        if not self._decisions.wants_logits:
+            return None
+        if self._routing is not None:
+            given = self._routing.logits(number)
+            if given is None:
+                raise SpecmdError(
+                    "a policy needs router logits, which the routing given to offload has not"
+                )
+            return given
+        heard, self._heard = self._heard, None
+        if heard is None or heard[0] != number or len(heard[1]) != tokens:
+            raise SpecmdError(
+                f"{self._moe.layers[number].name}: the gate was not run for the tokens that its "
+                "experts are called with: policies that need router logits cannot be used here"
+            )
+        found: Any = self._live(halved(heard[1])).astype(np.float32)
+        return found  # type: ignore[no-any-return]
+
     def _gates(
         self, live: npt.NDArray[np.int64], weights: Tensor, uses: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float64]:
@@ -175,6 +200,7 @@ class Engine:
         chosen: npt.NDArray[np.int64],
         live: npt.NDArray[np.int64],
         weights: Tensor,
+        logits: npt.NDArray[np.float32] | None,
     ) -> None:
         """Do what need not wait for what is missing: it is on its way by now."""
         hosted = [key % self._moe.num_experts for key in self._residence.hosted]
@@ -182,7 +208,7 @@ class Engine:
             mask = None if self._passes.all_live else self._passes.live
             with self._residence.on_host():
                 self._rows = HostRows(hidden, chosen, mask, hosted)
-        self._look_ahead(number, hidden, live, weights)
+        self._look_ahead(number, hidden, live, weights, logits)
 
     def _on_host(self, experts: nn.Module, key: int, expert: int, group: Grouping) -> Tensor:
         """Compute one expert in host memory; (t, H) on the device."""
@@ -194,7 +220,12 @@ class Engine:
         return product
 
     def _look_ahead(
-        self, number: int, hidden: Tensor, live: npt.NDArray[np.int64], weights: Tensor
+        self,
+        number: int,
+        hidden: Tensor,
+        live: npt.NDArray[np.int64],
+        weights: Tensor,
+        logits: npt.NDArray[np.float32] | None,
     ) -> None:
         """Ask the prefetcher, and note the routing."""
         passes, decisions = self._passes, self._decisions
@@ -210,12 +241,11 @@ class Engine:
             scores = scores[:, : decisions.depth]
         elif decisions.depth:
             seen, _ = self._lookahead.scores(number, hidden, self._moe.num_experts)
-            raw = np.clip(self._live(seen.cpu().numpy()), float(_HALF.min), float(_HALF.max))
-            scores = raw.astype(np.float16).astype(np.float32)
+            scores = self._live(halved(seen)).astype(np.float32)
         decisions.look_ahead(len(live), scores)
         if self._log is not None:
             half = self._routing is None
-            self._log.add(number, passes, live, weights, scores, half=half)
+            self._log.add(number, passes, live, weights, scores, logits=logits, half=half)
         self.deciding_s += time.perf_counter() - began_s
 
     def restart(self, log: RoutingLog | None) -> None:

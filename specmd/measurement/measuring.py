@@ -24,8 +24,10 @@ from specmd.hardware import machine
 from specmd.live import Offload, Report, offload
 from specmd.live.commands import CANCEL, FETCH, HOST, PREFETCH, PROMOTE
 from specmd.measurement.identity import measured_id
+from specmd.measurement.quality import Answers, quality
 from specmd.measurement.settings import LiveSettings
 from specmd.measurement.workload import Workload
+from specmd.policy.registry import AXES, choose
 from specmd.runs.contract import contract, recorded_config, trace_facts, unmet_need
 from specmd.runs.counters import by_layer, by_phase, check, tally, tally_host
 from specmd.runs.declared import COMPOSED, OPTIONS
@@ -115,6 +117,7 @@ def measure(
     unmet = "" if workload.trace is None else unmet_need(workload.trace, config, training)
     if unmet:
         raise SpecmdError(unmet)
+    own = _lossless_answers(workload, config, settings, training)
     plays: list[_Play] = []
     total = settings.warmup_runs + settings.repetitions
     with _enter(workload, config, settings, training, timeline) as cache:
@@ -134,12 +137,15 @@ def measure(
         if progress is not None:
             progress(total, total)
         report = cache.report()
+        heard = None if own is None else _answers(cache, workload)
         trace = plays[0].trace
         assert trace is not None
         facts_of_device = device_facts(cache.device)
         threads = torch.get_num_threads()
     middle = sorted(plays, key=lambda play: play.total_s)[(len(plays) - 1) // 2]
     metrics, warnings, timed = _metrics(trace, plays, middle)
+    if own is not None and heard is not None:
+        metrics |= quality(own, heard)
     moved = report.moved_bytes - before.moved_bytes
     busy_s = report.busy_s - before.busy_s
     found = locality(trace)
@@ -203,6 +209,23 @@ def measure(
         provenance=provenance(config, trace.digest, argv),
     )
     return Measured(run.with_details(_details(trace, middle)), trace)
+
+
+def _lossless_answers(
+    workload: Workload, config: RunConfig, settings: LiveSettings, training: Trace | None
+) -> Answers | None:
+    """Ask the model under the same policies but for the lossy ones; None unless wanted."""
+    if not settings.quality:
+        return None
+    lossy = [axis for axis in AXES if choose(axis, getattr(config, axis)).entry.lossy]
+    lossless = config.model_copy(update={axis: OPTIONS[axis].default for axis in lossy})
+    with _enter(workload, lossless, settings, training, None) as cache:
+        return _answers(cache, workload)
+
+
+def _answers(cache: Offload, workload: Workload) -> Answers:
+    cache.restart()
+    return workload.answers()
 
 
 def _details(trace: Trace, play: _Play) -> Details:
