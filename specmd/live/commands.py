@@ -2,7 +2,7 @@
 
 The residency core decides a whole event at once. Before it, Python says which prefetches have
 arrived and which have not started yet; while it decides, this link lists commands (fetch, promote,
-prefetch, cancel, await, host); after it, Python hands them to a mover that carries the bytes.
+prefetch, cancel, await, host, low-bit); after it, Python hands them to a mover that carries bytes.
 Arrays on both sides, so that the core is compiled here as it is for a replay: one event costs some
 15 us.
 
@@ -20,8 +20,8 @@ from specmd.core.event import NOBODY, Event, FloatArray, IntArray, KeyArray
 from specmd.core.state import Core, land
 
 # Commands; the mover carries them out in the order in which they were written.
-FETCH, PROMOTE, PREFETCH, CANCEL, AWAIT, HOST = range(6)
-NUM_COMMANDS = 6
+FETCH, PROMOTE, PREFETCH, CANCEL, AWAIT, HOST, LOWBIT = range(7)
+NUM_COMMANDS = 7
 # Entries of `Commands.count`.
 PENDING, PROMOTED, WRITTEN = range(3)
 
@@ -33,7 +33,7 @@ class Commands(NamedTuple):
     arrived: IntArray  # (keys,) set by Python: 1 once all bytes of the prefetch are there
     queued: IntArray  # (keys,) set by Python: 1 while not a byte of the prefetch has moved
     promoted: KeyArray  # (keys,) late keys of this event
-    command: IntArray  # (3 * keys,) FETCH ... HOST
+    command: IntArray  # (3 * keys,) FETCH ... LOWBIT
     key: KeyArray  # (3 * keys,) the key each command is about
     written: IntArray  # (NUM_COMMANDS * keys,) how often each command was written of each key
     score: FloatArray  # (keys,) of a prefetch; larger is fetched first where the schedule says so

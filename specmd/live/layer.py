@@ -145,7 +145,6 @@ class Engine:
         group = Grouping(ids, own, uses.tolist(), mask)
         products: dict[int, Tensor] = {}
         timeline = self._timeline
-        views = self._residence.slots.views[number]
         ahead = partial(self._while_under_way, number, hidden, chosen, live, weights, logits)
         for key, slot in self._residence.serve(keys.tolist(), ahead):
             expert = key - number * count
@@ -154,7 +153,8 @@ class Engine:
                 if slot == ON_HOST:
                     products[expert] = self._on_host(experts, key, expert, group)
                 else:
-                    products[expert] = weighted_product(experts, views[slot], hidden, group, expert)
+                    tensors = self._residence.tensors(key, slot)
+                    products[expert] = weighted_product(experts, tensors, hidden, group, expert)
             if timeline is not None:
                 expert_name = timeline.key_name(key)
                 timeline.span("compute", expert_name, start_s, time.perf_counter(), slot=slot)
@@ -214,7 +214,7 @@ class Engine:
         """Compute one expert in host memory; (t, H) on the device."""
         assert self._rows is not None
         with self._residence.on_host():
-            weights = self._residence.in_host(key)
+            weights = self._residence.tensors(key, ON_HOST)
             product, crossing = self._rows.product(experts, weights, expert, group)
         self._crossing.append(crossing)
         return product

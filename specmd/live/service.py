@@ -27,7 +27,7 @@ from contextlib import contextmanager, nullcontext
 from torch import Tensor
 
 from specmd.errors import SpecmdError
-from specmd.live.commands import AWAIT, CANCEL, FETCH, HOST, PREFETCH, PROMOTE
+from specmd.live.commands import AWAIT, CANCEL, FETCH, HOST, LOWBIT, PREFETCH, PROMOTE
 from specmd.live.core import Decisions
 from specmd.live.layer_buffers import LayerBuffers
 from specmd.live.slots import Home, Slots
@@ -80,7 +80,7 @@ class Residence:
     ) -> Iterator[tuple[int, int]]:
         """Serve the event set by `decisions.begin`: yield each (key, slot) when it is there.
 
-        The slot of a key that is computed on the host is ON_HOST; see `in_host`. The caller issues
+        The slot of a key that is computed on the host is ON_HOST; see `tensors`. The caller issues
         the kernels of a key before it asks for the next one. Every key of the
         event comes exactly once. `look_ahead` is called once what is missing is on its way.
 
@@ -131,9 +131,11 @@ class Residence:
         yield
         self._host.end(began, CPU_EXPERT)
 
-    def in_host(self, key: int) -> dict[str, Tensor]:
-        """Tensors of a key yielded ON_HOST, in host memory, until the next is asked for."""
-        return self.slots.layouts.of(key).views(self.mover.in_host(self.hosted[key]))
+    def tensors(self, key: int, slot: int) -> dict[str, Tensor]:
+        """Tensors of a key that was yielded with its slot, valid until the next is asked for."""
+        if slot == ON_HOST:
+            return self.slots.layouts.of(key).views(self.mover.in_host(self.hosted[key]))
+        return self.slots.tensors(key, slot)
 
     def _decide(self, decide: Callable[[], list[tuple[int, int]]]) -> list[tuple[int, int]]:
         began_s = time.perf_counter()
@@ -156,13 +158,13 @@ class Residence:
         self, commands: list[tuple[int, int]], keys: Sequence[int]
     ) -> list[tuple[int, int]]:
         for command, key in commands:
-            if command == FETCH:
+            if command in (FETCH, LOWBIT):
                 self.mover.set_out(key, self.decisions.moment)
             elif command in (PROMOTE, AWAIT):
                 self.mover.set_out_late(self._under_way[key])
             elif command == HOST:
                 self.mover.set_out(key, self.decisions.moment)
-        missing = {key for command, key in commands if command in (FETCH, HOST)}
+        missing = {key for command, key in commands if command in (FETCH, LOWBIT, HOST)}
         for key in keys:
             if key not in missing and (home := self._home.get(key)) is not None:
                 self._occupant[home.slot] = key
@@ -173,12 +175,12 @@ class Residence:
         later: list[tuple[int, int]] = []
         mover, under_way = self.mover, self._under_way
         for command, key in commands:
-            if command == FETCH:
+            if command in (FETCH, LOWBIT):
                 slot = self.decisions.slot_of(key)
                 if slot is None and not last and not self.decisions.passes_by:
                     later.append((command, key))
                 else:
-                    under_way[key] = self._fetch(key, slot)
+                    under_way[key] = self._fetch(key, slot, low=command == LOWBIT)
             elif command == PREFETCH:
                 slot = self.decisions.slot_of(key)
                 assert slot is not None, "a prefetch always has a slot"
@@ -198,7 +200,7 @@ class Residence:
                 mover.hasten(under_way.pop(key))
         return later
 
-    def _fetch(self, key: int, slot: int | None) -> Transfer:
+    def _fetch(self, key: int, slot: int | None, *, low: bool) -> Transfer:
         """Queue a demanded copy; without a slot it passes through one of those for staging."""
         if slot is None and self.buffers is not None:
             ahead = self.buffers.take(key)
@@ -212,8 +214,9 @@ class Residence:
         before = self._occupant.get(slot)
         self._occupant[slot] = key
         if before is None:
-            return self.mover.queue(Transfer(key, self._settle_in(key, slot), demanded=True))
-        transfer = Transfer(key, Home(slot, -1), demanded=True, blocked=True)
+            home = self._settle_in(key, slot, low=low)
+            return self.mover.queue(Transfer(key, home, demanded=True, low=low))
+        transfer = Transfer(key, Home(slot, -1), demanded=True, blocked=True, low=low)
         self._unblocks[before] = transfer
         return self.mover.queue(transfer)
 
@@ -232,8 +235,8 @@ class Residence:
                 transfer = Transfer(key, home, demanded=False, prefetched=True)
                 self.buffers.put(key, self.mover.queue(transfer))
 
-    def _settle_in(self, key: int, slot: int) -> Home:
-        home = self._home[key] = self.slots.assign(slot, key)
+    def _settle_in(self, key: int, slot: int, *, low: bool = False) -> Home:
+        home = self._home[key] = self.slots.assign(slot, key, low=low)
         return home
 
     def _in_order(self, keys: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -269,7 +272,8 @@ class Residence:
         transfer = self._unblocks.pop(key, None)
         if transfer is not None:
             with self.mover.lock:
-                self.mover.unblock(transfer, self._settle_in(transfer.key, slot))
+                home = self._settle_in(transfer.key, slot, low=transfer.low)
+                self.mover.unblock(transfer, home)
 
     def _slot_of(self, key: int) -> int:
         home = self._locate(key)

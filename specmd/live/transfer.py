@@ -29,6 +29,7 @@ class Transfer:
         crossing: its first chunk has crossed, or is about to.
         host: its slot in a host tier; None: it passes through.
         host_after: the transfer that had that host slot before: its copy goes first.
+        low: it is the expert's copy of few bits.
         stays: it is computed in host memory, and crosses no link.
         spare: it passes through a spare slot of the host, though it was given another.
         read_bytes: how much of it has been read from the disk.
@@ -53,6 +54,7 @@ class Transfer:
     crossing: bool = False
     host: int | None = None
     host_after: Transfer | None = None
+    low: bool = False
     stays: bool = False
     spare: bool = False
     read_bytes: int = 0

@@ -43,6 +43,7 @@ class Mover:
         chunk_bytes: a demand waits for at most one chunk of a prefetch.
         by_score: the best prefetch first, else the oldest.
         timeout_s: a wait longer than this is an error.
+        copies: where copies of few bits come from, or None.
         throttle: paces the copies, or None.
         timeline: takes down the chunks, or None.
 
@@ -57,11 +58,13 @@ class Mover:
         chunk_bytes: int,
         by_score: bool = True,
         timeout_s: float = 60.0,
+        copies: ExpertStore | None = None,
         throttle: Throttle | None = None,
         timeline: Timeline | None = None,
     ) -> None:
         self.lock = threading.Condition()
         self.link, self.store, self.slots = link, store, slots
+        self.copies = copies or store
         self.chunk_bytes, self.by_score = max(1, chunk_bytes), by_score
         self.timeout_s, self.throttle, self.timeline = timeout_s, throttle, timeline
         self.demand: list[Transfer] = []
@@ -104,7 +107,8 @@ class Mover:
 
     def _source(self, transfer: Transfer, start: int, stop: int) -> tuple[Tensor, bool]:
         """Return bytes of a transfer in host memory, and whether a device can read them."""
-        return self.store.read(transfer.key, start, stop), self.store.is_pinned(transfer.key)
+        store = self.copies if transfer.low else self.store
+        return store.read(transfer.key, start, stop), store.is_pinned(transfer.key)
 
     # What is queued. The lock is held.
 
@@ -253,7 +257,7 @@ class Mover:
     def _move(self, transfer: Transfer, start: int) -> int:
         """Issue one chunk; return the byte it ends before."""
         link, slot, key = self.link, transfer.home.slot, transfer.key
-        stop = min(start + self.chunk_bytes, self.slots.layouts.of(key).blob_bytes)
+        stop = min(start + self.chunk_bytes, self.slots.num_bytes_of(key, transfer.low))
         began_s = time.perf_counter()
         begin_s = self.throttle.begin(start == 0, busy=self._busy) if self.throttle else 0.0
         if start == 0:
@@ -287,7 +291,7 @@ class Mover:
         """Count a chunk that has been issued; the lock is held."""
         self.moved_bytes += stop - transfer.moved_bytes
         transfer.moved_bytes = stop
-        if stop < self.slots.layouts.of(transfer.key).blob_bytes:
+        if stop < self.slots.num_bytes_of(transfer.key, transfer.low):
             return
         slot = transfer.home.slot
         self._ready[slot] = transfer.ready

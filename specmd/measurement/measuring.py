@@ -62,7 +62,7 @@ class _Play:
     """One counted play: counters (2, L, NUM_COUNTERS), step seconds (steps, PARTS), and so on."""
 
     counters: npt.NDArray[np.int64]
-    commands: npt.NDArray[np.int64]  # (5, keys), see `specmd.live.commands`
+    commands: npt.NDArray[np.int64]  # (NUM_COMMANDS, keys), see `specmd.live.commands`
     step_seconds: npt.NDArray[np.float64]
     digest: str
     moved_bytes: int
