@@ -130,6 +130,16 @@ class Kernel:
         """Serve the events of a chunk in order."""
         self._run(self.core, self.policy, self.link, self.future, self._form(chunk))
 
+    def retell(self, execution: Executing) -> None:
+        """Give the rows of tokens other sizes or another rule; what is known stays.
+
+        What `bind_one` returned is to be bound again.
+        """
+        self._execution = execution
+        old, new = self.core.execution, self._form(execution.make(self.world))
+        kept = {"router": old.router, "misser": old.misser, "low": old.low, "mass": old.mass}
+        self.core = self.core._replace(execution=new._replace(**kept))
+
     def bind_one(self, entry: Function, chunk: Chunk) -> Callable[[], int]:
         """Return what serves the one event of a chunk, whose arrays are filled anew each time.
 

@@ -31,7 +31,7 @@ from specmd.live.links.speed import time_link
 from specmd.live.links.throttle import Throttle
 from specmd.live.passes import Passes
 from specmd.live.patch import Patch
-from specmd.live.placement import find_device, plan_host, plan_world
+from specmd.live.placement import find_device, plan_copies, plan_host, plan_world
 from specmd.live.report import Report, make_report
 from specmd.live.room import room_on
 from specmd.live.routing_log import RoutingLog
@@ -39,6 +39,7 @@ from specmd.live.service import Residence
 from specmd.live.slots import Slots
 from specmd.live.stalls import CPU_EXPERT
 from specmd.live.stores.checkpoint import CheckpointStore
+from specmd.live.stores.low_bit import LowBitStore
 from specmd.live.stores.store import ExpertStore, HostStore
 from specmd.live.stores.tiered import OnDisk, TieredStore
 from specmd.live.tiered import TieredMover
@@ -47,6 +48,7 @@ from specmd.live.transfers import Mover
 from specmd.models.facts import model_facts, size_facts
 from specmd.models.gates import watch_gates
 from specmd.models.layout import read_layouts
+from specmd.models.low_bit import low_bit_share
 from specmd.models.moe import find_moe
 from specmd.policy.registry import choose
 from specmd.runs.metrics import PARTS
@@ -67,7 +69,9 @@ class Offload:
         room = room_on(self.device, model, self._moe, options)
         self._world = plan_world(self._moe, self._facts, options, room)
         self.capacity_slots = int(self._world.capacity.sum())
-        self._miss = choose("miss", options["miss"]).create()
+        self._miss = choose("miss", options["miss"])
+        behind = plan_host(self._moe, self._world, options)
+        self._low = plan_copies(self._layouts, self._miss, tiered=behind is not None)
         self._schedule = choose("schedule", options["schedule"]).create()
         self._decisions = Decisions(
             self._world,
@@ -76,15 +80,16 @@ class Offload:
             self._schedule,
             admission=residency.BYPASS if options["admission"] == "bypass" else residency.FORCED,
             bypass_wide=options["prefill"] != "waves",
-            host_tokens=self._miss.host_tokens,
-            interpreted=options["interpreted"],
+            route=choose("route", options["route"]),
+            miss=self._miss,
+            low_share=low_bit_share(self._low),
+            interpreted=(interpreted := options["interpreted"]),
         )
-        behind = plan_host(self._moe, self._world, options)
-        interpreted = options["interpreted"]
         self._tier = None if behind is None else HostTier(*behind, interpreted=interpreted)
         throttle = options["throttle"]
         self._throttle = None if throttle is None else Throttle(*throttle)
         self._store: ExpertStore | None = None
+        self._copies: LowBitStore | None = None
         self._slots: Slots | None = None
         self._mover: Mover | None = None
         self._residence: Residence | None = None
@@ -112,6 +117,16 @@ class Offload:
     def decision_digest(self) -> str:
         """Hash of all decisions so far: that of a simulation of the same routing."""
         return self._decisions.kernel.digest
+
+    @property
+    def low_share(self) -> float:
+        """Bytes of a copy of few bits over those of the expert; 1 where there are none."""
+        return low_bit_share(self._low)
+
+    @property
+    def masses(self) -> npt.NDArray[np.float64] | None:
+        """Masses (2 phases, layers, NUM_MASSES), see `specmd.core.execution`; None if not told."""
+        return self._decisions.kernel.masses
 
     @property
     def commands_by_key(self) -> npt.NDArray[np.int64]:
@@ -235,6 +250,7 @@ class Offload:
             self.device,
             canary=options["canary"],
             of_layer=self._world.pool[:: moe.num_experts].tolist(),
+            low=self._low,
         )
         link = self._make_link(slots)
         self._store = store = self._make_store(link)
@@ -262,11 +278,15 @@ class Offload:
         moved_to = None if self.link_name == "cpu" else self.device
         self._patch = Patch(self._model, moe, self._layouts, moved_to)
         self._patch.empty_experts(store)
+        if self._low:
+            self._copies = mover.copies = LowBitStore(
+                store, self._low, pinned_budget_bytes=self._pinned_left(link, store)
+            )
         self._patch.move_dense()
         self._passes.install()
         self._patch.wrap_generate(self._passes.follow)
         self._patch.plug_in(self._engine.forward)
-        if self._decisions.wants_logits:
+        if self._decisions.reads_logits:
             self._hooks = watch_gates(moe, self._engine.hear)
         if link.needs_pinned and self._tier is None:
             mover.unloaded_bytes_per_s = time_link(
@@ -292,8 +312,9 @@ class Offload:
             if self._threads:
                 torch.set_num_threads(self._threads)
             _OFFLOADED.discard(self._moe.decoder)
-            if self._store is not None:
-                self._store.close()
+            for store in (self._store, self._copies):
+                if store is not None:
+                    store.close()
             if self._slots is not None:
                 self._slots.close()
 
@@ -357,6 +378,13 @@ class Offload:
             return CheckpointStore(options["checkpoint"], moe, self._layouts)
         budget = options["pinned_budget"] if link.needs_pinned else 0
         return HostStore(self._layouts, pinned_budget_bytes=budget)
+
+    def _pinned_left(self, link: Link, store: ExpertStore) -> int | None:
+        """Bytes that may yet be pinned beside a store; None is no limit."""
+        budget = self._options["pinned_budget"]
+        if not link.needs_pinned:
+            return 0
+        return None if budget is None else max(0, int(budget) - store.locked_bytes)
 
     def _make_link(self, slots: Slots) -> Link:
         if self.link_name == "cpu":

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from specmd.core.event import NOBODY, Event, FloatArray, IntArray, KeyArray
+from specmd.core.hooks import moved_bytes
 from specmd.core.state import Core, land
 
 # Commands; the mover carries them out in the order in which they were written.
@@ -117,7 +118,7 @@ class Commands(NamedTuple):
 
     def fetch(self, core: Core, key: int, event: Event) -> None:
         """Ask for a demanded key; where it goes is known when the event has been decided."""
-        write(self, FETCH, key)
+        write(self, FETCH if moved_bytes(core, key, 1.0) == 1.0 else LOWBIT, key)
 
     def compute_on_host(self, core: Core, key: int, tokens: int, event: Event) -> None:
         """Ask for a demanded key to be computed where it is."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from specmd.errors import SpecmdError
 from specmd.live.core import Decisions
+from specmd.live.executed import TrueRows, executed_weights, spread, true_rows
 from specmd.live.experts import Grouping, sum_in_order, weighted_product
 from specmd.live.on_host import HostRows
 from specmd.live.passes import Passes
@@ -139,14 +140,21 @@ class Engine:
         began_deciding_s = time.perf_counter()
         gates = self._gates(live, weights, uses)[wanted] if self._weighs else None
         self._decisions.begin(passes.number, number, passes.phase, keys, uses[wanted], gates)
+        logits, true = self._logits(number, len(chosen)), None
+        if self._decisions.tells_rows:
+            known = self._live(weights.detach().float().cpu().numpy())
+            true = true_rows(live, known, count, half=self._routing is None)
+            self._decisions.tell(true, logits)
         self.deciding_s += time.perf_counter() - began_deciding_s
-        logits = self._logits(number, len(chosen))
-        mask = None if passes.all_live else torch.from_numpy(passes.live)
-        group = Grouping(ids, own, uses.tolist(), mask)
+        group: Grouping | None = None
         products: dict[int, Tensor] = {}
         timeline = self._timeline
-        ahead = partial(self._while_under_way, number, hidden, chosen, live, weights, logits)
+        ahead = partial(self._look_ahead, number, hidden, live, weights, logits)
         for key, slot in self._residence.serve(keys.tolist(), ahead):
+            if group is None:  # nothing has been given to the device yet
+                if true is not None:
+                    chosen, ids, own, uses = self._executed(true, own)
+                group = self._group(hidden, chosen, ids, own, uses)
             expert = key - number * count
             start_s = time.perf_counter() if timeline is not None else 0.0
             with named(f"specmd L{number} E{expert}", hidden.device):
@@ -159,18 +167,18 @@ class Engine:
                 expert_name = timeline.key_name(key)
                 timeline.span("compute", expert_name, start_s, time.perf_counter(), slot=slot)
         self.events += 1
-        total = sum_in_order(hidden, products, group)
+        total = torch.zeros_like(hidden) if group is None else sum_in_order(hidden, products, group)
         if timeline is not None:
             timeline.span("compute", f"layer {number}", began_s, time.perf_counter())
         return total
 
     def _logits(self, number: int, tokens: int) -> npt.NDArray[np.float32] | None:
         """Logits of the tokens that count, (T, E), as a trace has them; None unless needed."""
-        if not self._decisions.wants_logits:
+        if not self._decisions.reads_logits:
             return None
         if self._routing is not None:
             given = self._routing.logits(number)
-            if given is None:
+            if given is None and self._decisions.wants_logits:
                 raise SpecmdError(
                     "a policy needs router logits, which the routing given to offload has not"
                 )
@@ -193,22 +201,36 @@ class Engine:
         summed: Any = np.bincount(live.reshape(-1), weights=flat, minlength=len(uses))
         return summed  # type: ignore[no-any-return]
 
-    def _while_under_way(
+    def _executed(
+        self, true: TrueRows, own: Tensor
+    ) -> tuple[npt.NDArray[np.int64], Tensor, Tensor, npt.NDArray[np.int64]]:
+        """Return what is executed: experts (T, K), here and on the device, weights, and uses."""
+        count, live = self._moe.num_experts, None if self._passes.all_live else self._passes.live
+        ids, weights = self._decisions.executed()
+        weights32 = executed_weights(true, ids, weights)
+        ids = np.where(ids < 0, count, ids)
+        uses = np.bincount(ids.reshape(-1), minlength=count + 1)[:count]
+        chosen: Any = spread(ids, live, count)
+        on_device = torch.from_numpy(chosen).to(own.device)
+        weighed: Any = spread(weights32, live, 0)
+        return chosen, on_device, torch.from_numpy(weighed).to(own.device, own.dtype), uses
+
+    def _group(
         self,
-        number: int,
         hidden: Tensor,
         chosen: npt.NDArray[np.int64],
-        live: npt.NDArray[np.int64],
+        ids: Tensor,
         weights: Tensor,
-        logits: npt.NDArray[np.float32] | None,
-    ) -> None:
-        """Do what need not wait for what is missing: it is on its way by now."""
+        uses: npt.NDArray[np.int64],
+    ) -> Grouping:
+        """Group the tokens by expert; bring those of experts on the host there."""
+        live = None if self._passes.all_live else self._passes.live
         hosted = [key % self._moe.num_experts for key in self._residence.hosted]
         if hosted:
-            mask = None if self._passes.all_live else self._passes.live
             with self._residence.on_host():
-                self._rows = HostRows(hidden, chosen, mask, hosted)
-        self._look_ahead(number, hidden, live, weights, logits)
+                self._rows = HostRows(hidden, chosen, live, hosted)
+        mask = None if live is None else torch.from_numpy(live)
+        return Grouping(ids, weights, uses.tolist(), mask)
 
     def _on_host(self, experts: nn.Module, key: int, expert: int, group: Grouping) -> Tensor:
         """Compute one expert in host memory; (t, H) on the device."""

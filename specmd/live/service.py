@@ -102,16 +102,17 @@ class Residence:
         with self.mover.lock if self._under_way else nullcontext():
             self._look_at_arrivals()
             commands = self._decide(self.decisions.demand)
+            served = self.decisions.served(list(keys))
             if commands:
                 with self.mover.lock:
-                    late = self._carry_out_demand(commands, keys)
+                    late = self._carry_out_demand(commands, served)
         look_ahead()
         commands = late + self._decide(self.decisions.complete)
         if commands or self.buffers is not None:
             with self.mover.lock:
                 self._carry_out(commands, last=True)
                 self._fill_buffers(keys)
-        yield from self._in_order(keys)
+        yield from self._in_order(served)
         self._interrupted = False
 
     @property

@@ -101,6 +101,12 @@ def low_bit_layouts(layouts: Layouts, bits: int) -> tuple[LowBit, ...]:
     return tuple(found[layout] for layout in layouts.of_layer)
 
 
+def low_bit_share(copies: tuple[LowBit, ...]) -> float:
+    """Bytes of the copies of all layers over those of the experts; 1 where there are none."""
+    whole = sum(each.whole.expert_bytes for each in copies)
+    return sum(each.packed.expert_bytes for each in copies) / whole if copies else 1.0
+
+
 def quantise(weights: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """Return codes (groups, GROUP * bits / 8) uint8 and scales (groups, 1) float16."""
     flat = weights.detach().float().reshape(-1)
