@@ -115,11 +115,6 @@ def composition(config: RunConfig) -> Composition:
     return tuple(getattr(config, part) for part in PARTS)
 
 
-def is_lossy(config: RunConfig) -> bool:
-    """Tell whether any policy of a run changes its result."""
-    return any(choose(axis, getattr(config, axis)).entry.lossy for axis in AXES)
-
-
 def spell(parts: Composition) -> str:
     """Name a composition in a line: eviction, scope, and what else is not the default."""
     chosen = dict(zip(PARTS, parts, strict=True))

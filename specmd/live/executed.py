@@ -55,8 +55,11 @@ def executed_weights(
     true: TrueRows, ids: Ids, weights: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float32]:
     """Return the weights (T, K) that kernels take: the gate's own where nothing was changed."""
-    unchanged = (ids == true.ids) & (weights == true.weights)
-    return np.where(unchanged, true.own, weights).astype(np.float32)
+    found = weights.astype(np.float32)
+    for place in range(ids.shape[1]):  # a routing policy may have put them into another order
+        same = (ids == true.ids[:, place, None]) & (weights == true.weights[:, place, None])
+        found = np.where(same, true.own[:, place, None], found)
+    return found
 
 
 def spread(
