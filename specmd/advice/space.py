@@ -82,8 +82,6 @@ def runs_live(choice: Choice) -> bool:
     axis, there = choice.entry.axis, Offer(future=False, training=True, lookahead=0)
     if not OPTIONS[axis].live and choice.spelled != OPTIONS[axis].default:
         return False
-    if axis == "miss" and choice.executes:
-        return False
     return not unmet(choice, there)
 
 

@@ -118,6 +118,14 @@ def run(
     warmup_runs: Annotated[
         int, typer.Option(metavar="N", min=0, help="Plays before them that do not.")
     ] = 1,
+    quality: Annotated[
+        bool,
+        typer.Option(
+            "--quality",
+            help="Set answers to the prompts beside those of lossless policies: KL, perplexity, "
+            "top-1, greedy match.",
+        ),
+    ] = False,
     timeline: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the last play as a timeline for ui.perfetto.dev."),
@@ -200,6 +208,7 @@ def run(
                 checkpoint=model if on_disk and trace is None else None,
                 scratch=str(scratch or gettempdir()) if on_disk and trace is not None else None,
                 warmup_runs=warmup_runs,
+                quality=quality,
                 repetitions=repetitions,
             ),
             training=None if options.training is None else str(options.training),

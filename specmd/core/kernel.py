@@ -143,6 +143,16 @@ class Kernel:
         run = partial(self._run, self.core, self.policy, self.link, self.future, formed)
         run() if self._guard is None else self._guard.around(formed, run)
 
+    def retell(self, execution: Executing) -> None:
+        """Give the rows of tokens other sizes or another rule; what is known stays.
+
+        What `bind_one` returned is to be bound again.
+        """
+        self._execution = execution
+        old, new = self.core.execution, self._form(execution.make(self.world))
+        kept = {"router": old.router, "misser": old.misser, "low": old.low, "mass": old.mass}
+        self.core = self.core._replace(execution=new._replace(**kept))
+
     def bind_one(self, entry: Function, chunk: Chunk) -> Callable[[], int]:
         """Return what serves the one event of a chunk, whose arrays are filled anew each time.
 

@@ -16,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from specmd.errors import SpecmdError
+from specmd.live.commands import NUM_COMMANDS
 from specmd.live.core import Decisions
 from specmd.live.host import HostTier
 from specmd.live.layer import Engine
@@ -28,20 +30,24 @@ from specmd.live.links.speed import time_link
 from specmd.live.links.throttle import Throttle
 from specmd.live.passes import Passes
 from specmd.live.patch import Patch
-from specmd.live.placement import find_device, plan_host, plan_world
+from specmd.live.placement import find_device, plan_copies, plan_host, plan_world
 from specmd.live.report import Report, make_report
 from specmd.live.room import room_on
 from specmd.live.routing_log import RoutingLog
 from specmd.live.service import Residence
 from specmd.live.slots import Slots
+from specmd.live.stalls import CPU_EXPERT
 from specmd.live.stores.checkpoint import CheckpointStore
+from specmd.live.stores.low_bit import LowBitStore
 from specmd.live.stores.store import ExpertStore, HostStore
 from specmd.live.stores.tiered import OnDisk, TieredStore
 from specmd.live.tiered import TieredMover
 from specmd.live.timing import StepTimes
 from specmd.live.transfers import Mover
 from specmd.models.facts import model_facts, size_facts
+from specmd.models.gates import watch_gates
 from specmd.models.layout import read_layouts
+from specmd.models.low_bit import low_bit_share
 from specmd.models.moe import find_moe
 from specmd.policy.registry import choose
 from specmd.runs.metrics import PARTS
@@ -64,8 +70,8 @@ class Offload:
         self._world = plan_world(self._moe, self._facts, options, room)
         self.capacity_slots = int(self._world.capacity.sum())
         self._miss = choose("miss", options["miss"])
-        if self._miss.executes:
-            raise SpecmdError(f"a live cache has no miss={options['miss']} yet: simulate it")
+        behind = plan_host(self._moe, self._world, options)
+        self._low = plan_copies(self._layouts, self._miss, tiered=behind is not None)
         self._schedule = choose("schedule", options["schedule"]).create()
         self._decisions = Decisions(
             self._world,
@@ -74,14 +80,16 @@ class Offload:
             self._schedule,
             admission=choose("admission", options["admission"]),
             bypass_wide=options["prefill"] != "waves",
-            interpreted=options["interpreted"],
+            route=choose("route", options["route"]),
+            miss=self._miss,
+            low_share=low_bit_share(self._low),
+            interpreted=(interpreted := options["interpreted"]),
         )
-        behind = plan_host(self._moe, self._world, options)
-        interpreted = options["interpreted"]
         self._tier = None if behind is None else HostTier(*behind, interpreted=interpreted)
         throttle = options["throttle"]
         self._throttle = None if throttle is None else Throttle(*throttle)
         self._store: ExpertStore | None = None
+        self._copies: LowBitStore | None = None
         self._slots: Slots | None = None
         self._mover: Mover | None = None
         self._residence: Residence | None = None
@@ -89,6 +97,7 @@ class Offload:
         self._passes = Passes(self._moe, model, options["routing"])
         self._log: RoutingLog | None = None
         self._patch: Patch | None = None
+        self._hooks: list[RemovableHandle] = []
         self._threads = 0
         self._entered = False
 
@@ -116,9 +125,19 @@ class Offload:
         return self._decisions.published() | ({} if self._tier is None else self._tier.published())
 
     @property
+    def low_share(self) -> float:
+        """Bytes of a copy of few bits over those of the expert; 1 where there are none."""
+        return low_bit_share(self._low)
+
+    @property
+    def masses(self) -> npt.NDArray[np.float64] | None:
+        """Masses (2 phases, layers, NUM_MASSES), see `specmd.core.execution`; None if not told."""
+        return self._decisions.kernel.masses
+
+    @property
     def commands_by_key(self) -> npt.NDArray[np.int64]:
-        """How often each command (`specmd.live.commands`) was given of each key, (5, keys)."""
-        return np.array(self._decisions.link.written, np.int64).reshape(5, -1)
+        """How often each command (`specmd.live.commands`) was given of each key, (7, keys)."""
+        return np.array(self._decisions.link.written, np.int64).reshape(NUM_COMMANDS, -1)
 
     @property
     def host_counters(self) -> npt.NDArray[np.int64] | None:
@@ -237,6 +256,7 @@ class Offload:
             self.device,
             canary=options["canary"],
             of_layer=self._world.pool[:: moe.num_experts].tolist(),
+            low=self._low,
         )
         link = self._make_link(slots)
         self._store = store = self._make_store(link)
@@ -264,10 +284,16 @@ class Offload:
         moved_to = None if self.link_name == "cpu" else self.device
         self._patch = Patch(self._model, moe, self._layouts, moved_to)
         self._patch.empty_experts(store)
+        if self._low:
+            self._copies = mover.copies = LowBitStore(
+                store, self._low, pinned_budget_bytes=self._pinned_left(link, store)
+            )
         self._patch.move_dense()
         self._passes.install()
         self._patch.wrap_generate(self._passes.follow)
         self._patch.plug_in(self._engine.forward)
+        if self._decisions.reads_logits:
+            self._hooks = watch_gates(moe, self._engine.hear)
         if link.needs_pinned and self._tier is None:
             mover.unloaded_bytes_per_s = time_link(
                 link,
@@ -285,13 +311,16 @@ class Offload:
                 self._mover.stop()
         finally:
             self._passes.remove()
+            while self._hooks:
+                self._hooks.pop().remove()
             if self._patch is not None:
                 self._patch.remove(self._store)
             if self._threads:
                 torch.set_num_threads(self._threads)
             _OFFLOADED.discard(self._moe.decoder)
-            if self._store is not None:
-                self._store.close()
+            for store in (self._store, self._copies):
+                if store is not None:
+                    store.close()
             if self._slots is not None:
                 self._slots.close()
 
@@ -306,7 +335,7 @@ class Offload:
         assert engine is not None
         assert residence is not None
         deciding_s = engine.routing_s + engine.deciding_s + residence.deciding_s
-        return {"overhead": deciding_s, **residence.stall_s}
+        return {"overhead": deciding_s, CPU_EXPERT: residence.host_s, **residence.stall_s}
 
     def _settle(self) -> Callable[[], None] | None:
         """Return what waits for the device's kernels, None where the host computes."""
@@ -355,6 +384,13 @@ class Offload:
             return CheckpointStore(options["checkpoint"], moe, self._layouts)
         budget = options["pinned_budget"] if link.needs_pinned else 0
         return HostStore(self._layouts, pinned_budget_bytes=budget)
+
+    def _pinned_left(self, link: Link, store: ExpertStore) -> int | None:
+        """Bytes that may yet be pinned beside a store; None is no limit."""
+        budget = self._options["pinned_budget"]
+        if not link.needs_pinned:
+            return 0
+        return None if budget is None else max(0, int(budget) - store.locked_bytes)
 
     def _make_link(self, slots: Slots) -> Link:
         if self.link_name == "cpu":

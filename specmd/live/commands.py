@@ -2,8 +2,9 @@
 
 The residency core decides a whole event at once. Before it, Python says which prefetches have
 arrived and which have not started yet; while it decides, this link lists commands (fetch, promote,
-prefetch, cancel, await); after it, Python hands them to a mover that carries the bytes. Arrays on
-both sides, so that the core is compiled here as it is for a replay: one event costs some 15 us.
+prefetch, cancel, await, host, low-bit); after it, Python hands them to a mover that carries bytes.
+Arrays on both sides, so that the core is compiled here as it is for a replay: one event costs some
+15 us.
 
 Nothing physical happens while the core decides, so `await_landing` may declare the next arrival:
 the mover keeps that copy ahead of whatever the core then puts into the slot.
@@ -16,10 +17,12 @@ from typing import NamedTuple
 import numpy as np
 
 from specmd.core.event import NOBODY, Event, FloatArray, IntArray, KeyArray
+from specmd.core.hooks import moved_bytes
 from specmd.core.state import Core, land
 
 # Commands; the mover carries them out in the order in which they were written.
-FETCH, PROMOTE, PREFETCH, CANCEL, AWAIT = range(5)
+FETCH, PROMOTE, PREFETCH, CANCEL, AWAIT, HOST, LOWBIT = range(7)
+NUM_COMMANDS = 7
 # Entries of `Commands.count`.
 PENDING, PROMOTED, WRITTEN = range(3)
 
@@ -31,9 +34,9 @@ class Commands(NamedTuple):
     arrived: IntArray  # (keys,) set by Python: 1 once all bytes of the prefetch are there
     queued: IntArray  # (keys,) set by Python: 1 while not a byte of the prefetch has moved
     promoted: KeyArray  # (keys,) late keys of this event
-    command: IntArray  # (3 * keys,) FETCH ... AWAIT
+    command: IntArray  # (3 * keys,) FETCH ... LOWBIT
     key: KeyArray  # (3 * keys,) the key each command is about
-    written: IntArray  # (5 * keys,) how often each command was written of each key
+    written: IntArray  # (NUM_COMMANDS * keys,) how often each command was written of each key
     score: FloatArray  # (keys,) of a prefetch; larger is fetched first where the schedule says so
     count: IntArray  # type: ignore[assignment]  # PENDING, PROMOTED, WRITTEN
     cancels: int
@@ -49,7 +52,7 @@ class Commands(NamedTuple):
             promoted=keys.copy(),
             command=np.zeros(3 * num_keys, np.int64),
             key=np.zeros(3 * num_keys, np.uint32),
-            written=np.zeros(5 * num_keys, np.int64),
+            written=np.zeros(NUM_COMMANDS * num_keys, np.int64),
             score=np.zeros(num_keys),
             count=np.zeros(3, np.int64),
             cancels=int(cancels),
@@ -115,7 +118,11 @@ class Commands(NamedTuple):
 
     def fetch(self, core: Core, key: int, event: Event) -> None:
         """Ask for a demanded key; where it goes is known when the event has been decided."""
-        write(self, FETCH, key)
+        write(self, FETCH if moved_bytes(core, key, 1.0) == 1.0 else LOWBIT, key)
+
+    def compute_on_host(self, core: Core, key: int, tokens: int, event: Event) -> None:
+        """Ask for a demanded key to be computed where it is."""
+        write(self, HOST, key)
 
     def prefetch(self, core: Core, key: int, score: float, event: Event) -> None:
         """Ask for a key ahead of its use."""

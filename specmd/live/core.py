@@ -11,26 +11,32 @@ An event is decided in two halves, so that demand copies start before the prefet
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from specmd.core.binding import Executing
 from specmd.core.event import NOBODY, IntArray, World, event_at
+from specmd.core.execution import EXECUTED, STAND_INS
 from specmd.core.hooks import predict, reroute, rerouted, settle
 from specmd.core.kernel import Kernel, Planner
 from specmd.core.prefetch import Outlook, Proposals, make_proposals, rank_proposals
 from specmd.core.serve import complete, demand
-from specmd.core.state import NEVER_ADMIT, Chunk, Core
+from specmd.core.state import NEVER_ADMIT, NO_CHOICES, Choices, Chunk, Core
 from specmd.errors import SpecmdError
 from specmd.live.commands import PENDING, WRITTEN, Commands
+from specmd.live.executed import TrueRows
 from specmd.policy.admission import admitting
 from specmd.policy.needs import Offer, unmet
 from specmd.policy.registry import Choice, choose
 from specmd.policy.schedule import Schedule
 from specmd.runs.policy_metrics import Published, publish
+from specmd.simulation.executing import rule_of
 
 NOWHERE = int(NOBODY)
+FIRST_TOKENS = 16  # room for the rows of so many; it doubles when a wider pass comes
 
 
 def demand_event(core: Core, policy: Any, link: Commands, future: IntArray, chunk: Chunk) -> int:
@@ -81,6 +87,9 @@ class Decisions:
         schedule: guard and cancellation.
         admission: chosen policy of that axis; None: forced.
         bypass_wide: keep events wider than the cache out of it (no simulation does).
+        route: policy of routing, or None for the true choice.
+        miss: policy of misses, or None for fetching all.
+        low_share: bytes of a copy of few bits over those of the expert.
         interpreted: run the core as Python even where it could be compiled.
 
     Raises:
@@ -97,13 +106,23 @@ class Decisions:
         *,
         admission: Choice | None = None,
         bypass_wide: bool = False,
+        route: Choice | None = None,
+        miss: Choice | None = None,
+        low_share: float = 1.0,
         interpreted: bool = False,
     ) -> None:
         offer = Offer(
-            future=False, training=bool(len(world.popularity)), lookahead=world.num_layers - 1
+            future=False,
+            training=bool(len(world.popularity)),
+            lookahead=world.num_layers - 1,
+            logits=True,
         )
         self.admission, self._gate = admitting(admission or choose("admission", "forced"), evict)
-        for choice in (evict, prefetch, *filter(None, [self._gate])):
+        router, misser = (
+            each if each is not None and each.executes else None for each in (route, miss)
+        )
+        changing = [each for each in (self._gate, router, misser) if each is not None]
+        for choice in (evict, prefetch, *changing):
             if reason := unmet(choice, offer):
                 raise SpecmdError(reason)
         self.world, self.evict, self.prefetch, self.schedule = world, evict, prefetch, schedule
@@ -114,6 +133,21 @@ class Decisions:
         self.predicts = hasattr(prefetch.cls, "predict")
         self.needs = {*evict.needs, *prefetch.needs}
         self.depth = prefetch.ahead if "lookahead" in self.needs else 0
+        self.wants_logits = any("logits" in c.needs for c in (evict, prefetch, *changing))
+        self.reads_logits = self.wants_logits or router is not None  # whose rule they tell
+        self.tells_rows = router is not None or (misser is not None and misser.entry.lossy)
+        self._executing = None
+        if router is not None or misser is not None:
+            self._executing = Executing(
+                router=router,
+                misser=misser,
+                tokens=FIRST_TOKENS,
+                has_rows=self.tells_rows,
+                low_share=low_share,
+                rule_renormalises=True,
+                world_of=lambda _: world,
+            )
+        self._knows_rule = router is None
         keys = world.num_keys
         self._made = make_proposals(keys)
         self._token_start = np.zeros(2, np.int64)
@@ -134,6 +168,7 @@ class Decisions:
             prefetch_score=self._made.score if self.predicts else np.zeros(0),
             num_layers=world.num_layers,
             num_experts=world.num_experts,
+            choices=self._choices(FIRST_TOKENS) if self.tells_rows else NO_CHOICES,
         )
         self._scores = np.zeros((0, 0, 0, 0), np.float32)
         self._written = 0
@@ -149,6 +184,7 @@ class Decisions:
             admission=self.admission,
             gate=None if self._gate is None else (self.world, self._gate),
             guarded=self.schedule.guard,
+            execution=self._executing,
             interpreted=self.interpreted,
         )
         self._plan: Callable[[Any], None] | None = None
@@ -171,6 +207,65 @@ class Decisions:
 
     def _seen_by(self, choice: Choice) -> Chunk:
         return self._chunk if "weights" in choice.needs else self._chunk._replace(gates=np.zeros(0))
+
+    def _choices(self, tokens: int) -> Choices:
+        pairs, experts = tokens * self.world.top_k, self.world.num_experts
+        return Choices(
+            np.zeros(2, np.int64),
+            np.zeros(pairs, np.int64),
+            np.zeros(pairs),
+            np.zeros(tokens * experts if self.reads_logits else 0),
+            1,
+        )
+
+    def _retell(self, **changes: Any) -> None:
+        assert self._executing is not None
+        self._executing = replace(self._executing, **changes)
+        self._chunk = self._chunk._replace(choices=self._choices(self._executing.tokens))
+        self.kernel.retell(self._executing)
+        self._bind()
+
+    def tell(self, rows: TrueRows, logits: npt.NDArray[np.float32] | None) -> None:
+        """Tell the tokens of the event that `begin` has set, where `tells_rows`.
+
+        Args:
+            rows: of the T tokens that count.
+            logits: (T, E) of the router, if wanted.
+
+        Raises:
+            SpecmdError: routing may change, and the router's weights follow no rule that is known.
+
+        """
+        assert self._executing is not None
+        if not self._knows_rule:
+            rule = True if logits is None else rule_of(logits, rows.ids, rows.weights)
+            self._knows_rule = True
+            if rule != self._executing.rule_renormalises:
+                self._retell(rule_renormalises=rule)
+        tokens = len(rows.ids)
+        if tokens > self._executing.tokens:
+            self._retell(tokens=max(tokens, 2 * self._executing.tokens))
+        told = self._chunk.choices
+        told.token_start[1] = tokens
+        told.ids[: rows.ids.size] = rows.ids.ravel()
+        told.weights[: rows.ids.size] = rows.weights.ravel()
+        if logits is not None and len(told.logits):
+            told.logits[: logits.size] = logits.ravel()
+
+    def served(self, keys: list[int]) -> list[int]:
+        """Keys that are computed in the event, its true ones being `keys`; once it is decided."""
+        if not self.tells_rows:
+            return keys
+        found = self.core.execution
+        count = int(found.count[EXECUTED] + found.count[STAND_INS])
+        return [int(found.keys[i]) for i in range(count) if found.loads[i] > 0]
+
+    def executed(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Experts (T, K) and weights (T, K) of the event's tokens, once it is complete."""
+        rows, k = self.core.execution.rows, self.world.top_k
+        pairs = int(rows.tokens[0]) * k
+        ids, weights = np.array(rows.ids[:pairs], np.int64), np.array(rows.weights[:pairs])
+        return ids.reshape(-1, k), weights.reshape(-1, k)
 
     @property
     def core(self) -> Core:

@@ -30,11 +30,21 @@ def expert_product(experts: Any, weights: dict[str, Tensor], hidden: Tensor) -> 
         (t, H), not yet weighted by the router.
 
     """
+    return normed(experts, matrix_product(experts, weights, hidden))
+
+
+def matrix_product(experts: Any, weights: dict[str, Tensor], hidden: Tensor) -> Tensor:
+    """One expert applied to its tokens, without the norm that may follow; as `expert_product`."""
     up = "gate_up_proj" if experts.has_gate else "up_proj"
     projected = _project(experts, weights, up, hidden)
     gated = experts._apply_gate(projected) if experts.has_gate else experts.act_fn(projected)
-    result = _project(experts, weights, "down_proj", gated)
-    return experts.post_expert_norm(result) if has_post_norm(experts) else result
+    return _project(experts, weights, "down_proj", gated)
+
+
+def normed(experts: Any, product: Tensor) -> Tensor:
+    """Apply the norm that follows each expert, where there is one."""
+    result: Tensor = experts.post_expert_norm(product) if has_post_norm(experts) else product
+    return result
 
 
 def has_post_norm(experts: nn.Module) -> bool:
@@ -91,6 +101,11 @@ def weighted_product(
 ) -> Tensor:
     """Product of one expert for its tokens, weighted, in the type of `hidden`; (t, H)."""
     product = expert_product(experts, weights, hidden[group.tokens(expert)])
+    return weigh(product, hidden, group, expert)
+
+
+def weigh(product: Tensor, hidden: Tensor, group: Grouping, expert: int) -> Tensor:
+    """Weight the product of an expert by the router, in the type of `hidden`; (t, H)."""
     return (product * group.weights(expert)).to(hidden.dtype)
 
 

@@ -19,17 +19,18 @@ from torch import Tensor, nn
 
 from specmd.errors import SpecmdError
 from specmd.live.core import Decisions
+from specmd.live.executed import TrueRows, executed_weights, spread, true_rows
 from specmd.live.experts import Grouping, sum_in_order, weighted_product
+from specmd.live.on_host import HostRows
 from specmd.live.passes import Passes
 from specmd.live.ranges import named
 from specmd.live.routing import Routing
 from specmd.live.routing_log import RoutingLog, host_weights
-from specmd.live.service import Residence
+from specmd.live.service import ON_HOST, Residence
+from specmd.models.gates import halved
 from specmd.models.lookahead import Lookahead
 from specmd.models.moe import MoeModel
 from specmd.runs.timeline import Timeline
-
-_HALF = np.finfo(np.float16)
 
 
 class Engine:
@@ -71,6 +72,13 @@ class Engine:
         self._weighs = "weights" in decisions.needs
         self.routing_s = self.deciding_s = 0.0
         self.events = 0
+        self._heard: tuple[int, Tensor] | None = None  # the gate that ran last, its logits
+        self._rows: HostRows | None = None  # of the present event, for experts on the host
+        self._crossing: list[Tensor] = []  # products on their way to the device
+
+    def hear(self, layer: int, logits: Tensor) -> None:
+        """Take the logits of a gate that has run, where decisions need them (`watch_gates`)."""
+        self._heard = layer, logits
 
     def forward(self, experts: nn.Module, hidden: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
         """Compute the routed experts of a layer, as the `experts` module would.
@@ -114,6 +122,7 @@ class Engine:
         if hidden.device.type != "cpu":
             # Bringing the choice to the host waits for all kernels before it: that is computing.
             torch.accelerator.current_stream(hidden.device).synchronize()
+        self._crossing.clear()
         began_s = time.perf_counter()
         own = weights  # what kernels weigh with
         if self._routing is not None:
@@ -131,26 +140,57 @@ class Engine:
         began_deciding_s = time.perf_counter()
         gates = self._gates(live, weights, uses)[wanted] if self._weighs else None
         self._decisions.begin(passes.number, number, passes.phase, keys, uses[wanted], gates)
+        logits, true = self._logits(number, len(chosen)), None
+        if self._decisions.tells_rows:
+            known = self._live(weights.detach().float().cpu().numpy())
+            true = true_rows(live, known, count, half=self._routing is None)
+            self._decisions.tell(true, logits)
         self.deciding_s += time.perf_counter() - began_deciding_s
-        mask = None if passes.all_live else torch.from_numpy(passes.live)
-        group = Grouping(ids, own, uses.tolist(), mask)
+        group: Grouping | None = None
         products: dict[int, Tensor] = {}
         timeline = self._timeline
-        views = self._residence.slots.views[number]
-        ahead = partial(self._look_ahead, number, hidden, live, weights)
+        ahead = partial(self._look_ahead, number, hidden, live, weights, logits)
         for key, slot in self._residence.serve(keys.tolist(), ahead):
+            if group is None:  # nothing has been given to the device yet
+                if true is not None:
+                    chosen, ids, own, uses = self._executed(true, own)
+                group = self._group(hidden, chosen, ids, own, uses)
             expert = key - number * count
             start_s = time.perf_counter() if timeline is not None else 0.0
             with named(f"specmd L{number} E{expert}", hidden.device):
-                products[expert] = weighted_product(experts, views[slot], hidden, group, expert)
+                if slot == ON_HOST:
+                    products[expert] = self._on_host(experts, key, expert, group)
+                else:
+                    tensors = self._residence.tensors(key, slot)
+                    products[expert] = weighted_product(experts, tensors, hidden, group, expert)
             if timeline is not None:
                 expert_name = timeline.key_name(key)
                 timeline.span("compute", expert_name, start_s, time.perf_counter(), slot=slot)
         self.events += 1
-        total = sum_in_order(hidden, products, group)
+        total = torch.zeros_like(hidden) if group is None else sum_in_order(hidden, products, group)
         if timeline is not None:
             timeline.span("compute", f"layer {number}", began_s, time.perf_counter())
         return total
+
+    def _logits(self, number: int, tokens: int) -> npt.NDArray[np.float32] | None:
+        """Logits of the tokens that count, (T, E), as a trace has them; None unless needed."""
+        if not self._decisions.reads_logits:
+            return None
+        if self._routing is not None:
+            given = self._routing.logits(number)
+            if given is None and self._decisions.wants_logits:
+                raise SpecmdError(
+                    "a policy needs router logits, which the routing given to offload has not"
+                )
+            return given
+        heard, self._heard = self._heard, None
+        if heard is None or heard[0] != number or len(heard[1]) != tokens:
+            raise SpecmdError(
+                f"{self._moe.layers[number].name}: the gate was not run for the tokens that its "
+                "experts are called with: policies that need router logits cannot be used here"
+            )
+        found: Any = self._live(halved(heard[1])).astype(np.float32)
+        return found  # type: ignore[no-any-return]
 
     def _gates(
         self, live: npt.NDArray[np.int64], weights: Tensor, uses: npt.NDArray[np.int64]
@@ -161,10 +201,55 @@ class Engine:
         summed: Any = np.bincount(live.reshape(-1), weights=flat, minlength=len(uses))
         return summed  # type: ignore[no-any-return]
 
+    def _executed(
+        self, true: TrueRows, own: Tensor
+    ) -> tuple[npt.NDArray[np.int64], Tensor, Tensor, npt.NDArray[np.int64]]:
+        """Return what is executed: experts (T, K), here and on the device, weights, and uses."""
+        count, live = self._moe.num_experts, None if self._passes.all_live else self._passes.live
+        ids, weights = self._decisions.executed()
+        weights32 = executed_weights(true, ids, weights)
+        ids = np.where(ids < 0, count, ids)
+        uses = np.bincount(ids.reshape(-1), minlength=count + 1)[:count]
+        chosen: Any = spread(ids, live, count)
+        on_device = torch.from_numpy(chosen).to(own.device)
+        weighed: Any = spread(weights32, live, 0)
+        return chosen, on_device, torch.from_numpy(weighed).to(own.device, own.dtype), uses
+
+    def _group(
+        self,
+        hidden: Tensor,
+        chosen: npt.NDArray[np.int64],
+        ids: Tensor,
+        weights: Tensor,
+        uses: npt.NDArray[np.int64],
+    ) -> Grouping:
+        """Group the tokens by expert; bring those of experts on the host there."""
+        live = None if self._passes.all_live else self._passes.live
+        hosted = [key % self._moe.num_experts for key in self._residence.hosted]
+        if hosted:
+            with self._residence.on_host():
+                self._rows = HostRows(hidden, chosen, live, hosted)
+        mask = None if live is None else torch.from_numpy(live)
+        return Grouping(ids, weights, uses.tolist(), mask)
+
+    def _on_host(self, experts: nn.Module, key: int, expert: int, group: Grouping) -> Tensor:
+        """Compute one expert in host memory; (t, H) on the device."""
+        assert self._rows is not None
+        with self._residence.on_host():
+            weights = self._residence.tensors(key, ON_HOST)
+            product, crossing = self._rows.product(experts, weights, expert, group)
+        self._crossing.append(crossing)
+        return product
+
     def _look_ahead(
-        self, number: int, hidden: Tensor, live: npt.NDArray[np.int64], weights: Tensor
+        self,
+        number: int,
+        hidden: Tensor,
+        live: npt.NDArray[np.int64],
+        weights: Tensor,
+        logits: npt.NDArray[np.float32] | None,
     ) -> None:
-        """Ask the prefetcher: what the layer itself misses is on its way by now."""
+        """Ask the prefetcher, and note the routing."""
         passes, decisions = self._passes, self._decisions
         began_s = time.perf_counter()
         scores = None
@@ -178,12 +263,11 @@ class Engine:
             scores = scores[:, : decisions.depth]
         elif decisions.depth:
             seen, _ = self._lookahead.scores(number, hidden, self._moe.num_experts)
-            raw = np.clip(self._live(seen.cpu().numpy()), float(_HALF.min), float(_HALF.max))
-            scores = raw.astype(np.float16).astype(np.float32)
+            scores = self._live(halved(seen)).astype(np.float32)
         decisions.look_ahead(len(live), scores)
         if self._log is not None:
             half = self._routing is None
-            self._log.add(number, passes, live, weights, scores, half=half)
+            self._log.add(number, passes, live, weights, scores, logits=logits, half=half)
         self.deciding_s += time.perf_counter() - began_s
 
     def restart(self, log: RoutingLog | None) -> None:

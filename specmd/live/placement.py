@@ -10,6 +10,8 @@ import torch
 from specmd.core.event import World
 from specmd.errors import SpecmdError
 from specmd.models.facts import layer_bytes
+from specmd.models.layout import Layouts
+from specmd.models.low_bit import LowBit, low_bit_layouts
 from specmd.models.moe import MoeModel
 from specmd.policy.registry import Choice, choose
 from specmd.runs.pools import divide, parse_capacity
@@ -79,6 +81,20 @@ def plan_host(moe: MoeModel, world: World, options: dict[str, Any]) -> tuple[Wor
         raise SpecmdError(f"prefill {options['prefill']} has no host_capacity: leave one out")
     pools = divide(slots, layers, sizes)
     return World.of(world, *pools, seed=int(options["seed"])), choose("evict", evict)
+
+
+def plan_copies(layouts: Layouts, miss: Choice, *, tiered: bool) -> tuple[LowBit, ...]:
+    """Return how copies of few bits lie in memory, by layer; none where none are fetched.
+
+    Raises:
+        SpecmdError: they would be no smaller than the experts, or not all experts are in the host.
+
+    """
+    if miss.bits and tiered:
+        raise SpecmdError(
+            f"miss={miss.spelled} keeps copies of all experts in the host: leave host_capacity out"
+        )
+    return low_bit_layouts(layouts, miss.bits) if miss.bits else ()
 
 
 def find_device(link: str, device: torch.device | str | None) -> tuple[torch.device, str]:

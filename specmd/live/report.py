@@ -30,7 +30,8 @@ class Report:
         accesses: keys demanded; `hits + late_hits + misses`.
         hits: found in a slot.
         late_hits: found under way.
-        misses: fetched on demand.
+        misses: fetched on demand, or computed on the host.
+        host_experts: those computed on the host.
         evictions: keys that left.
         prefetches_issued: copies begun ahead of their use, whatever became of them.
         prefetches_cancelled: those taken back before they started.
@@ -41,6 +42,7 @@ class Report:
         disk_stall_s: time kernels waited for experts that were still on the disk.
         demand_stall_s: time kernels waited for demanded experts.
         late_stall_s: time kernels waited for prefetches that came late.
+        cpu_expert_s: time the device waited for experts computed on the host.
         waits: layers in which the host found nothing there to compute, and waited.
         routing_s: time for bringing the router's choice to the host.
         deciding_s: time for scores, proposals and decisions.
@@ -66,6 +68,7 @@ class Report:
     hits: int
     late_hits: int
     misses: int
+    host_experts: int
     evictions: int
     prefetches_issued: int
     prefetches_cancelled: int
@@ -76,6 +79,7 @@ class Report:
     disk_stall_s: float
     demand_stall_s: float
     late_stall_s: float
+    cpu_expert_s: float
     waits: int
     routing_s: float
     deciding_s: float
@@ -124,6 +128,7 @@ def make_report(
         hits=hits,
         late_hits=totals[residency.LATE_HITS],
         misses=misses,
+        host_experts=totals[residency.HOST_EXPERTS],
         evictions=totals[residency.EVICTIONS],
         prefetches_issued=totals[residency.PREFETCH_ISSUED],
         prefetches_cancelled=totals[residency.PREFETCH_CANCELLED],
@@ -134,6 +139,7 @@ def make_report(
         disk_stall_s=residence.stall_s["disk_stall"],
         demand_stall_s=residence.stall_s["demand_stall"],
         late_stall_s=residence.stall_s["late_prefetch_stall"],
+        cpu_expert_s=residence.host_s,
         waits=residence.waits,
         routing_s=engine.routing_s,
         deciding_s=engine.deciding_s + residence.deciding_s,

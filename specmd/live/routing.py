@@ -51,6 +51,10 @@ class Routing(Protocol):
         """
         ...
 
+    def logits(self, layer: int) -> npt.NDArray[np.float32] | None:
+        """Router logits of a layer, (tokens that count, E), or None; asked for only if needed."""
+        ...
+
     def scores(self, layer: int) -> npt.NDArray[np.float32] | None:
         """Lookahead scores seen from a layer, (tokens that count, depth, experts), or None.
 

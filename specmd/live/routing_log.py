@@ -41,6 +41,7 @@ class RoutingLog:
         weights: Tensor,
         scores: Array | None,
         *,
+        logits: Array | None = None,
         half: bool = True,
     ) -> None:
         """Note one layer of the present pass.
@@ -51,6 +52,7 @@ class RoutingLog:
             ids: (T, K) choices of the tokens that count.
             weights: (tokens, K) router weights of all tokens, those that count or not.
             scores: (T, D, E) lookahead scores, float32 of float16 values, or None.
+            logits: (T, E) router logits, float32 of float16 values, or None.
             half: keep the weights as float16, else as float32.
 
         """
@@ -63,6 +65,8 @@ class RoutingLog:
         step.ids.append(ids)
         step.weights.append(weights)
         step.scores.append(scores)
+        if logits is not None:
+            step.logits.append(logits.astype(np.float16))
         if layer + 1 == self._layers:
             self._steps.append(step)
             self._open = None
@@ -110,6 +114,8 @@ class RoutingLog:
             "token_ids": step.token_ids[live],
             "phase": step.phase[live],
         }
+        if step.logits:
+            found["logits"] = np.stack(step.logits, axis=1)
         if self._depth:
             none = np.full((tokens, self._depth, self._experts), np.nan, np.float16)
             scores = [none if each is None else each.astype(np.float16) for each in step.scores]
@@ -129,6 +135,7 @@ class _Pass:
     ids: list[Array] = field(default_factory=list)
     weights: list[Tensor] = field(default_factory=list)
     scores: list[Array | None] = field(default_factory=list)
+    logits: list[Array] = field(default_factory=list)
 
 
 def host_weights(weights: Tensor, *, half: bool = True) -> Array:

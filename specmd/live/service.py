@@ -9,6 +9,8 @@ copies are on their way before anything is looked ahead for. Then the prefetches
   slot, one after the other. So every missing key costs one copy, nothing is dropped, and nothing
   deadlocks: keys that are there are computed first, and each one computed frees a slot (these are
   the *waves* of a prefill).
+* A key left to the host is computed there, by this thread, whenever nothing that has come to the
+  device waits for it; it has no slot.
 * A key is computed once its copy is done, whatever the order of arrival.
 * Slots of the event's keys are safe meanwhile: the core evicts none of them, and a slot that
   changes hands inside the event waits for the last kernel that reads it.
@@ -20,16 +22,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+
+from torch import Tensor
 
 from specmd.errors import SpecmdError
-from specmd.live.commands import AWAIT, CANCEL, FETCH, PREFETCH, PROMOTE
+from specmd.live.commands import AWAIT, CANCEL, FETCH, HOST, LOWBIT, PREFETCH, PROMOTE
 from specmd.live.core import Decisions
 from specmd.live.layer_buffers import LayerBuffers
 from specmd.live.slots import Home, Slots
-from specmd.live.stalls import DEMAND_STALL, LATE_STALL, Stalls
+from specmd.live.stalls import CPU_EXPERT, DEMAND_STALL, LATE_STALL, Stalls
 from specmd.live.transfer import Transfer
 from specmd.live.transfers import Mover
+
+ON_HOST = -1  # in place of a slot
 
 
 class Residence:
@@ -58,13 +64,14 @@ class Residence:
         self.decisions, self.slots, self.mover = decisions, slots, mover
         self.blocks, self.deterministic, self.buffers = blocks, deterministic, buffers
         self.deciding_s = 0.0
-        self._stalls = Stalls(mover.link)
+        self._stalls, self._host = Stalls(mover.link), Stalls(mover.link, [CPU_EXPERT])
         self.waits = 0  # events in which the host found nothing there to compute
         self._waited = False  # whether the present event is one of them
         self._home: dict[int, Home] = {}  # key -> where it lies, or will
         self._under_way: dict[int, Transfer] = {}  # key -> its copy, until seen to be done
         self._occupant: dict[int, int] = {}  # slot -> key of the present event to be computed there
         self._unblocks: dict[int, Transfer] = {}  # key -> the copy that may go once it is computed
+        self.hosted: dict[int, Transfer] = {}  # keys of the present event left to the host
         self._passing = 0  # keys of the present event that passed through staging slots
         self._interrupted = False
 
@@ -73,7 +80,8 @@ class Residence:
     ) -> Iterator[tuple[int, int]]:
         """Serve the event set by `decisions.begin`: yield each (key, slot) when it is there.
 
-        The caller issues the kernels of a key before it asks for the next one. Every key of the
+        The slot of a key that is computed on the host is ON_HOST; see `tensors`. The caller issues
+        the kernels of a key before it asks for the next one. Every key of the
         event comes exactly once. `look_ahead` is called once what is missing is on its way.
 
         Raises:
@@ -88,27 +96,47 @@ class Residence:
             self.mover.drain()
         self.mover.raise_failure()
         self._occupant, self._unblocks, self._passing = {}, {}, 0
+        self.hosted = {}
         late: list[tuple[int, int]] = []
         # No copy may start between the look and the commands.
         with self.mover.lock if self._under_way else nullcontext():
             self._look_at_arrivals()
             commands = self._decide(self.decisions.demand)
+            served = self.decisions.served(list(keys))
             if commands:
                 with self.mover.lock:
-                    late = self._carry_out_demand(commands, keys)
+                    late = self._carry_out_demand(commands, served)
         look_ahead()
         commands = late + self._decide(self.decisions.complete)
         if commands or self.buffers is not None:
             with self.mover.lock:
                 self._carry_out(commands, last=True)
                 self._fill_buffers(keys)
-        yield from self._in_order(keys)
+        yield from self._in_order(served)
         self._interrupted = False
 
     @property
     def stall_s(self) -> dict[str, float]:
         """Seconds so far that kernels waited for copies, by cause; see `specmd.live.stalls`."""
         return self._stalls.seconds()
+
+    @property
+    def host_s(self) -> float:
+        """Seconds so far that the device waited for experts computed on the host."""
+        return self._host.seconds()[CPU_EXPERT]
+
+    @contextmanager
+    def on_host(self) -> Iterator[None]:
+        """Count the time inside as that of experts computed on the host."""
+        began = self._host.begin()
+        yield
+        self._host.end(began, CPU_EXPERT)
+
+    def tensors(self, key: int, slot: int) -> dict[str, Tensor]:
+        """Tensors of a key that was yielded with its slot, valid until the next is asked for."""
+        if slot == ON_HOST:
+            return self.slots.layouts.of(key).views(self.mover.in_host(self.hosted[key]))
+        return self.slots.tensors(key, slot)
 
     def _decide(self, decide: Callable[[], list[tuple[int, int]]]) -> list[tuple[int, int]]:
         began_s = time.perf_counter()
@@ -131,11 +159,13 @@ class Residence:
         self, commands: list[tuple[int, int]], keys: Sequence[int]
     ) -> list[tuple[int, int]]:
         for command, key in commands:
-            if command == FETCH:
+            if command in (FETCH, LOWBIT):
                 self.mover.set_out(key, self.decisions.moment)
             elif command in (PROMOTE, AWAIT):
                 self.mover.set_out_late(self._under_way[key])
-        missing = {key for command, key in commands if command == FETCH}
+            elif command == HOST:
+                self.mover.set_out(key, self.decisions.moment)
+        missing = {key for command, key in commands if command in (FETCH, LOWBIT, HOST)}
         for key in keys:
             if key not in missing and (home := self._home.get(key)) is not None:
                 self._occupant[home.slot] = key
@@ -146,12 +176,12 @@ class Residence:
         later: list[tuple[int, int]] = []
         mover, under_way = self.mover, self._under_way
         for command, key in commands:
-            if command == FETCH:
+            if command in (FETCH, LOWBIT):
                 slot = self.decisions.slot_of(key)
                 if slot is None and not last and not self.decisions.passes_by:
                     later.append((command, key))
                 else:
-                    under_way[key] = self._fetch(key, slot)
+                    under_way[key] = self._fetch(key, slot, low=command == LOWBIT)
             elif command == PREFETCH:
                 slot = self.decisions.slot_of(key)
                 assert slot is not None, "a prefetch always has a slot"
@@ -164,11 +194,14 @@ class Residence:
                 mover.hasten(under_way[key])
             elif command == CANCEL:
                 mover.cancel(under_way.pop(key))
+            elif command == HOST:
+                self.hosted[key] = Transfer(key, Home(ON_HOST, -1), demanded=True, stays=True)
+                mover.keep(self.hosted[key])
             elif command == AWAIT:
                 mover.hasten(under_way.pop(key))
         return later
 
-    def _fetch(self, key: int, slot: int | None) -> Transfer:
+    def _fetch(self, key: int, slot: int | None, *, low: bool) -> Transfer:
         """Queue a demanded copy; without a slot it passes through one of those for staging."""
         if slot is None and self.buffers is not None:
             ahead = self.buffers.take(key)
@@ -182,8 +215,9 @@ class Residence:
         before = self._occupant.get(slot)
         self._occupant[slot] = key
         if before is None:
-            return self.mover.queue(Transfer(key, self._settle_in(key, slot), demanded=True))
-        transfer = Transfer(key, Home(slot, -1), demanded=True, blocked=True)
+            home = self._settle_in(key, slot, low=low)
+            return self.mover.queue(Transfer(key, home, demanded=True, low=low))
+        transfer = Transfer(key, Home(slot, -1), demanded=True, blocked=True, low=low)
         self._unblocks[before] = transfer
         return self.mover.queue(transfer)
 
@@ -202,8 +236,8 @@ class Residence:
                 transfer = Transfer(key, home, demanded=False, prefetched=True)
                 self.buffers.put(key, self.mover.queue(transfer))
 
-    def _settle_in(self, key: int, slot: int) -> Home:
-        home = self._home[key] = self.slots.assign(slot, key)
+    def _settle_in(self, key: int, slot: int, *, low: bool = False) -> Home:
+        home = self._home[key] = self.slots.assign(slot, key, low=low)
         return home
 
     def _in_order(self, keys: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -214,13 +248,19 @@ class Residence:
                 if not transfer.blocked:
                     self._wait([transfer])
         for key in keys:
-            if key not in waiting:
+            if key not in waiting and key not in self.hosted:
                 slot = self._slot_of(key)
                 self.mover.before_use(slot)
                 yield key, slot
                 self._leave(key, slot)
-        while waiting:
-            done = self._wait(waiting.values())
+        hosted = dict(self.hosted)
+        while waiting or hosted:
+            done = self._next([*waiting.values(), *hosted.values()])
+            if done.stays:
+                del hosted[done.key]
+                yield done.key, ON_HOST
+                self.mover.let_go(done)
+                continue
             del waiting[done.key]
             under_way.pop(done.key, None)
             slot = self._slot_of(done.key)
@@ -233,7 +273,8 @@ class Residence:
         transfer = self._unblocks.pop(key, None)
         if transfer is not None:
             with self.mover.lock:
-                self.mover.unblock(transfer, self._settle_in(transfer.key, slot))
+                home = self._settle_in(transfer.key, slot, low=transfer.low)
+                self.mover.unblock(transfer, home)
 
     def _slot_of(self, key: int) -> int:
         home = self._locate(key)
@@ -246,17 +287,26 @@ class Residence:
             raise SpecmdError(f"expert {key} is in no slot; this is a bug of specmd, report it")
         return home
 
+    def _next(self, transfers: list[Transfer]) -> Transfer:
+        """Return the first that can be computed; wait unless the host can start at once."""
+        if transfers[-1].stays:
+            there = next((transfer for transfer in transfers if transfer.there), None)
+            if there is not None and there.stays:
+                return there
+        return self._wait(transfers)
+
     def _wait(self, transfers: Iterable[Transfer]) -> Transfer:
         """Let the host wait until one of the copies is issued, and kernels until it is there."""
         timeline = self.mover.timeline
         began_s = time.perf_counter()
         wanted = list(transfers)
-        if not self._waited and not any(transfer.done for transfer in wanted):
+        if not self._waited and not any(transfer.there for transfer in wanted):
             self._waited = True
             self.waits += 1
         began = self._stalls.begin()
         done = self.mover.wait_for_any(wanted)
-        self.mover.before_use(done.home.slot)
+        if not done.stays:
+            self.mover.before_use(done.home.slot)
         cause = LATE_STALL if done.prefetched else DEMAND_STALL
         waited_s = time.perf_counter() - began_s
         from_disk_s = min(max(0.0, done.whole_s - began_s), waited_s)
@@ -283,6 +333,7 @@ class Residence:
         self.deciding_s = 0.0
         self.waits = 0
         self._stalls.restart()
+        self._host.restart()
 
     def _start_over(self) -> None:
         """After an interrupted event nothing is certain: empty the cache, keep the counts."""
@@ -290,6 +341,8 @@ class Residence:
             for transfer in [t for t in self.mover.demand if t.blocked]:
                 self.mover.demand.remove(transfer)
         self.mover.drain()
+        with self.mover.lock:
+            self.mover.demand.clear()  # what was left to the host
         self.decisions.reset()
         self.mover.restart(counted=False)
         self._home.clear()

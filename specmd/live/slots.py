@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from specmd.errors import SpecmdError
-from specmd.models.layout import Layouts
+from specmd.models.layout import Layout, Layouts
+from specmd.models.low_bit import LowBit
 
 CANARY = 0xFF  # every float made of such bytes is a NaN
 
@@ -43,10 +44,12 @@ class Slots:
         device: where the memory is.
         canary: overwrite a slot with NaN before another expert is copied in; for tests.
         of_layer: (layers,) the pool that serves a layer; without it, one serves all.
+        low: (layers,) how copies of few bits lie in a slot; nothing where there are none.
 
     Attributes:
         views: by layer and slot, the tensors of an expert of the layer in the slot, by name; none
             where it never lies.
+        is_low: by slot, whether it holds, or is about to, a copy of few bits.
 
     """
 
@@ -59,8 +62,9 @@ class Slots:
         *,
         canary: bool,
         of_layer: Sequence[int] | None = None,
+        low: tuple[LowBit, ...] = (),
     ) -> None:
-        self.layouts = layouts
+        self.layouts, self.low = layouts, low
         self.cached, self.staging = sum(capacity), staging
         self.canary = canary
         served = list(zip(layouts.of_layer, of_layer or [0] * len(layouts.of_layer), strict=True))
@@ -72,20 +76,40 @@ class Slots:
         self.num_bytes = sum(sizes)
         self.buffer = torch.zeros(self.num_bytes, dtype=torch.uint8, device=device)
         self.blobs: list[Tensor] = list(torch.split(self.buffer, sizes))
-        made = {
-            (layout, pool): [
-                layout.views(blob) if own in (pool, None) else {}
-                for blob, own in zip(self.blobs, [*pools, *[None] * staging], strict=True)
-            ]
-            for layout, pool in set(served)
-        }
-        self.views = [made[each] for each in served]
+        owners = [*pools, *[None] * staging]
+
+        def views(served: list[tuple[Layout, int]]) -> list[list[dict[str, Tensor]]]:
+            made = {
+                (layout, pool): [
+                    layout.views(blob) if own in (pool, None) else {}
+                    for blob, own in zip(self.blobs, owners, strict=True)
+                ]
+                for layout, pool in set(served)
+            }
+            return [made[each] for each in served]
+
+        self.views = views(served)
+        packed = zip(low, (pool for _, pool in served), strict=False)
+        self._low_views = views([(each.packed, pool) for each, pool in packed])
+        self.is_low = [False] * len(sizes)
         self.key_in = [-1] * len(sizes)
         self.generation = [0] * len(sizes)
 
-    def assign(self, slot: int, key: int) -> Home:
+    def num_bytes_of(self, key: int, low: bool) -> int:
+        """Bytes of a key, or of its copy of few bits, in a slot."""
+        layout = self.low[key // self.layouts.experts].packed if low else self.layouts.of(key)
+        return layout.blob_bytes
+
+    def tensors(self, key: int, slot: int) -> dict[str, Tensor]:
+        """Tensors of the expert that lies in a slot; those of a copy of few bits are made anew."""
+        layer = key // self.layouts.experts
+        if self.is_low[slot]:
+            return self.low[layer].unpack(self._low_views[layer][slot])
+        return self.views[layer][slot]
+
+    def assign(self, slot: int, key: int, *, low: bool = False) -> Home:
         """Give a slot to a key; whatever it held is no longer there."""
-        self.key_in[slot] = key
+        self.key_in[slot], self.is_low[slot] = key, low
         self.generation[slot] += 1
         return Home(slot, self.generation[slot])
 
@@ -100,5 +124,5 @@ class Slots:
 
     def close(self) -> None:
         """Let go of the memory."""
-        self.views, self.blobs = [], []
+        self.views, self._low_views, self.blobs = [], [], []
         self.buffer = torch.empty(0, dtype=torch.uint8)

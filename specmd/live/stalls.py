@@ -9,6 +9,8 @@ it. The first is reached when the kernels before are done, the second when the c
 the time between them is the stall, whoever waited. A stream does one thing after the other, so no
 second is counted twice. Ticks are read when they have been reached; nothing waits for them.
 
+An expert computed on the host is waited for in the same way: its own time is between two ticks.
+
 The share of a wait in which the expert was still read from the disk is the disk's; the host knows
 it, and the device's wait is divided alike.
 """
@@ -17,11 +19,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterable
 
 from specmd.live.links.link import COMPUTE, Link, Mark
 from specmd.runs.metrics import PARTS
 
 DEMAND_STALL, LATE_STALL, DISK_STALL = "demand_stall", "late_prefetch_stall", "disk_stall"
+CPU_EXPERT = "cpu_expert"
+_CAUSES = tuple(name for name, part in PARTS.items() if part.is_stall)
 
 
 class Stalls:
@@ -29,12 +34,13 @@ class Stalls:
 
     Args:
         link: whose compute stream waits.
+        causes: what it waits for.
 
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, causes: Iterable[str] = _CAUSES) -> None:
         self._link = link
-        self._seconds = {name: 0.0 for name, part in PARTS.items() if part.is_stall}
+        self._seconds = dict.fromkeys(causes, 0.0)
         self._open: deque[tuple[Mark, Mark, str, float]] = deque()
 
     def begin(self) -> Mark:
@@ -54,7 +60,8 @@ class Stalls:
             self._open.append((began, tick, cause, from_disk))
 
     def _count(self, seconds: float, cause: str, from_disk: float) -> None:
-        self._seconds[DISK_STALL] += from_disk * seconds
+        if from_disk:
+            self._seconds[DISK_STALL] += from_disk * seconds
         self._seconds[cause] += (1.0 - from_disk) * seconds
 
     def seconds(self) -> dict[str, float]:

@@ -66,6 +66,22 @@ class TieredMover(Mover):
             self._place(transfer, self._answers.pop(transfer.key, Answer(False, None)))
         return super().queue(transfer)
 
+    def keep(self, transfer: Transfer) -> None:
+        """Let a key be read that is computed in host memory, unless it is there."""
+        self.queue(transfer)
+
+    def let_go(self, transfer: Transfer) -> None:
+        """Let the host slot of a computed key be read into."""
+        with self.lock:
+            transfer.done = True
+            self.demand.remove(transfer)
+            self.lock.notify_all()
+
+    def in_host(self, transfer: Transfer) -> Tensor:
+        """Return the bytes in a key's host slot."""
+        assert transfer.host is not None
+        return self.host.chunk(transfer.host, 0, self.slots.layouts.of(transfer.key).blob_bytes)
+
     def _begin(self, transfer: Transfer) -> None:
         transfer.started = True
         self._place(transfer, self.tier.ask(transfer.key, *transfer.issued))

@@ -29,6 +29,8 @@ class Transfer:
         crossing: its first chunk has crossed, or is about to.
         host: its slot in a host tier; None: it passes through.
         host_after: the transfer that had that host slot before: its copy goes first.
+        low: it is the expert's copy of few bits.
+        stays: it is computed in host memory, and crosses no link.
         spare: it passes through a spare slot of the host, though it was given another.
         read_bytes: how much of it has been read from the disk.
         whole_s: when the last byte had been read, by `time.perf_counter`; 0: it was there.
@@ -52,6 +54,8 @@ class Transfer:
     crossing: bool = False
     host: int | None = None
     host_after: Transfer | None = None
+    low: bool = False
+    stays: bool = False
     spare: bool = False
     read_bytes: int = 0
     whole_s: float = 0.0
@@ -62,10 +66,15 @@ class Transfer:
         return self.crossing or self.read_bytes > 0
 
     @property
+    def there(self) -> bool:
+        """Whether it can be computed: its copy is issued, or it is whole where it stays."""
+        return self.done or (self.stays and self.whole)
+
+    @property
     def may_move(self) -> bool:
         """Whether its next chunk may be copied now."""
         self.after = unfinished(self.after)
-        return self.whole and not self.blocked and self.after is None
+        return self.whole and not self.blocked and not self.stays and self.after is None
 
 
 def unfinished(transfer: Transfer | None) -> Transfer | None:

@@ -43,6 +43,7 @@ class Mover:
         chunk_bytes: a demand waits for at most one chunk of a prefetch.
         by_score: the best prefetch first, else the oldest.
         timeout_s: a wait longer than this is an error.
+        copies: where copies of few bits come from, or None.
         throttle: paces the copies, or None.
         timeline: takes down the chunks, or None.
 
@@ -57,11 +58,13 @@ class Mover:
         chunk_bytes: int,
         by_score: bool = True,
         timeout_s: float = 60.0,
+        copies: ExpertStore | None = None,
         throttle: Throttle | None = None,
         timeline: Timeline | None = None,
     ) -> None:
         self.lock = threading.Condition()
         self.link, self.store, self.slots = link, store, slots
+        self.copies = copies or store
         self.chunk_bytes, self.by_score = max(1, chunk_bytes), by_score
         self.timeout_s, self.throttle, self.timeline = timeout_s, throttle, timeline
         self.demand: list[Transfer] = []
@@ -89,18 +92,29 @@ class Mover:
     def set_out_late(self, transfer: Transfer) -> None:
         """Note that a prefetch begins, if it has not, because it is demanded."""
 
+    def keep(self, transfer: Transfer) -> None:
+        """Accept a demanded key that is computed in host memory."""
+
+    def let_go(self, transfer: Transfer) -> None:
+        """Note that a key has been computed in host memory."""
+
+    def in_host(self, transfer: Transfer) -> Tensor:
+        """Return the whole blob of a key that is computed in host memory."""
+        return self.store.whole(transfer.key)
+
     def restart(self, *, counted: bool) -> None:
         """Forget what is kept on the way to the link; with `counted` also what was counted."""
 
     def _source(self, transfer: Transfer, start: int, stop: int) -> tuple[Tensor, bool]:
         """Return bytes of a transfer in host memory, and whether a device can read them."""
-        return self.store.read(transfer.key, start, stop), self.store.is_pinned(transfer.key)
+        store = self.copies if transfer.low else self.store
+        return store.read(transfer.key, start, stop), store.is_pinned(transfer.key)
 
     # What is queued. The lock is held.
 
     def queue(self, transfer: Transfer) -> Transfer:
         """Accept a transfer: behind the demands if it is one, else among the prefetches."""
-        if not transfer.blocked:
+        if not (transfer.blocked or transfer.stays):
             self._follow(transfer)
         (self.demand if transfer.demanded else self.ahead).append(transfer)
         self.lock.notify_all()
@@ -149,7 +163,7 @@ class Mover:
         ) from self.failure
 
     def wait_for_any(self, transfers: Iterable[Transfer]) -> Transfer:
-        """Block until one of the transfers is done, and return it.
+        """Block until one of the transfers can be computed, and return it.
 
         Raises:
             SpecmdError: the copy thread failed or died, or `timeout_s` passed.
@@ -161,7 +175,7 @@ class Mover:
             with self.lock:
                 self.raise_failure()
                 for transfer in wanted:
-                    if transfer.done:
+                    if transfer.there:
                         return transfer
                 if self._thread is not None:
                     self.lock.wait(LOOK_S)
@@ -174,7 +188,7 @@ class Mover:
         while True:
             with self.lock:
                 self.raise_failure()
-                waiting = [t for t in (*self.demand, *self.ahead) if not t.blocked]
+                waiting = [t for t in (*self.demand, *self.ahead) if not (t.blocked or t.there)]
             if not waiting:
                 break
             self.wait_for_any(waiting)
@@ -243,7 +257,7 @@ class Mover:
     def _move(self, transfer: Transfer, start: int) -> int:
         """Issue one chunk; return the byte it ends before."""
         link, slot, key = self.link, transfer.home.slot, transfer.key
-        stop = min(start + self.chunk_bytes, self.slots.layouts.of(key).blob_bytes)
+        stop = min(start + self.chunk_bytes, self.slots.num_bytes_of(key, transfer.low))
         began_s = time.perf_counter()
         begin_s = self.throttle.begin(start == 0, busy=self._busy) if self.throttle else 0.0
         if start == 0:
@@ -277,7 +291,7 @@ class Mover:
         """Count a chunk that has been issued; the lock is held."""
         self.moved_bytes += stop - transfer.moved_bytes
         transfer.moved_bytes = stop
-        if stop < self.slots.layouts.of(transfer.key).blob_bytes:
+        if stop < self.slots.num_bytes_of(transfer.key, transfer.low):
             return
         slot = transfer.home.slot
         self._ready[slot] = transfer.ready

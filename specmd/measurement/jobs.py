@@ -142,6 +142,8 @@ def refuse_job(job: LiveJob) -> None:
         raise SpecmdError("--host-capacity needs a disk behind the host: --experts disk")
     if job.config.host_slots is None and job.settings.scratch is not None:
         raise SpecmdError("--experts disk of a trace needs a --host-capacity")
+    if job.settings.quality and not hasattr(job.source, "generation"):
+        raise SpecmdError("quality is that of a model: a trace is followed by random weights")
     refuse(job.config)
 
 

@@ -22,12 +22,15 @@ import torch
 from specmd.errors import SpecmdError
 from specmd.hardware import machine
 from specmd.live import Offload, Report, offload
-from specmd.live.commands import CANCEL, FETCH, PREFETCH, PROMOTE
+from specmd.live.commands import CANCEL, FETCH, HOST, LOWBIT, PREFETCH, PROMOTE
+from specmd.measurement.doubts import doubts
 from specmd.measurement.identity import measured_id
+from specmd.measurement.quality import Answers, quality
 from specmd.measurement.settings import LiveSettings
 from specmd.measurement.workload import Workload
+from specmd.policy.registry import AXES, choose
 from specmd.runs.contract import contract, recorded_config, trace_facts, unmet_need
-from specmd.runs.counters import by_layer, by_phase, check, tally, tally_host
+from specmd.runs.counters import by_layer, by_phase, check, tally, tally_host, tally_masses
 from specmd.runs.declared import COMPOSED, OPTIONS
 from specmd.runs.details import Details
 from specmd.runs.identity import provenance
@@ -36,15 +39,13 @@ from specmd.runs.metrics import METRICS, PARTS
 from specmd.runs.options import RunConfig
 from specmd.runs.policy_metrics import Published, flat
 from specmd.runs.regime import cautions, regime
-from specmd.runs.run import BUSY_SHARE, Measurement, Metrics, Repeated, Run
+from specmd.runs.run import Measurement, Metrics, Repeated, Run
 from specmd.simulation.bounds import bounds as bounds_of
 from specmd.simulation.detailing import detail
 from specmd.simulation.loads import require_unseen
 from specmd.simulation.walk import Outcome
 from specmd.trace import Trace, locality
 
-_UNEVEN = 0.10  # a spread above this share of the mean is worth a word
-_SLOW_FIRST = 1.25
 _STALLS = [column for column, part in enumerate(PARTS.values()) if part.is_stall]
 _OF_THE_WORKLOAD = (*COMPOSED, "profile", "shape")
 
@@ -62,7 +63,7 @@ class _Play:
     """One counted play: counters (2, L, NUM_COUNTERS), step seconds (steps, PARTS), and so on."""
 
     counters: npt.NDArray[np.int64]
-    commands: npt.NDArray[np.int64]  # (5, keys), see `specmd.live.commands`
+    commands: npt.NDArray[np.int64]  # (NUM_COMMANDS, keys), see `specmd.live.commands`
     step_seconds: npt.NDArray[np.float64]
     digest: str
     moved_bytes: int
@@ -74,6 +75,8 @@ class _Play:
     read_bytes: int
     disk_busy_s: float
     published: Published
+    masses: npt.NDArray[np.float64] | None
+    low_share: float
     trace: Trace | None
 
     @property
@@ -120,6 +123,7 @@ def measure(
         raise SpecmdError(unmet)
     if workload.trace is not None:
         require_unseen(config, workload.trace, training)
+    own = _lossless_answers(workload, config, settings, training)
     plays: list[_Play] = []
     total = settings.warmup_runs + settings.repetitions
     with _enter(workload, config, settings, training, timeline) as cache:
@@ -139,17 +143,21 @@ def measure(
         if progress is not None:
             progress(total, total)
         report = cache.report()
+        heard = None if own is None else _answers(cache, workload)
         trace = plays[0].trace
         assert trace is not None
         facts_of_device = device_facts(cache.device)
         threads = torch.get_num_threads()
     middle = sorted(plays, key=lambda play: play.total_s)[(len(plays) - 1) // 2]
     metrics, warnings, timed = _metrics(trace, plays, middle)
+    if own is not None and heard is not None:
+        metrics |= quality(own, heard)
     moved = report.moved_bytes - before.moved_bytes
     busy_s = report.busy_s - before.busy_s
     found = locality(trace)
     facts = trace_facts(trace, trace, workload.name or trace.header.model, 0)
-    phases = by_phase(middle.counters, trace.header.layer_bytes)
+    told = middle.low_share, middle.masses
+    phases = by_phase(middle.counters, trace.header.layer_bytes, *told)
     paced = settings.throttle
     measurement = Measurement(
         device=str(facts_of_device["name"]),
@@ -191,7 +199,7 @@ def measure(
         metrics=metrics,
         policy_metrics=middle.published,
         per_phase=phases,
-        per_layer=by_layer(middle.counters, trace.header.layer_bytes),
+        per_layer=by_layer(middle.counters, trace.header.layer_bytes, *told),
         regime=regime(found, trace.header, config, training),
         locality=found.model_dump(mode="json"),
         bounds=bounds_of(trace, config, metrics, costs=None, training=training, interpreted=False)
@@ -204,11 +212,28 @@ def measure(
         warnings=[
             *cautions(trace, config, facts, found, metrics, phases.get("decode")),
             *warnings,
-            *_cautions(plays, report, paced),
+            *doubts(plays, report, paced),
         ],
         provenance=provenance(config, trace.digest, argv),
     )
     return Measured(run.with_details(_details(trace, middle)), trace)
+
+
+def _lossless_answers(
+    workload: Workload, config: RunConfig, settings: LiveSettings, training: Trace | None
+) -> Answers | None:
+    """Ask the model under the same policies but for the lossy ones; None unless wanted."""
+    if not settings.quality:
+        return None
+    lossy = [axis for axis in AXES if choose(axis, getattr(config, axis)).entry.lossy]
+    lossless = config.model_copy(update={axis: OPTIONS[axis].default for axis in lossy})
+    with _enter(workload, lossless, settings, training, None) as cache:
+        return _answers(cache, workload)
+
+
+def _answers(cache: Offload, workload: Workload) -> Answers:
+    cache.restart()
+    return workload.answers()
 
 
 def _details(trace: Trace, play: _Play) -> Details:
@@ -219,7 +244,7 @@ def _details(trace: Trace, play: _Play) -> Details:
         step_seconds=play.step_seconds,
         first_step=0,
         link_busy_s=play.busy_s,
-        missed=play.commands[FETCH],
+        missed=play.commands[[FETCH, HOST, LOWBIT]].sum(axis=0),
         late=play.commands[PROMOTE],
         ahead=play.commands[PREFETCH] - play.commands[CANCEL],
     )
@@ -281,6 +306,8 @@ def _played(cache: Offload, start: Report, given_s: float, *, keep_trace: bool) 
         read_bytes=end.read_bytes - start.read_bytes,
         disk_busy_s=end.disk_busy_s - start.disk_busy_s,
         published=cache.policy_metrics,
+        masses=cache.masses,
+        low_share=cache.low_share,
         trace=cache.trace if keep_trace else None,
     )
     check(play.counters)
@@ -297,7 +324,9 @@ def _metrics(
             "this way of running the model cannot be measured"
         )
     metrics: Metrics = dict.fromkeys(METRICS)
-    metrics |= tally(middle.counters.sum(axis=0), trace.header.layer_bytes, trace.num_tokens)
+    counted, sizes = middle.counters.sum(axis=0), trace.header.layer_bytes
+    metrics |= tally(counted, sizes, trace.num_tokens, middle.low_share)
+    metrics |= tally_masses(middle.masses, lossy=is_lossy(config))
     metrics |= _host(trace, middle)
     timed: dict[str, list[float]] = {}
     warnings: list[str] = []
@@ -334,49 +363,6 @@ def _spread(values: Sequence[float]) -> Repeated:
         low=min(values),
         high=max(values),
     )
-
-
-def _cautions(
-    plays: Sequence[_Play], report: Report, paced: tuple[float, float] | None
-) -> list[str]:
-    """List what a reader must know before trusting the clock."""
-    found = []
-    totals = [play.total_s for play in plays]
-    if len(totals) == 1:
-        found.append("measured once: no spread; raise --repetitions")
-    else:
-        mean = statistics.fmean(totals)
-        if statistics.stdev(totals) > _UNEVEN * mean:
-            share = statistics.stdev(totals) / mean
-            found.append(f"repetitions differ by {share:.0%} (standard deviation): a busy machine?")
-        if totals[0] > _SLOW_FIRST * max(totals[1:]):
-            found.append("the first repetition was the slowest by far: raise --warmup-runs")
-    shares = [play.core_share for play in plays]
-    if report.link == "cpu" and statistics.median(shares) < BUSY_SHARE:
-        found.append(
-            f"a busy machine: the computing thread was given {min(shares):.0%} to "
-            f"{max(shares):.0%} of a core, and its times are too long by that"
-        )
-    if report.unloaded_bytes_per_s is not None:
-        locked = f", {report.locked_bytes / 1e9:.3g} GB locked" if report.locked_bytes else ""
-        found.append(
-            f"the link carries {report.unloaded_bytes_per_s / 1e9:.3g} GB/s when nothing else "
-            f"runs, {report.pinned_share:.0%} of the experts are pinned{locked}"
-        )
-    if report.link == "accelerator" and report.pinned_share < 1:
-        why = f" ({report.pin_failure})" if report.pin_failure else ""
-        found.append(
-            f"{1 - report.pinned_share:.0%} of the experts are in pageable memory{why}: their "
-            "copies pass through a staging buffer"
-        )
-    if paced is not None and report.link_bytes_per_s is not None:
-        achieved = report.link_bytes_per_s
-        if achieved < 0.7 * paced[0]:
-            found.append(
-                f"the link carried {achieved / 1e9:.3g} GB/s while busy, of the "
-                f"{paced[0] / 1e9:.3g} GB/s it was paced to: latency, or a slow machine"
-            )
-    return found
 
 
 def device_facts(device: torch.device) -> dict[str, Any]:

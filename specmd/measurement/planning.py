@@ -64,6 +64,7 @@ def plan_live(
                 pinned_budget=parse_bytes(live.pinned_budget) if live.pinned_budget else None,
                 compute_threads=live.threads,
                 warmup_runs=live.warmup_runs,
+                quality=live.quality,
                 repetitions=live.repetitions,
                 **subject.settings,
             )

@@ -37,6 +37,7 @@ class LiveSettings(BaseModel):
     scratch: str | None = Field(default=None, description="folder for the experts of a trace")
     warmup_runs: int = Field(default=1, ge=0, description="plays of the workload not counted")
     repetitions: int = Field(default=3, ge=1)
+    quality: bool = Field(default=False, description="set answers beside the lossless run's")
 
     def placement(self) -> dict[str, Any]:
         """Arguments of `specmd.offload` that say where experts are and who computes."""

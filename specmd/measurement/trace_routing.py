@@ -77,6 +77,14 @@ class ForcedRouting:
             return ids, weights.float()
         return self._ids[layer].to(ids.dtype), self._weights[layer]
 
+    def logits(self, layer: int) -> npt.NDArray[np.float32] | None:
+        """Router logits (tokens, E) that the trace holds, or None."""
+        if self._batch is None or self._trace.logits is None:
+            return None
+        first = self._batch.first
+        found = self._trace.logits[first : first + self._batch.tokens, layer]
+        return np.asarray(found, np.float32)
+
     def scores(self, layer: int) -> npt.NDArray[np.float32] | None:
         """Lookahead scores (tokens, depth, experts) that the trace holds, or None."""
         if self._batch is None or self._trace.lookahead is None:

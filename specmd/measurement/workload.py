@@ -12,7 +12,9 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from specmd.errors import SpecmdError
 from specmd.live.placement import find_device
+from specmd.measurement.quality import Answers, answers
 from specmd.measurement.settings import LiveSettings
 from specmd.measurement.trace_workload import TraceWorkload
 from specmd.models.generation import Generation
@@ -47,6 +49,15 @@ class Workload(Protocol):
 
     def play(self) -> None:
         """Run once, from the beginning, inside the offload block."""
+        ...
+
+    def answers(self) -> Answers:
+        """Return what the model says to the texts of the workload, inside the offload block.
+
+        Raises:
+            SpecmdError: nothing is said where weights are random.
+
+        """
         ...
 
 
@@ -89,6 +100,10 @@ class PromptWorkload:
             for text in self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
         ]
 
+    def answers(self) -> Answers:
+        """Force the prompts on the model, and let it go on greedily."""
+        return answers(self.model, self._tokenizer, self._generation)
+
 
 class FollowedTrace:
     """A trace played by random weights of its model's shape. See `Workload`, `specmd.models.dummy`.
@@ -124,3 +139,7 @@ class FollowedTrace:
     def play(self) -> None:
         """Run every step of the trace."""
         self._played.play()
+
+    def answers(self) -> Answers:
+        """Refuse."""
+        raise SpecmdError("quality is that of a model: a trace is followed by random weights")

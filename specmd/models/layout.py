@@ -12,6 +12,8 @@ their type. Within a layer all experts are alike.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -107,6 +109,18 @@ def read_layouts(moe: MoeModel) -> Layouts:
     return Layouts(found, moe.num_experts)
 
 
+def place(parts: Iterable[tuple[str, tuple[int, ...], torch.dtype]]) -> Layout:
+    """Lay out tensors of some names, shapes and types in a blob, one after the other."""
+    pieces: list[Piece] = []
+    end = 0
+    for name, shape, dtype in parts:
+        size = math.prod(shape) * dtype.itemsize
+        pieces.append(Piece(name, shape, dtype, end, size))
+        end += -(-size // TENSOR_ALIGNMENT) * TENSOR_ALIGNMENT
+    blob = -(-end // BLOB_ALIGNMENT) * BLOB_ALIGNMENT
+    return Layout(tuple(pieces), blob, sum(piece.num_bytes for piece in pieces))
+
+
 def expert_tensors(experts: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters of an `experts` module that have a first axis over experts."""
     count = count_experts(experts)
@@ -153,12 +167,4 @@ def _layout_of(experts: nn.Module, name: str) -> Layout:
             f"{name}: {kind} holds no fused {missing[0]} over its experts: this architecture or "
             f"quantisation cannot be offloaded"
         )
-    pieces: list[Piece] = []
-    end = 0
-    for part, tensor in tensors.items():
-        shape = tuple(tensor.shape[1:])
-        size = tensor[0].numel() * tensor.element_size()
-        pieces.append(Piece(part, shape, tensor.dtype, end, size))
-        end += -(-size // TENSOR_ALIGNMENT) * TENSOR_ALIGNMENT
-    blob = -(-end // BLOB_ALIGNMENT) * BLOB_ALIGNMENT
-    return Layout(tuple(pieces), blob, sum(piece.num_bytes for piece in pieces))
+    return place((part, tuple(tensor.shape[1:]), tensor.dtype) for part, tensor in tensors.items())

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from specmd.errors import SpecmdError
+from specmd.models.gates import watch_gates
 from specmd.models.lookahead import Lookahead
-from specmd.models.moe import MoeModel, router_logits
+from specmd.models.moe import MoeModel
 from specmd.models.passes import Pass, PassReader
 
 Array = NDArray[Any]
@@ -86,8 +87,8 @@ class Capture:
             hook = self._experts_hook(number)
             handle = layer.experts.register_forward_pre_hook(hook, with_kwargs=True)
             self._handles.append(handle)
-            if self._want_logits:
-                self._handles.append(layer.gate.register_forward_hook(self._on_gate))
+        if self._want_logits:
+            self._handles += watch_gates(self._moe, self._on_gate)
 
     def remove(self) -> None:
         """Take every hook off again; safe to call twice."""
@@ -136,9 +137,9 @@ class Capture:
 
         return hook
 
-    def _on_gate(self, _gate: nn.Module, _args: Any, output: Any) -> None:
+    def _on_gate(self, _layer: int, logits: Tensor) -> None:
         if self._step is not None:
-            self._step.logits.append(router_logits(output, self._moe.num_experts))
+            self._step.logits.append(logits)
 
     def _end(self, _decoder: nn.Module, _args: Any, output: Any) -> None:
         if self.reader.elsewhere:  # this thread was refused

@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from specmd.models.gates import halved
 from specmd.models.lookahead import Lookahead
 from specmd.recording.capture import Step, detached_rows
 from specmd.trace.trace import id_dtype
 
 Array = NDArray[Any]
-_HALF = np.finfo(np.float16)
 
 
 class RowMaker:
@@ -52,12 +52,12 @@ class RowMaker:
         if self._weights:
             rows["weights"] = np.take_along_axis(weights, order, -1).astype(np.float16)
         if steps[0].logits:
-            rows["logits"] = _half(detached_rows([step.logits for step in steps]))[keep]
+            rows["logits"] = halved(detached_rows([step.logits for step in steps]))[keep]
         if self._lookahead.depth:
             raw, renormalised = self._scores(steps)
-            rows["lookahead"] = _half(raw)[keep]
+            rows["lookahead"] = halved(raw)[keep]
             if renormalised is not None:
-                rows["lookahead_renormalised"] = _half(renormalised)[keep]
+                rows["lookahead_renormalised"] = halved(renormalised)[keep]
         return rows
 
     def _about(self, steps: list[Step]) -> dict[str, Array]:
@@ -96,13 +96,6 @@ class RowMaker:
         raw = torch.stack([pair[0].cpu() for pair in found], dim=1)
         others = [pair[1].cpu() for pair in found if pair[1] is not None]
         return raw, torch.stack(others, dim=1) if others else None
-
-
-def _half(values: Tensor) -> Array:
-    """Return float16, with what does not fit brought to the largest finite number."""
-    numbers: Array = values.float().numpy()
-    clipped: Array = np.clip(numbers, float(_HALF.min), float(_HALF.max))
-    return clipped.astype(np.float16)
 
 
 def _to_host(tensors: list[Tensor | None]) -> list[NDArray[np.int64] | None]:

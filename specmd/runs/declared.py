@@ -84,7 +84,7 @@ class RunOptions:
     miss: Annotated[
         str, Option("what a layer with misses does meanwhile", axis=True, live=True)
     ] = "overlap"
-    route: Annotated[str, Option("whether routing may change", axis=True)] = "none"
+    route: Annotated[str, Option("whether routing may change", axis=True, live=True)] = "none"
     allocate: Annotated[
         str, Option("slots of each layer under scope layer", axis=True, live=True)
     ] = "uniform"

@@ -18,9 +18,11 @@ from typing import Literal, NamedTuple
 
 from specmd.errors import unknown
 
-Unit = Literal["count", "share", "ratio", "bytes", "bytes/token", "s", "tokens/s", "number"]
+Unit = Literal[
+    "count", "share", "ratio", "bytes", "bytes/token", "s", "tokens/s", "nats", "tokens", "number"
+]
 Better = Literal["higher", "lower", "neither"]
-Group = Literal["count", "rate", "prefetch", "bytes", "time", "own"]
+Group = Literal["count", "rate", "prefetch", "bytes", "time", "quality", "own"]
 Value = int | float | None
 
 _SCALES: dict[Unit, tuple[float, str, int]] = {
@@ -32,6 +34,8 @@ _SCALES: dict[Unit, tuple[float, str, int]] = {
     "s": (1e3, "ms", 3),
     "tokens/s": (1.0, "tokens/s", 2),
     "number": (1.0, "", 6),  # of a policy's own: nobody knows its unit
+    "nats": (1.0, "nats", 5),
+    "tokens": (1.0, "tokens", 1),
 }
 
 
@@ -252,6 +256,15 @@ def _declare() -> dict[str, Metric]:
         "time in which the host link carries bytes / total_s")
     add("disk_busy_share", "disk busy", "share", "neither", "time",
         "time in which the disk is read / total_s")
+    add("quality_kl", "KL", "nats", "lower", "quality",
+        "mean over positions of KL(lossless || this run) of the next token's distribution, "
+        "teacher-forced on the same text; measured only")
+    add("quality_ppl_ratio", "perplexity ratio", "ratio", "lower", "quality",
+        "perplexity of that text / perplexity in the lossless run")
+    add("quality_top1", "top-1 agreement", "share", "higher", "quality",
+        "share of positions at which the likeliest next token is the lossless run's")
+    add("greedy_match", "greedy match", "tokens", "higher", "quality",
+        "tokens generated greedily until the first that differs from the lossless run's; mean")
     # fmt: on
     return found
 

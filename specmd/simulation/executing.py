@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from specmd.core.binding import Executing
 from specmd.core.event import FloatArray, World
@@ -68,9 +69,18 @@ def renormalises(trace: Trace) -> bool:
     ids = trace.expert_ids.reshape(len(logits), -1)
     weights = trace.weights.reshape(len(logits), -1)
     looked = np.linspace(0, len(logits) - 1, min(SAMPLE, len(logits))).astype(np.int64)
-    ids, known = ids[looked].astype(np.int64), weights[looked].astype(np.float64)
-    there = ids < trace.header.num_experts
-    scores = logits[looked].astype(np.float64)
+    return rule_of(logits[looked], ids[looked].astype(np.int64), weights[looked])
+
+
+def rule_of(
+    logits: npt.NDArray[Any], ids: npt.NDArray[np.int64], weights: npt.NDArray[Any]
+) -> bool:
+    """Tell whether weights (rows, K) of experts (rows, K) are a softmax over them, or over all E.
+
+    Ids outside 0..E-1 are nobody's. `logits` is (rows, E). Raises SpecmdError where it is neither.
+    """
+    known, scores = weights.astype(np.float64), logits.astype(np.float64)
+    there = (ids >= 0) & (ids < scores.shape[1])
     shares = np.exp(scores - scores.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
     mine = np.where(there, np.take_along_axis(shares, np.where(there, ids, 0), axis=1), 0.0)

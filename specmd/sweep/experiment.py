@@ -60,6 +60,7 @@ class Live(BaseModel):
     threads: int | None = Field(default=None, ge=1)
     repetitions: int = Field(default=3, ge=1)
     warmup_runs: int = Field(default=1, ge=0)
+    quality: bool = False
     resources: tuple[dict[str, float], ...] = Field(
         default=({},), min_length=1, description="of dask workers; each run once on each of them"
     )

@@ -20,6 +20,10 @@ WAYS: list[dict[str, Any]] = [
     {"capacity": 9, "prefetch": "prev_token", "chunk_bytes": 700, "pinned_budget": 0},
     {"capacity": 9, "prefill": "double_buffer", "pinned_budget": 70_000},
 ]
+ON_HOST: list[dict[str, Any]] = [
+    {"capacity": 3, "miss": "host"},
+    {"capacity": 7, "miss": "host:tokens=99", "prefetch": "next_gate", "pinned_budget": 0},
+]
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -34,6 +38,24 @@ def test_families(family: str) -> None:
         assert torch.equal(again, ids)
         assert torch.equal(same_logits, logits)
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("options", ON_HOST, ids=str)
+def test_experts_computed_on_the_host(family: str, options: dict[str, Any]) -> None:
+    model = build(family)
+    ids, logits, _ = live(model, capacity="100%")
+    again, found, cache = live(model, **options, deterministic=True, log_routing=True)
+    assert torch.equal(again, ids)
+    assert (logits - found).abs().max() <= 1e-4 * max(1.0, float(logits.abs().max()))
+    report = cache.report()
+    run = simulate(
+        cache.trace, **{name: options[name] for name in options if name != "pinned_budget"},
+        bounds=False, interpreted=True,
+    )  # fmt: skip
+    assert cache.decision_digest == run.decision_digest
+    assert report.host_experts == run.metrics["host_experts"] > 0
+    assert report.cpu_expert_s > 0
 
 
 def test_layers_of_experts_of_several_sizes() -> None:

@@ -99,6 +99,18 @@ def test_logits_and_restoring(emulated: None, pinned_budget: int | None) -> None
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
 
 
+def test_experts_computed_on_the_host(emulated: None) -> None:
+    model, inputs = build("gpt_oss"), prompt(2, 12)
+    with offload(model, capacity="100%", interpreted=True):
+        resident = generate(model, **inputs)
+    with offload(model, capacity=5, miss="host", interpreted=True, canary=True) as cache:
+        live = generate(model, **inputs)
+        report = cache.report()
+    assert torch.equal(resident[1], live[1])
+    assert report.host_experts > 0
+    assert report.cpu_expert_s > 0
+
+
 def test_a_disk_behind_pinned_host_slots(emulated: None, tmp_path: Path) -> None:
     model, inputs = build("gpt_oss"), prompt(2, 12)
     model.save_pretrained(tmp_path)

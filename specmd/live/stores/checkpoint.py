@@ -123,7 +123,14 @@ class CheckpointStore:
         """Read bytes start..stop of a key's blob; valid until the next call."""
         if len(self._chunk) < stop - start:
             self._chunk = torch.zeros(stop - start, dtype=torch.uint8)
-        chunk = self._chunk[: stop - start]
+        return self._read(key, start, stop, self._chunk[: stop - start])
+
+    def whole(self, key: int) -> Tensor:
+        """Read all of a key's blob into memory of its own."""
+        size = self.layouts.of(key).blob_bytes
+        return self._read(key, 0, size, torch.zeros(size, dtype=torch.uint8))
+
+    def _read(self, key: int, start: int, stop: int, chunk: Tensor) -> Tensor:
         out = chunk.numpy()
         for at, name, first, size in self._ranges[key]:
             begin, end = max(start, at), min(stop, at + size)

@@ -67,6 +67,10 @@ class RandomFile:
             file.seek(self._extents[key].offset + start)
             return torch.frombuffer(bytearray(file.read(stop - start)), dtype=torch.uint8)
 
+    def whole(self, key: int) -> Tensor:
+        """Read all of a key's blob."""
+        return self.read(key, 0, self.layouts.of(key).blob_bytes)
+
     def is_pinned(self, key: int) -> bool:
         """Return False."""
         return False

@@ -38,6 +38,13 @@ class ExpertStore(Protocol):
         """
         ...
 
+    def whole(self, key: int) -> Tensor:
+        """Return all of a key's blob, which stays as it is while it is held.
+
+        Called by the thread that computes.
+        """
+        ...
+
     def is_pinned(self, key: int) -> bool:
         """Whether a device can read the blob by itself."""
         ...
@@ -107,6 +114,10 @@ class ArenaStore:
     def read(self, key: int, start: int, stop: int) -> Tensor:
         """Return bytes start..stop of a key's blob; shares the arena's memory."""
         return self.blob(key)[start:stop]
+
+    def whole(self, key: int) -> Tensor:
+        """Return the blob of a key; shares the arena's memory."""
+        return self.blob(key)
 
     def blob(self, key: int) -> Tensor:
         """Return the blob of a key; shares the arena's memory."""

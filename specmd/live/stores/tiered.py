@@ -131,6 +131,10 @@ class TieredStore:
         self.load(key, slot, start, stop)
         return self.chunk(slot, start, stop)
 
+    def whole(self, key: int) -> Tensor:
+        """Read all of a key's blob through the last slot; valid until the next call."""
+        return self.read(key, 0, self.layouts.of(key).blob_bytes)
+
     def is_pinned(self, key: int) -> bool:
         """Whether what is in the host can be read by a device itself."""
         return self.is_locked()
