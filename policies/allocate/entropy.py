@@ -25,7 +25,7 @@ class Entropy:
 
     def quotas(self, slots: int, world: World) -> list[int]:
         """Slots of each layer; they add up to `slots`."""
-        uses = sum(used.astype(np.float64) for used in demanded(world))
+        uses = np.sum([used.astype(np.float64) for used in demanded(world)], axis=0)
         share = uses / np.maximum(uses.sum(axis=1, keepdims=True), 1)
         bits = -(share * np.log2(np.where(share > 0, share, 1))).sum(axis=1)
         return share_slots(slots, world, 2**bits if self.effective else bits)

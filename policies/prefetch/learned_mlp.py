@@ -23,10 +23,15 @@ from specmd.policy import (
     propose,
 )
 
-NEEDS = ("weights", "model")
 
-
-@policy("learned_mlp", axis="prefetch", source="ProMoE", needs=NEEDS, compiled=True, ahead="depth")
+@policy(
+    "learned_mlp",
+    axis="prefetch",
+    source="ProMoE",
+    needs=["weights", "model"],
+    compiled=True,
+    ahead="depth",
+)
 class LearnedMLP(NamedTuple):
     """The networks, scratch for one, and the weights of each layer's last event."""
 

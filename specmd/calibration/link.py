@@ -143,6 +143,10 @@ class _Blobs:
         """Bytes of a key."""
         return self._blobs[key][start:stop]
 
+    def whole(self, key: int) -> Tensor:
+        """All bytes of a key."""
+        return self._blobs[key]
+
     def is_pinned(self, key: int) -> bool:
         """All or none are."""
         return self.pinned_bytes > 0

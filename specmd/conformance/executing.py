@@ -43,7 +43,7 @@ def watch_execution(
 def _watched(choice: Choice) -> dict[Function, Function]:
     """Bind the hooks of a policy so that what they answer and write to is looked at."""
     found: dict[Function, Function] = {}
-    looks = {
+    looks: dict[str, tuple[Function, Function, Function]] = {
         "route": (hooks.route, hooks.own_route, guards.guarded_route),
         "answer": (hooks.answer, hooks.own_answer, guards.guarded_answer),
     }

@@ -45,7 +45,7 @@ def speed(choice: Choice) -> Speed | None:
     if choice.entry.axis not in ("evict", "prefetch") or choice.entry.name == "none":
         return None
     trace = bench_trace() if choice.compiled else slice_tokens(bench_trace(), 0, FEW_TOKENS)
-    options = {"evict": "lru", choice.entry.axis: choice.spelled}
+    options: dict[str, Any] = {"evict": "lru", choice.entry.axis: choice.spelled}
     training = trace if "training" in choice.needs else None
     beside, own = rate(bench_trace(), {"evict": "lru"}), rate(trace, options, training=training)
     advice = ""

@@ -42,7 +42,7 @@ class HostRows:
             chosen = np.where(live[:, None], chosen, -1)
         rows = [np.flatnonzero(chosen.reshape(-1) == each) // chosen.shape[1] for each in experts]
         index = torch.from_numpy(np.concatenate(rows)).to(hidden.device)
-        parts = hidden[index].cpu().split([len(each) for each in rows])
+        parts = torch.split(hidden[index].cpu(), [len(each) for each in rows])
         self._rows = dict(zip(experts, parts, strict=True))
 
     def product(

@@ -28,7 +28,7 @@ from specmd.measurement.identity import measured_id
 from specmd.measurement.quality import Answers, quality
 from specmd.measurement.settings import LiveSettings
 from specmd.measurement.workload import Workload
-from specmd.policy.registry import AXES, choose
+from specmd.policy.registry import AXES, choose, is_lossy
 from specmd.runs.contract import contract, recorded_config, trace_facts, unmet_need
 from specmd.runs.counters import by_layer, by_phase, check, tally, tally_host, tally_masses
 from specmd.runs.declared import COMPOSED, OPTIONS
@@ -149,7 +149,7 @@ def measure(
         facts_of_device = device_facts(cache.device)
         threads = torch.get_num_threads()
     middle = sorted(plays, key=lambda play: play.total_s)[(len(plays) - 1) // 2]
-    metrics, warnings, timed = _metrics(trace, plays, middle)
+    metrics, warnings, timed = _metrics(trace, plays, middle, lossy=is_lossy(config))
     if own is not None and heard is not None:
         metrics |= quality(own, heard)
     moved = report.moved_bytes - before.moved_bytes
@@ -315,7 +315,7 @@ def _played(cache: Offload, start: Report, given_s: float, *, keep_trace: bool) 
 
 
 def _metrics(
-    trace: Trace, plays: Sequence[_Play], middle: _Play
+    trace: Trace, plays: Sequence[_Play], middle: _Play, *, lossy: bool
 ) -> tuple[Metrics, list[str], dict[str, list[float]]]:
     """Return the metrics of the middle play, warnings, and time metrics of all plays."""
     if len(middle.step_seconds) != trace.num_steps:
@@ -326,7 +326,7 @@ def _metrics(
     metrics: Metrics = dict.fromkeys(METRICS)
     counted, sizes = middle.counters.sum(axis=0), trace.header.layer_bytes
     metrics |= tally(counted, sizes, trace.num_tokens, middle.low_share)
-    metrics |= tally_masses(middle.masses, lossy=is_lossy(config))
+    metrics |= tally_masses(middle.masses, lossy=lossy)
     metrics |= _host(trace, middle)
     timed: dict[str, list[float]] = {}
     warnings: list[str] = []

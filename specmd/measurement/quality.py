@@ -93,7 +93,7 @@ def quality(lossless: Answers, found: Answers) -> Metrics:
     kl = gained = 0.0
     agreed = 0
     parts = (lossless.log_probs, found.log_probs, lossless.targets)
-    for own, other, target in zip(*(each.split(AT_ONCE) for each in parts), strict=True):
+    for own, other, target in zip(*(torch.split(each, AT_ONCE) for each in parts), strict=True):
         mine, its = own.double(), other.double()
         kl += float(kl_div(its, mine, log_target=True, reduction="sum"))
         agreed += int((mine.argmax(-1) == its.argmax(-1)).sum())

@@ -90,11 +90,11 @@ def divide(
         keys = None if model is None else model.num_layers * model.num_experts
         if allocate == "uniform" or model is None or keys is None or slots >= keys:
             each, over = divmod(slots, layers)
-            quotas = tuple(each + (layer < over) for layer in range(layers))
+            quotas: tuple[int, ...] = tuple(each + (layer < over) for layer in range(layers))
         else:
-            sizes = (model.num_layers, model.num_experts, model.top_k)
+            of_model = (model.num_layers, model.num_experts, model.top_k)
             choice = choose("allocate", allocate)
-            quotas = _quotas(choice.spelled, choice.cls, slots, sizes, training)
+            quotas = _quotas(choice.spelled, choice.cls, slots, of_model, training)
         return Pools(quotas, tuple(range(layers)))
     sizes = sorted(set(layer_bytes or (0,)))
     of_layer = tuple(map(sizes.index, layer_bytes or (0,) * layers))

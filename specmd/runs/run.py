@@ -225,7 +225,7 @@ class Run(_Frozen):
     config: RunConfig
     trace: TraceFacts
     metrics: Metrics = {}
-    policy_metrics: dict[str, Metrics] = Field(
+    policy_metrics: dict[str, dict[str, int | float]] = Field(
         default={}, description="what policies publish of themselves, by axis and name"
     )
     per_phase: dict[str, Metrics] = {}
