@@ -32,6 +32,7 @@ from specmd.policy.weights import ModelFile, file_content
 
 Axis = Literal["evict", "prefetch", "schedule", "miss", "route", "allocate", "admission"]
 AXES: tuple[Axis, ...] = typing.get_args(Axis)
+Computes = Literal["", "gates", "weights"]
 LOG = logging.getLogger("specmd")
 C = TypeVar("C", bound=type)
 
@@ -66,6 +67,8 @@ class Declaration:
     bits: str = ""
     blocks: bool = False
     renormalises: bool = False
+    computes: Computes = ""
+    of: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,7 @@ class Entry(Declaration):
             "name": self.name,
             "summary": self.summary,
             "needs": list(self.needs),
+            "computes": self.computes,
             "parameters": parameters,
             "lossless": not self.lossy,
             "remembers": self.remembers,
@@ -140,10 +144,27 @@ class Choice:
         """Class of the policy."""
         return self.entry.cls
 
+    @cached_property
+    def inner(self) -> Choice | None:
+        """The policy it is made of, where it is made of another."""
+        if not self.entry.of:
+            return None
+        found = choose(self.entry.axis, str(self.values[self.entry.of]).replace(";", ","))
+        if found.entry.of or not hasattr(found.cls, "predict"):
+            raise SpecmdError(
+                f"{self.entry.name}: {self.entry.of}={found.spelled} predicts nothing"
+            )
+        return found
+
+    @property
+    def parts(self) -> tuple[Choice, ...]:
+        """Itself and what it is made of."""
+        return (self,) if self.inner is None else (self, *self.inner.parts)
+
     @property
     def compiled(self) -> bool:
-        """Whether the class is in the compiled form."""
-        return self.entry.compiled
+        """Whether the class is in the compiled form, and that of what it is made of."""
+        return all(part.entry.compiled for part in self.parts)
 
     @property
     def pins(self) -> bool:
@@ -158,11 +179,21 @@ class Choice:
     @property
     def needs(self) -> tuple[str, ...]:
         """What it must be told, see `specmd.policy.needs`."""
-        return self.entry.needs
+        return self.parts[-1].entry.needs
+
+    @property
+    def work(self) -> tuple[int, int]:
+        """Gates of later layers, and weights of its own, that it computes in a layer."""
+        found = self.parts[-1]
+        if found.entry.computes == "weights":
+            return 0, int(found.cls.weights(**found.values))
+        return (max(1, found.ahead) if found.entry.computes == "gates" else 0), 0
 
     @property
     def ahead(self) -> int:
         """How many layers ahead it looks; 0 where it does not say."""
+        if self.inner is not None:
+            return self.inner.ahead
         return int(self.values[self.entry.ahead]) if self.entry.ahead else 0
 
     @property
@@ -202,6 +233,8 @@ class Choice:
 
     def create(self, *args: Any) -> Any:
         """Build the policy, giving `create` what its axis passes and the parameters."""
+        if self.inner is not None:
+            args += (self.inner.create(*args),)
         return self.entry.cls.create(*args, **self.values)
 
 
@@ -221,6 +254,8 @@ def policy(
     bits: str = "",
     blocks: bool = False,
     renormalises: bool = False,
+    computes: Computes = "",
+    of: str = "",
 ) -> Callable[[C], C]:
     """Declare a class as a policy.
 
@@ -244,6 +279,11 @@ def policy(
         bits: the parameter of `create` that says of how many bits its low-bit copies are.
         blocks: a layer computes nothing before all that has room is there.
         renormalises: a token's weights are scaled up where some of its experts are left out.
+        computes: what a prefetcher computes in each layer that it looks ahead from, which a timed
+            run charges there: "gates" of as many coming layers as it looks ahead, "weights" of its
+            own, which its class method `weights` of the parameters counts. A table costs nothing.
+        of: the parameter of `create` that names another policy of the axis, which it is made of:
+            `create` is given its state, `ask` asks it, and its needs are the other's.
 
     """
     said = Declaration(**{**locals(), "needs": tuple(needs)})
@@ -283,12 +323,16 @@ def choose(axis: Axis, spelled: str) -> Choice:
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise SpecmdError(f"'{spelled}': {key}={text} is not valid: {reason}") from None
-    return Choice(entry, values)
+    made = Choice(entry, values)
+    if made.inner is not None:
+        values[entry.of] = made.inner.spelled.replace(",", ";")
+    return made
 
 
 def plugins_of(config: Any) -> list[str]:
     """Return the files, or entry points, of those policies of a run that are not built in."""
-    origins = [choose(axis, getattr(config, axis)).entry.origin for axis in AXES]
+    chosen = [choose(axis, getattr(config, axis)) for axis in AXES]
+    origins = [part.entry.origin for choice in chosen for part in choice.parts]
     return list(dict.fromkeys(Path(origin).name for origin in origins if origin != BUILT_IN))
 
 
