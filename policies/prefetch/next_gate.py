@@ -19,8 +19,11 @@ from specmd.policy import (
     Proposals,
     Width,
     World,
+    fill,
     policy,
     propose,
+    tokens_of,
+    vote,
 )
 
 
@@ -31,11 +34,13 @@ from specmd.policy import (
     needs=["lookahead"],
     compiled=True,
     ahead="depth",
+    computes="gates",
 )
 class NextGate(NamedTuple):
     """Scratch for the scores of one layer."""
 
-    score: FloatArray  # (experts,)
+    votes: FloatArray  # (experts,)
+    scratch: FloatArray  # (experts,)
     depth: int
     width: int
 
@@ -43,31 +48,18 @@ class NextGate(NamedTuple):
     def create(cls, world: World, *, depth: Count = 1, width: Width = 0) -> NextGate:
         """Propose each token's best `width` experts (0: top-k) of each of the next layers."""
         width = min(width or world.top_k, world.num_experts)
-        return cls(np.zeros(world.num_experts), depth, width)
+        return cls(np.zeros(world.num_experts), np.zeros(world.num_experts), depth, width)
 
     def predict(self, event: Event, outlook: Outlook, proposals: Proposals) -> None:
         """Propose the experts that the scores put in some token's top `width`."""
-        step = event.step - outlook.first_step
-        tokens = range(outlook.token_start[step], outlook.token_start[step + 1])
+        begin, end = tokens_of(event, outlook)
         for ahead in range(1, min(self.depth, event.num_layers - 1 - event.layer) + 1):
-            for expert in range(event.num_experts):
-                self.score[expert] = 0.0
-            for token in tokens:
-                for expert in range(event.num_experts):
-                    mine = float(outlook.lookahead[token, event.layer, ahead - 1, expert])
-                    better = 0
-                    below = -1e30
-                    for other in range(event.num_experts):
-                        its = float(outlook.lookahead[token, event.layer, ahead - 1, other])
-                        if its > mine or (its == mine and other < expert):
-                            better += 1
-                        elif other != expert and its > below:
-                            below = its
-                    if better < self.width:
-                        # Votes by rank decide; the margin to the next lower logit breaks ties.
-                        self.score[expert] += self.width - better + min(mine - below, 1e5) / 1e6
+            fill(self.votes, 0.0)
+            for token in range(begin, end):
+                row = outlook.lookahead[token, event.layer, ahead - 1]
+                vote(self.votes, row, self.width, self.scratch)
             first = (event.layer + ahead) * event.num_experts
             for expert in range(event.num_experts):
-                if self.score[expert] > 0.0:
-                    score = self.score[expert] / (len(tokens) * (self.width + 1.0)) - ahead
+                if self.votes[expert] > 0.0:
+                    score = self.votes[expert] / ((end - begin) * (self.width + 1.0)) - ahead
                     propose(proposals, first + expert, event.clock + ahead, score)

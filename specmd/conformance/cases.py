@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from specmd.conformance.watch import Violation, Watch, watched
-from specmd.core import hooks, prefetch
+from specmd.core import prefetch
 from specmd.core import state as residency
+from specmd.core.binding import bind_prefetcher
 from specmd.core.event import World
 from specmd.core.interpreted import as_lists
 from specmd.core.kernel import Kernel
@@ -28,7 +29,9 @@ from specmd.policy.admission import admitting
 from specmd.policy.registry import Choice, choose
 from specmd.simulation.costs import CostCoefficients
 from specmd.simulation.events import EventStream
+from specmd.simulation.plans import foreseen
 from specmd.trace import Trace, synthetic
+from specmd.trace.synthesis import with_scores
 from specmd.trace.training import training_rows
 
 PROPOSALS = "only keys of coming events are proposed"
@@ -70,7 +73,7 @@ class Case(NamedTuple):
 @cache
 def small_trace() -> Trace:
     """Four layers of eight experts, top-2: wide prefills, then decode steps of two requests."""
-    return synthetic(
+    made = synthetic(
         num_layers=4,
         num_experts=8,
         top_k=2,
@@ -83,12 +86,13 @@ def small_trace() -> Trace:
         expert_bytes=1 << 20,
         seed=7,
     )
+    return with_scores(made)
 
 
 @cache
 def other_trace() -> Trace:
     """Sizes of another model: what was written for the small trace's own does not fit here."""
-    return synthetic(
+    made = synthetic(
         num_layers=6,
         num_experts=20,
         top_k=3,
@@ -100,6 +104,7 @@ def other_trace() -> Trace:
         expert_bytes=1 << 20,
         seed=11,
     )
+    return with_scores(made)
 
 
 def training_trace(trace: Trace) -> Trace:
@@ -220,13 +225,17 @@ def watch_proposals(
     prefetcher = choice.create(world)
     if choice.compiled:
         prefetcher = as_lists(prefetcher)
-    plan = specialise(prefetch.plan, {hooks.predict: choice.cls.predict}, compiled=False)
-    lookahead = np.zeros((0, 0, 0, 0), np.float32)
-    if "lookahead" in choice.needs:
-        scores = small_trace().lookahead
-        assert scores is not None
-        lookahead = scores.astype(np.float32)
+    plan = specialise(prefetch.plan, bind_prefetcher(choice), compiled=False)
     token_start: Any = stream.step_start.tolist()
+    whole = foreseen(
+        small_trace(),
+        choice.needs,
+        slice(None),
+        start=[],
+        keys=[],
+        token_start=token_start,
+        first_step=0,
+    )
     starts: list[int] = [0]
     found: tuple[list[Any], ...] = ([], [], [])
     for part in _one_by_one(chunk) if case.blind else (chunk,):
@@ -234,11 +243,14 @@ def watch_proposals(
         space = (events + 1) * world.num_keys
         proposals = Proposals([0] * space, [0] * space, [0.0] * space, [0, 0])  # type: ignore[arg-type]
         listed = as_lists(part)
-        outlook = Outlook(0, listed.start, listed.keys, token_start, 0, lookahead)
+        shown = _up_to_now(whole, part) if case.blind else whole
+        outlook = shown._replace(start=listed.start, keys=listed.keys)
         begins = [0] * (events + 1)
         plan(prefetcher, listed, outlook, [], 0, begins, proposals)
         for event in range(events):
-            _look_at(proposals, begins[event], begins[event + 1], int(part.clock[0]) + event, world)
+            demanded = listed.keys[listed.start[event] : listed.start[event + 1]]
+            clock = int(part.clock[0]) + event
+            _look_at(proposals, begins[event], begins[event + 1], clock, world, demanded)
             starts.append(starts[-1] + begins[event + 1] - begins[event])
         for all_, new in zip(found, proposals[:3], strict=True):
             all_.extend(new[: begins[-1]])
@@ -250,13 +262,29 @@ def watch_proposals(
     )
 
 
-def _look_at(proposals: Proposals, first: int, stop: int, clock: int, world: World) -> None:
+def _up_to_now(whole: Outlook, part: Chunk) -> Outlook:
+    """Hide what an outlook has of later steps, and of later layers of the one event of a chunk."""
+    step, layer = int(part.step[0]), int(part.layer[0])
+    first, stop = whole.token_start[step], whole.token_start[step + 1]
+    shown = {}
+    for name in ("lookahead", "renormalised", "logits", "draft", "ids"):
+        array = getattr(whole, name).copy()
+        array[stop:] = -1
+        if name != "draft" and array.size:
+            array[first:, layer + 1 :] = -1
+        shown[name] = array
+    return whole._replace(**shown)
+
+
+def _look_at(
+    proposals: Proposals, first: int, stop: int, clock: int, world: World, demanded: list[int]
+) -> None:
     seen = set()
     for i in range(first, stop):
         key, due, score = proposals.key[i], proposals.due[i], proposals.score[i]
         if not (0 <= key < world.num_keys and key == int(key)):
             raise Violation(PROPOSALS, f"{key!r} is not a key")
-        if due <= clock:
+        if due < clock or (due == clock and key not in demanded):  # what is there does no harm
             raise Violation(PROPOSALS, f"key {key} is due at clock {due}, and it is {clock}")
         if score != score:
             raise Violation(PROPOSALS, f"key {key} has no score")

@@ -161,6 +161,13 @@ def bind_gate(maker: Maker) -> dict[Function, Function]:
     return {hook: getattr(maker.cls, hook.__name__, hook) for hook in GATE_HOOKS}
 
 
+def bind_prefetcher(maker: Maker) -> dict[Function, Function]:
+    """Return what the names stand for by which a prefetcher is asked, and what it is made of."""
+    inner = getattr(maker, "inner", None)
+    own: dict[Function, Function] = {hooks.predict: maker.cls.predict}
+    return own if inner is None else own | {hooks.ask: inner.cls.predict}
+
+
 def candidates(core: Core, pool: int) -> Iterator[int]:
     """Iterate over the keys of a pool that may leave now, by falling key.
 

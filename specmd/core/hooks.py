@@ -124,6 +124,10 @@ def answer(misser: Any, key: int, event: Event, rows: Any, core: Any) -> int:
     return 0
 
 
+def ask(prefetcher: Any, event: Event, outlook: Any, proposals: Any) -> None:
+    """Let the prefetcher that another is made of predict."""
+
+
 def settle(link: Any, core: Any, event: Event) -> None:
     """Bring the link to the moment this event's routing is known; land what has arrived."""
 

@@ -15,8 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from specmd.core import hooks, prefetch, serve
-from specmd.core.binding import Executing, Maker, bind_gate, bind_link, bind_policy
+from specmd.core import prefetch, serve
+from specmd.core.binding import (
+    Executing,
+    Maker,
+    bind_gate,
+    bind_link,
+    bind_policy,
+    bind_prefetcher,
+)
 from specmd.core.clearance import is_cleared, named
 from specmd.core.event import IntArray, KeyArray, World
 from specmd.core.execution import NUM_MASSES
@@ -311,8 +318,9 @@ class Planner:
         interpreted: bool = False,
         accesses: int | None = None,
     ) -> None:
-        self._bindings = {hooks.predict: maker.cls.predict}
-        self._cls, self._checked = maker.cls, not is_cleared(maker.cls)
+        self._bindings = bind_prefetcher(maker)
+        makers = [maker, *(part for part in (getattr(maker, "inner", None),) if part)]
+        self._cls, self._checked = maker.cls, not all(is_cleared(part.cls) for part in makers)
         self._guard = Guard(maker.cls) if self._checked else None
         self.compiled = (
             maker.compiled
@@ -376,10 +384,10 @@ class Planner:
     def bind_one(
         self, entry: Function, chunk: Chunk, token_start: IntArray, made: prefetch.Proposals
     ) -> Callable[[Any], None]:
-        """Return what plans the one event of a chunk, given lookahead scores.
+        """Return what plans the one event of a chunk, given what is known of its tokens.
 
         Args:
-            entry: a function of prefetcher, chunk, token starts, proposals and scores.
+            entry: a function of prefetcher, chunk, token starts, proposals and an outlook.
             chunk: of one event; the proposals become its own.
             token_start: (2,) 0 and the tokens of the step.
             made: the proposals.

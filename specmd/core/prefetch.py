@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from specmd.core.event import FloatArray, IntArray, KeyArray, event_at
+from specmd.core.event import Event, FloatArray, IntArray, KeyArray, event_at
 from specmd.core.hooks import predict
 from specmd.core.state import Chunk
 
@@ -32,8 +32,19 @@ def make_proposals(space: int) -> Proposals:
     return Proposals(keys, clocks, np.zeros(space), np.zeros(2, np.int64))
 
 
+NO_SCORES: npt.NDArray[np.float32] = np.zeros((0, 0, 0, 0), np.float32)
+NO_LOGITS: npt.NDArray[np.float32] = np.zeros((0, 0, 0), np.float32)
+NO_IDS: IntArray = np.zeros((0, 0, 0), np.int64)
+NOBODYS: IntArray = np.zeros(0, np.int64)
+
+
 class Outlook(NamedTuple):
-    """What lies beyond the event itself, for the prefetchers that declared the need."""
+    """What lies beyond the event itself, for the prefetchers that declared the need.
+
+    What is of a token and a layer may be read of the present event and of those before it: rows of
+    later steps, and later layers of this step, are there in a simulation and not in a live run.
+    `draft` may be read of all layers of the present step.
+    """
 
     index: int  # type: ignore[assignment]  # of the event in its stretch
     start: (
@@ -43,6 +54,14 @@ class Outlook(NamedTuple):
     token_start: IntArray  # (steps + 1,) tokens of each step, from the stretch's first step on
     first_step: int
     lookahead: npt.NDArray[np.float32]  # (tokens, layers, depth, experts): need `lookahead`
+    renormalised: npt.NDArray[np.float32] = NO_SCORES  # the same, re-normalised: `renormalised`
+    logits: npt.NDArray[np.float32] = NO_LOGITS  # (tokens, layers, experts): need `logits`
+    # (tokens, layers, width) what a draft model chose before the step began, -1 none: need `draft`
+    draft: IntArray = NO_IDS
+    # (tokens, layers, top_k) what each token chose, ascending, -1 none, and whose the token is,
+    # (tokens,): need `choices`
+    ids: IntArray = NO_IDS
+    request: IntArray = NOBODYS
 
 
 def propose(proposals: Proposals, key: int, due: int, score: float) -> None:
@@ -58,6 +77,25 @@ def propose(proposals: Proposals, key: int, due: int, score: float) -> None:
     proposals.due[last] = due
     proposals.score[last] = score
     proposals.count[0] = last + 1
+
+
+def propose_votes(
+    proposals: Proposals, votes: FloatArray, event: Event, ahead: int, scale: float, base: float
+) -> None:
+    """Propose the experts, of the layer so many `ahead`, that have votes, (experts,).
+
+    Their score is `base + scale * votes`.
+    """
+    first = (event.layer + ahead) * event.num_experts
+    for expert in range(len(votes)):
+        if votes[expert] > 0.0:
+            propose(proposals, first + expert, event.clock + ahead, base + scale * votes[expert])
+
+
+def tokens_of(event: Event, outlook: Outlook) -> tuple[int, int]:
+    """Return where the tokens of the event's step begin and end in the outlook's arrays."""
+    step = event.step - outlook.first_step
+    return outlook.token_start[step], outlook.token_start[step + 1]
 
 
 def rank_proposals(proposals: Proposals) -> None:
@@ -97,6 +135,11 @@ def plan(
             outlook.token_start,
             outlook.first_step,
             outlook.lookahead,
+            outlook.renormalised,
+            outlook.logits,
+            outlook.draft,
+            outlook.ids,
+            outlook.request,
         )
         proposals.count[1] = proposals.count[0]
         predict(prefetcher, event_at(chunk, index, none), here, proposals)

@@ -327,7 +327,7 @@ class Offload:
     def _new_log(self) -> RoutingLog | None:
         if not self._options["log_routing"]:
             return None
-        return RoutingLog(len(self._moe.layers), self._moe.num_experts, self._decisions.depth)
+        return RoutingLog(len(self._moe.layers), self._moe.num_experts)
 
     def _spent(self) -> dict[str, float]:
         """Seconds so far by part of a step, all but computing."""

@@ -32,6 +32,7 @@ from specmd.policy.admission import admitting
 from specmd.policy.needs import Offer, unmet
 from specmd.policy.registry import Choice, choose
 from specmd.policy.schedule import Schedule
+from specmd.runs.foresight import Foresight
 from specmd.runs.policy_metrics import Published, publish
 from specmd.simulation.executing import rule_of
 
@@ -61,15 +62,27 @@ def complete_event(core: Core, policy: Any, link: Commands, future: IntArray, ch
 
 
 def plan_event(
-    prefetcher: Any, chunk: Chunk, token_start: IntArray, proposals: Proposals, lookahead: Any
+    prefetcher: Any, chunk: Chunk, token_start: IntArray, proposals: Proposals, seen: Any
 ) -> None:
     """Let a prefetcher see the one event of a chunk, and make its proposals the chunk's.
 
-    `lookahead` holds scores (tokens, layers, depth, experts).
+    `seen` is an `Outlook` of which only what is of tokens counts.
     """
     none = chunk.next_use
     event = event_at(chunk, 0, none)
-    outlook = Outlook(0, none, chunk.keys, token_start, event.step, lookahead)
+    outlook = Outlook(
+        0,
+        none,
+        chunk.keys,
+        token_start,
+        event.step,
+        seen.lookahead,
+        seen.renormalised,
+        seen.logits,
+        seen.draft,
+        seen.ids,
+        seen.request,
+    )
     proposals.count[0] = 0
     proposals.count[1] = 0
     predict(prefetcher, event, outlook, proposals)
@@ -111,11 +124,14 @@ class Decisions:
         low_share: float = 1.0,
         interpreted: bool = False,
     ) -> None:
+        learnt = world.training
         offer = Offer(
             future=False,
             training=bool(len(world.popularity)),
             lookahead=world.num_layers - 1,
+            renormalised=world.num_layers - 1,
             logits=True,
+            residuals=learnt.lookahead.shape[2] if learnt is not None and learnt.logits.size else 0,
         )
         self.admission, self._gate = admitting(admission or choose("admission", "forced"), evict)
         router, misser = (
@@ -132,7 +148,7 @@ class Decisions:
         self.interpreted = interpreted
         self.predicts = hasattr(prefetch.cls, "predict")
         self.needs = {*evict.needs, *prefetch.needs}
-        self.depth = prefetch.ahead if "lookahead" in self.needs else 0
+        self.depth = prefetch.ahead if {"lookahead", "renormalised"} & self.needs else 0
         self.wants_logits = any("logits" in c.needs for c in (evict, prefetch, *changing))
         self.reads_logits = self.wants_logits or router is not None  # whose rule they tell
         self.tells_rows = router is not None or (misser is not None and misser.entry.lossy)
@@ -170,7 +186,8 @@ class Decisions:
             num_experts=world.num_experts,
             choices=self._choices(FIRST_TOKENS) if self.tells_rows else NO_CHOICES,
         )
-        self._scores = np.zeros((0, 0, 0, 0), np.float32)
+        nothing = np.zeros((0, 0, 0, 0), np.float32)
+        self._seen = Outlook(0, none, self._chunk.keys, self._token_start, 0, nothing)
         self._written = 0
         self.restart()
 
@@ -187,6 +204,7 @@ class Decisions:
             execution=self._executing,
             interpreted=self.interpreted,
         )
+        self.foresight = Foresight(self.world.num_keys)
         self._plan: Callable[[Any], None] | None = None
         if self.predicts:
             self._planner = Planner(self.world, self.prefetch, interpreted=self.interpreted)
@@ -314,28 +332,33 @@ class Decisions:
         """Step and phase of the event."""
         return int(self._chunk.step[0]), int(self._chunk.phase[0])
 
-    def look_ahead(self, live_tokens: int, scores: npt.NDArray[np.float32] | None = None) -> None:
+    def look_ahead(self, live_tokens: int, **known: npt.NDArray[Any]) -> None:
         """Let the prefetcher see the event.
 
         Args:
             live_tokens: T, tokens of the pass.
-            scores: (T, depth, experts) lookahead scores seen from this layer, or None.
+            **known: by field of `Outlook`, what it needs to know of these tokens in this layer, (T,
+                ...); `request` is that of the pass, (T,).
 
         """
         if self._plan is None:
             return
-        if scores is not None:
-            self._show(int(self._chunk.layer[0]), scores)
+        for name, rows in known.items():
+            self._show(name, int(self._chunk.layer[0]), rows)
         self._token_start[1] = live_tokens
-        self._plan(self._scores)
+        self._plan(self._seen)
+        self.foresight.keep(self._chunk)
 
-    def _show(self, layer: int, scores: npt.NDArray[np.float32]) -> None:
-        """Put scores where a prefetcher looks for them: (T, layers, depth, experts)."""
-        tokens, depth, experts = scores.shape
-        shape = (tokens, self.world.num_layers, depth, experts)
-        if self._scores.shape != shape:
-            self._scores = np.zeros(shape, np.float32)
-        self._scores[:, layer] = scores
+    def _show(self, name: str, layer: int, rows: npt.NDArray[Any]) -> None:
+        """Put what is known of the tokens where a prefetcher looks for it: (T, layers, ...)."""
+        held: Any = getattr(self._seen, name)
+        if name == "request":
+            self._seen = self._seen._replace(request=rows.astype(np.int64))
+            return
+        if (len(held), *held.shape[2:]) != rows.shape:
+            held = np.zeros((len(rows), self.world.num_layers, *rows.shape[1:]), held.dtype)
+            self._seen = self._seen._replace(**{name: held})
+        held[:, layer] = rows
 
     def demand(self) -> list[tuple[int, int]]:
         """Decide the event's demand; return the commands, each (command, key), in order."""

@@ -30,6 +30,7 @@ from specmd.live.service import ON_HOST, Residence
 from specmd.models.gates import halved
 from specmd.models.lookahead import Lookahead
 from specmd.models.moe import MoeModel
+from specmd.policy.needs import NEEDS
 from specmd.runs.timeline import Timeline
 
 
@@ -68,7 +69,13 @@ class Engine:
         self._layer_of = {id(layer.experts): n for n, layer in enumerate(moe.layers)}
         self._keys = np.arange(len(moe.layers) * moe.num_experts).reshape(-1, moe.num_experts)
         self._lookahead = Lookahead(moe.layers, decisions.depth)
-        self._lookahead.has_norms = False  # only the raw scores are used
+        wanted = "renormalised" in decisions.prefetch.needs
+        if wanted and not self._lookahead.has_norms:
+            raise SpecmdError(
+                f"{decisions.prefetch.spelled}: no norm was found in front of the model's gates: "
+                "use next_gate"
+            )
+        self._lookahead.has_norms = wanted
         self._weighs = "weights" in decisions.needs
         self.routing_s = self.deciding_s = 0.0
         self.events = 0
@@ -252,23 +259,41 @@ class Engine:
         """Ask the prefetcher, and note the routing."""
         passes, decisions = self._passes, self._decisions
         began_s = time.perf_counter()
-        scores = None
-        if decisions.depth and self._routing is not None:
-            scores = self._routing.scores(number)
-            if scores is None or scores.shape[1] < decisions.depth:
-                raise SpecmdError(
-                    f"{decisions.prefetch.spelled} needs lookahead scores {decisions.depth} deep, "
-                    "which the routing given to offload does not have"
-                )
-            scores = scores[:, : decisions.depth]
-        elif decisions.depth:
-            seen, _ = self._lookahead.scores(number, hidden, self._moe.num_experts)
-            scores = self._live(halved(seen)).astype(np.float32)
-        decisions.look_ahead(len(live), scores)
+        scores = known = self._scores(number, hidden)
+        if "logits" in decisions.prefetch.needs and logits is not None:
+            known = known | {"logits": logits}
+        if "choices" in decisions.prefetch.needs:
+            ids = np.sort(np.where(live < self._moe.num_experts, live, -1))
+            known = known | {"ids": ids, "request": self._live(passes.request)}
+        decisions.look_ahead(len(live), **known)
         if self._log is not None:
             half = self._routing is None
             self._log.add(number, passes, live, weights, scores, logits=logits, half=half)
         self.deciding_s += time.perf_counter() - began_s
+
+    def _scores(self, number: int, hidden: Tensor) -> dict[str, npt.NDArray[Any]]:
+        """Return the scores that the prefetcher needs, by field of `Outlook`, as a trace has them.
+
+        Of the tokens that count, (T, depth, experts), float32 of float16 values.
+        """
+        depth, needs = self._decisions.depth, self._decisions.prefetch.needs
+        wanted = [name for name in ("lookahead", "renormalised") if name in needs]
+        if self._routing is not None:
+            found = {}
+            for name in wanted:
+                scores = self._routing.scores(number, name)
+                if scores is None or scores.shape[1] < depth:
+                    raise SpecmdError(
+                        f"{self._decisions.prefetch.spelled} needs {NEEDS[name].text}, {depth} "
+                        "deep, which the routing given to offload does not have"
+                    )
+                found[name] = scores[:, :depth]
+            return found
+        if not wanted or not depth:
+            return {}
+        raw, renormalised = self._lookahead.scores(number, hidden, self._moe.num_experts)
+        made = {"lookahead": raw, "renormalised": renormalised}
+        return {name: self._live(halved(made[name])).astype(np.float32) for name in wanted}
 
     def restart(self, log: RoutingLog | None) -> None:
         """Forget times and events, and log into another log."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from specmd.core import state as residency
 from specmd.live.tiered import TieredMover
+from specmd.runs.foresight import Foreseen
 
 if TYPE_CHECKING:
     from specmd.live.core import Decisions
@@ -55,6 +56,7 @@ class Report:
         disk: how a disk is read past the system's cache; "" without a host tier.
         read_bytes: bytes of experts read from the disk.
         disk_busy_s: time that took.
+        foreseen: how good the prefetcher's proposals were; None without one.
         peak_device_bytes: peak of the device's allocator; None on the cpu link.
 
     """
@@ -93,6 +95,7 @@ class Report:
     read_bytes: int
     disk_busy_s: float
     peak_device_bytes: int | None
+    foreseen: Foreseen | None
 
 
 def make_report(
@@ -153,6 +156,7 @@ def make_report(
         read_bytes=0 if tiered is None else tiered.host.read_bytes,
         disk_busy_s=0.0 if tiered is None else tiered.disk_busy_s,
         peak_device_bytes=_peak_bytes(mover),
+        foreseen=decisions.foresight.found if decisions.predicts else None,
     )
 
 

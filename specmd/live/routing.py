@@ -55,9 +55,10 @@ class Routing(Protocol):
         """Router logits of a layer, (tokens that count, E), or None; asked for only if needed."""
         ...
 
-    def scores(self, layer: int) -> npt.NDArray[np.float32] | None:
-        """Lookahead scores seen from a layer, (tokens that count, depth, experts), or None.
+    def scores(self, layer: int, name: str) -> npt.NDArray[np.float32] | None:
+        """Scores of one of the needs of a prefetcher, as seen in a layer; None if there are none.
 
-        At least as deep as the prefetcher looks; asked for only if it looks at all.
+        `lookahead` or `renormalised`, (tokens that count, depth, experts), at least as deep as the
+        prefetcher looks; asked for only where needed.
         """
         ...

@@ -7,6 +7,7 @@ the live run; of the recorder's it does unless a score lies within rounding of a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,16 +21,21 @@ from specmd.trace import PREFILL, Trace
 from specmd.trace.trace import build_trace
 
 Array = npt.NDArray[Any]
+_LOGGED = {
+    "lookahead": "lookahead",
+    "renormalised": "lookahead_renormalised",
+}
+"""Names in a trace of what a prefetcher is shown."""
 
 
 class RoutingLog:
-    """Grows by a layer at a time. `layers`, `experts` and `depth` (of lookahead) are the sizes.
+    """Grows by a layer at a time. `layers` and `experts` are the sizes.
 
     Only references are kept while the model runs; the work is done when the trace is asked for.
     """
 
-    def __init__(self, layers: int, experts: int, depth: int) -> None:
-        self._layers, self._experts, self._depth = layers, experts, depth
+    def __init__(self, layers: int, experts: int) -> None:
+        self._layers, self._experts = layers, experts
         self._steps: list[_Pass] = []
         self._open: _Pass | None = None
 
@@ -39,7 +45,7 @@ class RoutingLog:
         passes: Passes,
         ids: Array,
         weights: Tensor,
-        scores: Array | None,
+        scores: Mapping[str, Array],
         *,
         logits: Array | None = None,
         half: bool = True,
@@ -51,7 +57,7 @@ class RoutingLog:
             passes: the present pass.
             ids: (T, K) choices of the tokens that count.
             weights: (tokens, K) router weights of all tokens, those that count or not.
-            scores: (T, D, E) lookahead scores, float32 of float16 values, or None.
+            scores: by field of `Outlook`, lookahead scores (T, D, E), float32 of float16 values.
             logits: (T, E) router logits, float32 of float16 values, or None.
             half: keep the weights as float16, else as float32.
 
@@ -101,7 +107,6 @@ class RoutingLog:
     def _rows(self, step: _Pass) -> dict[str, Array]:
         """Turn a pass into the rows of its T tokens that count, best expert first."""
         ids = np.stack(step.ids, axis=1)
-        tokens = len(ids)
         live = slice(None) if step.live is None else step.live
         kept = [host_weights(weights, half=step.half)[live] for weights in step.weights]
         weights = np.stack(kept, axis=1)
@@ -116,10 +121,10 @@ class RoutingLog:
         }
         if step.logits:
             found["logits"] = np.stack(step.logits, axis=1)
-        if self._depth:
-            none = np.full((tokens, self._depth, self._experts), np.nan, np.float16)
-            scores = [none if each is None else each.astype(np.float16) for each in step.scores]
-            found["lookahead"] = np.stack(scores, axis=1)
+        for shown, name in _LOGGED.items():
+            if shown in step.scores[0]:
+                scores = [each[shown].astype(np.float16) for each in step.scores]
+                found[name] = np.stack(scores, axis=1)
         return found
 
 
@@ -134,8 +139,8 @@ class _Pass:
     token_ids: npt.NDArray[np.int32]
     ids: list[Array] = field(default_factory=list)
     weights: list[Tensor] = field(default_factory=list)
-    scores: list[Array | None] = field(default_factory=list)
     logits: list[Array] = field(default_factory=list)
+    scores: list[Mapping[str, Array]] = field(default_factory=list)
 
 
 def host_weights(weights: Tensor, *, half: bool = True) -> Array:

@@ -33,6 +33,7 @@ from specmd.runs.contract import contract, recorded_config, trace_facts, unmet_n
 from specmd.runs.counters import by_layer, by_phase, check, tally, tally_host, tally_masses
 from specmd.runs.declared import COMPOSED, OPTIONS
 from specmd.runs.details import Details
+from specmd.runs.foresight import Foreseen
 from specmd.runs.identity import provenance
 from specmd.runs.latency import latency
 from specmd.runs.metrics import METRICS, PARTS
@@ -78,6 +79,7 @@ class _Play:
     masses: npt.NDArray[np.float64] | None
     low_share: float
     trace: Trace | None
+    foreseen: Foreseen | None
 
     @property
     def total_s(self) -> float:
@@ -309,6 +311,7 @@ def _played(cache: Offload, start: Report, given_s: float, *, keep_trace: bool) 
         masses=cache.masses,
         low_share=cache.low_share,
         trace=cache.trace if keep_trace else None,
+        foreseen=end.foreseen,
     )
     check(play.counters)
     return play
@@ -328,6 +331,8 @@ def _metrics(
     metrics |= tally(counted, sizes, trace.num_tokens, middle.low_share)
     metrics |= tally_masses(middle.masses, lossy=lossy)
     metrics |= _host(trace, middle)
+    if middle.foreseen is not None:
+        metrics |= middle.foreseen.metrics()
     timed: dict[str, list[float]] = {}
     warnings: list[str] = []
     for play in plays:

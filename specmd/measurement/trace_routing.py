@@ -85,10 +85,13 @@ class ForcedRouting:
         found = self._trace.logits[first : first + self._batch.tokens, layer]
         return np.asarray(found, np.float32)
 
-    def scores(self, layer: int) -> npt.NDArray[np.float32] | None:
-        """Lookahead scores (tokens, depth, experts) that the trace holds, or None."""
-        if self._batch is None or self._trace.lookahead is None:
+    def scores(self, layer: int, name: str) -> npt.NDArray[np.float32] | None:
+        """Scores of a layer that the trace holds, (tokens, ..., experts), or None."""
+        held = {
+            "lookahead": self._trace.lookahead,
+            "renormalised": self._trace.lookahead_renormalised,
+        }[name]
+        if self._batch is None or held is None:
             return None
         first = self._batch.first
-        found = self._trace.lookahead[first : first + self._batch.tokens, layer]
-        return np.asarray(found, np.float32)
+        return np.asarray(held[first : first + self._batch.tokens, layer], np.float32)

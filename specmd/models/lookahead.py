@@ -72,6 +72,18 @@ class Lookahead:
                 renormalised[:, distance - 1] = self._ask(later, rescaled, experts)
         return raw, renormalised
 
+    @torch.no_grad()
+    def own(self, layer: int, gate_input: Tensor, experts: int) -> Tensor:
+        """Logits of a layer's own gate, (T, E) float32: what it chooses by.
+
+        Args:
+            layer: index among the MoE layers.
+            gate_input: (T, H) input of that layer's gate.
+            experts: E.
+
+        """
+        return self._ask(layer, gate_input, experts)
+
     def _ask(self, layer: int, gate_input: Tensor, experts: int) -> Tensor:
         gate = self._gates[layer]
         device = next(gate.parameters()).device

@@ -8,14 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from specmd.core.state import Chunk
     from specmd.policy.registry import Choice
     from specmd.trace import Trace
 
-Name = Literal["future", "training", "lookahead", "weights", "logits", "rates", "model"]
+Name = Literal[
+    "future",
+    "training",
+    "lookahead",
+    "weights",
+    "logits",
+    "rates",
+    "model",
+    "renormalised",
+    "residuals",
+    "draft",
+    "choices",
+]
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,9 @@ class Offer:
     logits: bool = False
     rates: bool = False
     model: bool = False  # the policy's own parameter names a file
+    renormalised: int = 0  # layers ahead, as above
+    residuals: int = 0  # layers ahead that a training trace has scores and logits of
+    draft: bool = False
 
 
 class Need(NamedTuple):
@@ -55,6 +70,18 @@ NEEDS: dict[str, Need] = {
         "lookahead scores",
         "there are none, or they reach less far ahead",
     ),
+    "renormalised": Need(
+        lambda offer, ahead: offer.renormalised >= max(1, ahead),
+        "re-normalised lookahead scores",
+        "there are none, or they reach less far ahead",
+    ),
+    "residuals": Need(
+        lambda offer, ahead: offer.residuals >= max(1, ahead),
+        "a training trace with logits and lookahead scores",
+        "record one (record --logits --lookahead), and give it (--training, training=)",
+    ),
+    "draft": Need(lambda offer, _: offer.draft, "drafted experts", "the trace has no draft_ids"),
+    "choices": Need(lambda offer, _: True, "each token's request and choice", ""),
     "weights": Need(
         lambda offer, _: offer.weights, "router weights", "the trace has none", ("gates",)
     ),
@@ -76,11 +103,19 @@ def offered(trace: Trace, training: Trace | None, *, timed: bool = False) -> Off
     """Return what a simulation of a trace can tell; with a profile it is `timed`."""
     return Offer(
         training=training is not None,
-        lookahead=0 if trace.lookahead is None else int(trace.lookahead.shape[2]),
+        lookahead=_depth(trace.lookahead),
         weights=trace.weights is not None,
         logits=trace.logits is not None,
         rates=timed,
+        renormalised=_depth(trace.lookahead_renormalised),
+        residuals=_depth(training.lookahead) if training and training.logits is not None else 0,
+        draft=trace.draft_ids is not None,
     )
+
+
+def _depth(scores: Any) -> int:
+    """Return how many layers ahead scores reach, (tokens, layers, depth, experts) or None."""
+    return 0 if scores is None else int(scores.shape[2])
 
 
 def unmet(choice: Choice, offer: Offer) -> str:

@@ -16,24 +16,37 @@ import logging
 import pkgutil
 import sys
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from specmd.errors import SpecmdError, unknown
+from specmd.policy.declaration import AXES, Axis, Declaration, policy
 from specmd.policy.faults import misspelt, told
-from specmd.policy.needs import Name
 from specmd.policy.weights import ModelFile, file_content
 
-Axis = Literal["evict", "prefetch", "schedule", "miss", "route", "allocate", "admission"]
-AXES: tuple[Axis, ...] = typing.get_args(Axis)
 LOG = logging.getLogger("specmd")
-C = TypeVar("C", bound=type)
+
+__all__ = [
+    "AXES",
+    "BUILT_IN",
+    "Axis",
+    "Choice",
+    "Declaration",
+    "Entry",
+    "add_plugin",
+    "choose",
+    "entries",
+    "forget",
+    "is_lossy",
+    "plugins_of",
+    "policy",
+]
 
 BUILT_IN = "built-in"
 # What is asked of a policy; a method whose name is nearly one of these is a mistake.
@@ -46,26 +59,6 @@ HOOKS = {
 }
 AT_THE_END = ("metrics", "finished")
 """What a policy of any axis may answer after a run, see `specmd.runs.policy_metrics`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Declaration:
-    """What a policy says of itself."""
-
-    axis: Axis
-    name: str
-    source: str
-    needs: tuple[str, ...] = ()
-    compiled: bool = False
-    ahead: str = ""
-    bypass: bool | str = False
-    remembers: bool | str = False
-    pins: bool = False
-    frozen: bool = False
-    lossy: bool = False
-    bits: str = ""
-    blocks: bool = False
-    renormalises: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +87,7 @@ class Entry(Declaration):
             "name": self.name,
             "summary": self.summary,
             "needs": list(self.needs),
+            "computes": self.computes,
             "parameters": parameters,
             "lossless": not self.lossy,
             "remembers": self.remembers,
@@ -140,10 +134,27 @@ class Choice:
         """Class of the policy."""
         return self.entry.cls
 
+    @cached_property
+    def inner(self) -> Choice | None:
+        """The policy it is made of, where it is made of another."""
+        if not self.entry.of:
+            return None
+        found = choose(self.entry.axis, str(self.values[self.entry.of]).replace(";", ","))
+        if found.entry.of or not hasattr(found.cls, "predict"):
+            raise SpecmdError(
+                f"{self.entry.name}: {self.entry.of}={found.spelled} predicts nothing"
+            )
+        return found
+
+    @property
+    def parts(self) -> tuple[Choice, ...]:
+        """Itself and what it is made of."""
+        return (self,) if self.inner is None else (self, *self.inner.parts)
+
     @property
     def compiled(self) -> bool:
-        """Whether the class is in the compiled form."""
-        return self.entry.compiled
+        """Whether the class is in the compiled form, and that of what it is made of."""
+        return all(part.entry.compiled for part in self.parts)
 
     @property
     def pins(self) -> bool:
@@ -158,11 +169,21 @@ class Choice:
     @property
     def needs(self) -> tuple[str, ...]:
         """What it must be told, see `specmd.policy.needs`."""
-        return self.entry.needs
+        return self.parts[-1].entry.needs
+
+    @property
+    def work(self) -> tuple[int, int]:
+        """Gates of later layers, and weights of its own, that it computes in a layer."""
+        found = self.parts[-1]
+        if found.entry.computes == "weights":
+            return 0, int(found.cls.weights(**found.values))
+        return (max(1, found.ahead) if found.entry.computes == "gates" else 0), 0
 
     @property
     def ahead(self) -> int:
         """How many layers ahead it looks; 0 where it does not say."""
+        if self.inner is not None:
+            return self.inner.ahead
         return int(self.values[self.entry.ahead]) if self.entry.ahead else 0
 
     @property
@@ -202,57 +223,9 @@ class Choice:
 
     def create(self, *args: Any) -> Any:
         """Build the policy, giving `create` what its axis passes and the parameters."""
+        if self.inner is not None:
+            args += (self.inner.create(*args),)
         return self.entry.cls.create(*args, **self.values)
-
-
-def policy(
-    name: str,
-    *,
-    axis: Axis = "evict",
-    source: str,
-    needs: Iterable[Name] = (),
-    compiled: bool = False,
-    ahead: str = "",
-    bypass: bool | str = False,
-    remembers: bool | str = False,
-    pins: bool = False,
-    frozen: bool = False,
-    lossy: bool = False,
-    bits: str = "",
-    blocks: bool = False,
-    renormalises: bool = False,
-) -> Callable[[C], C]:
-    """Declare a class as a policy.
-
-    Args:
-        name: by which it is chosen.
-        axis: what it decides.
-        source: where the rule comes from.
-        needs: what it must be told beyond the event.
-        compiled: the class is a NamedTuple of arrays and numbers, its hooks in the subset of Python
-            that numba compiles. Any other class may do what it likes, and is interpreted.
-        ahead: the parameter of `create` that says how many layers ahead it looks.
-        bypass: whether it asks for bypass admission, or the parameter of `create` that does so if
-            it is true.
-        remembers: whether its history of a key outlives the key's eviction, so that it profits from
-            more memory than the slots; "parameter=value" where it does for that value only.
-        pins: its attribute `kept` names keys that are resident from the start and for ever; where
-            nothing else may leave, its `victim` names no key.
-        frozen: it pins, and nothing else ever enters: misses pass the cache by, prefetches find no
-            slot.
-        lossy: it changes what the model computes.
-        bits: the parameter of `create` that says of how many bits its low-bit copies are.
-        blocks: a layer computes nothing before all that has room is there.
-        renormalises: a token's weights are scaled up where some of its experts are left out.
-
-    """
-    said = Declaration(**{**locals(), "needs": tuple(needs)})
-
-    def declare(cls: C) -> C:
-        cls.__specmd__ = said  # type: ignore[attr-defined]
-        return cls
-
-    return declare
 
 
 def entries(axis: Axis | None = None) -> list[Entry]:
@@ -283,12 +256,16 @@ def choose(axis: Axis, spelled: str) -> Choice:
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise SpecmdError(f"'{spelled}': {key}={text} is not valid: {reason}") from None
-    return Choice(entry, values)
+    made = Choice(entry, values)
+    if made.inner is not None:
+        values[entry.of] = made.inner.spelled.replace(",", ";")
+    return made
 
 
 def plugins_of(config: Any) -> list[str]:
     """Return the files, or entry points, of those policies of a run that are not built in."""
-    origins = [choose(axis, getattr(config, axis)).entry.origin for axis in AXES]
+    chosen = [choose(axis, getattr(config, axis)) for axis in AXES]
+    origins = [part.entry.origin for choice in chosen for part in choice.parts]
     return list(dict.fromkeys(Path(origin).name for origin in origins if origin != BUILT_IN))
 
 

@@ -91,6 +91,7 @@ def tally(
         "prefetch_redundant": count[core.PREFETCH_REDUNDANT],
         "prefetch_dropped": count[core.PREFETCH_DROPPED],
         "prefetch_precision": share(useful + late, issued),
+        "prefetch_timeliness": share(useful, useful + late),
         "host_experts": count[core.HOST_EXPERTS],
         "lowbit_fetches": count[core.LOWBIT_FETCHES],
         "lowbit_hits": count[core.LOWBIT_HITS],

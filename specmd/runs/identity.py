@@ -101,7 +101,9 @@ def code(config: RunConfig, *, bounds: bool, kind: Kind = "simulated") -> dict[s
     if bounds:
         chosen += [("evict", "belady"), ("evict", "lru")]
     policies = {
-        f"{axis} {name}": policy_digest(choose(axis, name).entry.cls) for axis, name in chosen
+        f"{axis} {part.spelled}": policy_digest(part.entry.cls)
+        for axis, name in chosen
+        for part in choose(axis, name).parts
     }
     return {"source": source_digest(kind), "policies": policies}
 

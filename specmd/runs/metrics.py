@@ -211,6 +211,12 @@ def _declare() -> dict[str, Metric]:
         "asked for while no slot could be taken: never issued")
     add("prefetch_precision", "prefetch precision", "share", "higher", "prefetch",
         "(prefetch_useful + prefetch_late) / prefetch_issued")
+    add("prediction_recall", "recall", "share", "higher", "prefetch",
+        "demanded experts that were proposed for their event / accesses; whatever became of them")
+    add("prediction_precision", "precision", "share", "higher", "prefetch",
+        "proposed experts that the event they were due in demanded / proposed ones")
+    add("prefetch_timeliness", "timeliness", "share", "higher", "prefetch",
+        "prefetch_useful / (prefetch_useful + prefetch_late); 100 % without a clock")
     add("bytes_demand", "demand traffic", "bytes", "lower", "bytes",
         "bytes of the copies fetched for misses")
     add("bytes_prefetch_useful", "useful prefetch traffic", "bytes", "neither", "bytes",
@@ -246,6 +252,9 @@ def _declare() -> dict[str, Metric]:
     for part, (part_title, meaning, *_) in PARTS.items():
         add(f"total_{part}_s", f"total: {part_title}", "s", "lower", "time",
             f"part of total_s in which {meaning}; the parts add up to total_s")
+    add("total_predict_s", "total: prediction", "s", "lower", "time",
+        "time the prefetcher's kernels and software take, each in the layer that looks ahead; "
+        "within compute and overhead")
     add("tokens_per_s", "output", "tokens/s", "higher", "time",
         "output tokens / total_s: one for every token decoded, one for every whole prefill")
     stalls = " + ".join(f"total_{name}_s" for name, part in PARTS.items() if part.is_stall)

@@ -59,6 +59,12 @@ class CostCoefficients(NamedTuple):
     prefill_read_scale: float = 1.0  # the same, of reading
     disk_latency_s: float = 0.0  # per expert read into host memory
     disk_s_per_byte: float = 0.0
+    weight_flop_s: float = 0.0  # per token and weight of a predictor
+    weight_read_s: float = 0.0  # a weight of a predictor, bf16
+    kernel_s: float = 0.0  # to launch one kernel; 0 where `predict_s` was measured with it
+    gate_weights: float = 0.0  # of the gate of one layer
+    asks: float = 0.0  # most kernels of a predictor in a layer: one for each layer that still comes
+    ask_weights: float = 0.0  # of each of them
 
 
 def expert_s(c: CostCoefficients, tokens: float, n_bytes: float) -> float:
@@ -89,6 +95,28 @@ def layer_s(
     flop_s = tokens * c.layer_flop_s_per_token + tokens * context * c.attn_flop_s
     read_s = c.layer_read_s + requests_context_tokens * c.kv_read_s
     return max(flop_s, read_s) + c.layer_launch_s
+
+
+def predicting_s(c: CostCoefficients, tokens: float, layers_left: int) -> float:
+    """Seconds a predictor's kernels take in a layer behind which so many are left."""
+    asks = min(c.asks, layers_left)
+    if asks <= 0:
+        return 0.0
+    weights = c.ask_weights
+    return asks * (max(tokens * weights * c.weight_flop_s, weights * c.weight_read_s) + c.kernel_s)
+
+
+def with_predictor(c: CostCoefficients, gates: int, weights: int) -> CostCoefficients:
+    """Return the costs where a prefetcher looks ahead in every layer.
+
+    It asks up to so many gates of later layers, or multiplies by so many `weights` of its own; a
+    table does neither. What its software takes is spent in every layer.
+    """
+    return c._replace(
+        layer_launch_s=c.layer_launch_s + c.predict_s,
+        asks=float(gates or min(weights, 1)),
+        ask_weights=c.gate_weights if gates else float(weights),
+    )
 
 
 def step_s(c: CostCoefficients, tokens: float) -> float:
@@ -151,6 +179,9 @@ def coefficients(
         moving["disk_latency_s"] = profile.ssd.latency_s.value
         moving["disk_s_per_byte"] = 1 / profile.ssd.bytes_per_s.value
     flops_per_s, memory_bytes_per_s = rates["flops"], rates["memory"]
+    moving["weight_flop_s"] = FLOPS_PER_WEIGHT / flops_per_s
+    moving["weight_read_s"] = BF16_BYTES / memory_bytes_per_s
+    moving["gate_weights"] = float(shape.hidden * shape.experts) if shape else 0.0
     if shape is None:
         nothing = ("layer_flop_s_per_token", "attn_flop_s", "layer_read_s", "kv_read_s")
         return CostCoefficients(
@@ -216,6 +247,7 @@ def _software(profile: HardwareProfile, engine: Engine, known: bool) -> dict[str
         "layer_launch_s": engine.layer_launches.value * launch_s if known else 0.0,
         "step_launch_s": engine.step_launches.value * launch_s if known else 0.0,
         "decide_s": engine.decide_s.value,
+        "kernel_s": launch_s,
         "fetch_s": engine.fetch_s.value,
     }
 
@@ -228,6 +260,8 @@ def in_prefill(c: CostCoefficients) -> CostCoefficients:
         read_s_per_byte=c.read_s_per_byte * read,
         layer_flop_s_per_token=c.layer_flop_s_per_token * flop,
         attn_flop_s=c.attn_flop_s * flop,
+        weight_flop_s=c.weight_flop_s * flop,
+        weight_read_s=c.weight_read_s * read,
         layer_read_s=c.layer_read_s * read,
         kv_read_s=c.kv_read_s * read,
         head_flop_s=c.head_flop_s * flop,

@@ -127,6 +127,9 @@ def run_config(
     low = outcome.low_share
     metrics |= tally(outcome.counters.sum(axis=0), layer_bytes, facts.counted_tokens, low)
     metrics |= tally_masses(outcome.masses, lossy=is_lossy(config))
+    metrics["total_predict_s"] = outcome.predict_s
+    if outcome.foreseen is not None:
+        metrics |= outcome.foreseen.metrics()
     if outcome.host_counters is not None:
         host_rows = outcome.host_counters.sum(axis=0)
         metrics |= tally_host(host_rows, layer_bytes, facts.counted_tokens)

@@ -30,6 +30,7 @@ from specmd.simulation.costs import (
     host_expert_s,
     in_prefill,
     layer_s,
+    predicting_s,
     step_s,
     transfer_s,
 )
@@ -183,6 +184,8 @@ class TimedLink(NamedTuple):
             spend(self, row, step_s(costs, self.step_logits[event.step]), costs.step_launch_s)
         dense = layer_s(costs, tokens, self.step_context[event.step], self.step_kv[event.step])
         spend(self, row, dense + costs.decide_s, costs.layer_launch_s + costs.decide_s)
+        left = event.num_layers - 1 - event.layer
+        spend(self, row, predicting_s(costs, tokens, left), min(costs.asks, left) * costs.kernel_s)
         self.routed_s[DEVICE] = self.now_s[DEVICE]
         land_prefetches(self, core)
 

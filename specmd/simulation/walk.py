@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from specmd.core.event import NEVER, NO_RATES, IntArray, World
+from specmd.core.event import DECODE, NEVER, NO_RATES, IntArray, World
 from specmd.core.instant_link import NOTED, InstantLink
 from specmd.core.kernel import Kernel, Planner
 from specmd.core.prefetch import Outlook
@@ -21,17 +21,19 @@ from specmd.errors import SpecmdError
 from specmd.policy.admission import admitting
 from specmd.policy.needs import offered, shown, unmet
 from specmd.policy.registry import Choice, choose, is_lossy
+from specmd.runs.foresight import Foreseen
 from specmd.runs.metrics import PARTS
 from specmd.runs.options import RunConfig
 from specmd.runs.policy_metrics import Published, publish
 from specmd.runs.pools import host_pools, pools_of
 from specmd.simulation.chain import ChainedLink
 from specmd.simulation.clock import Notes, require_sizes, take_notes
+from specmd.simulation.costs import predicting_s, with_predictor
 from specmd.simulation.events import EventStream
 from specmd.simulation.executing import executing, rates
 from specmd.simulation.loads import popularity as count_popularity
 from specmd.simulation.loads import require_same_model, require_unseen
-from specmd.simulation.plans import PLANNED, Plans
+from specmd.simulation.plans import PLANNED, Plans, foreseen
 from specmd.simulation.timed_link import TimedLink
 from specmd.simulation.timeline import TRAIL
 from specmd.trace.contexts import step_loads
@@ -63,6 +65,8 @@ class Outcome:
     notes: Notes | None = None  # of a run whose decisions depend on no time
     trail: npt.NDArray[np.float64] | None = None  # (steps, layers, PARTS) of the last steps
     published: Published = field(default_factory=dict)  # see `specmd.runs.policy_metrics`
+    foreseen: Foreseen | None = None  # of a run with a prefetcher
+    predict_s: float | None = None  # spent on prediction, of the counted steps; None without clock
     median: tuple[int, npt.NDArray[np.float64]] | None = None  # see `specmd.simulation.replay`
     masses: npt.NDArray[np.float64] | None = None  # of what was executed, by phase and layer
     low_share: float = 1.0  # bytes of a low-bit copy over those of the expert
@@ -145,8 +149,10 @@ class Walk:
         if not hasattr(self.prefetch.cls, "predict"):
             return None
         fitted = training.digest if training is not None else None
-        choice = (self.prefetch.content, self.prefetch.cls, self.config.seed, fitted)
-        return Plans(self.trace, (*choice, interpreted, self.config.warmup, self.config.reset))
+        parts = tuple(part.cls for part in self.prefetch.parts)
+        choice = (self.prefetch.content, parts, self.config.seed, fitted)
+        key = (*choice, interpreted, self.config.warmup, self.config.reset)
+        return Plans(self.trace, key, warmup=self.config.warmup)
 
     def _check(self, training: Trace | None, gate: Choice | None) -> None:
         config, trace = self.config, self.trace
@@ -245,6 +251,8 @@ class Walk:
             masses=kernel.masses,
             low_share=1.0 if self.executing is None else self.executing.low_share,
             published=self._published(),
+            foreseen=None if self.plans is None else self.plans.foreseen,
+            predict_s=self._predict_s(),
         )
 
     def _published(self) -> Published:
@@ -263,6 +271,25 @@ class Walk:
         if self.plans is not None:
             found |= publish("prefetch", self.prefetch.entry.name, self.plans.state)
         return found
+
+    def _predict_s(self) -> float | None:
+        """Seconds that the counted steps spend on prediction; None without prefetcher or clock."""
+        if self.plans is None or self.costs is None:
+            return None
+        link, warmup = self.kernel.link, self.config.warmup
+        phases = np.minimum.reduceat(self.trace.phase, self.trace.step_starts[:-1])
+        decodes = phases[warmup:] == DECODE
+        tokens = np.asarray(link.step_tokens)[warmup:]
+        predicts = "future" not in self.prefetch.needs
+        total_s = self.costs.predict_s * len(tokens) * self.trace.header.num_layers * predicts
+        for costs, some in ((link.costs, decodes), (link.prefill, ~decodes)):
+            for left in range(self.trace.header.num_layers):
+                counts = np.unique(tokens[some], return_counts=True)
+                total_s += sum(
+                    predicting_s(costs, n, left) * times
+                    for n, times in zip(*(each.tolist() for each in counts), strict=True)
+                )
+        return float(total_s)
 
     def _by_key(self) -> tuple[Any, Any, Any]:
         """Return the link's counts of each key: demand fetches, late hits, prefetches."""
@@ -292,9 +319,8 @@ class Walk:
         costs = self.costs
         if self.resident == "all":
             costs = costs._replace(decide_s=0.0)  # nothing is asked where all is there
-        if "lookahead" in self.prefetch.needs:
-            layer_s = costs.layer_launch_s + costs.predict_s
-            costs = costs._replace(layer_launch_s=layer_s)
+        if self.plans is not None and "future" not in self.prefetch.needs:
+            costs = with_predictor(costs, *self.prefetch.work)
         link = TimedLink if self.config.host_slots is None else ChainedLink
         return link.create(
             np.repeat(np.asarray(header.layer_bytes, np.float64), header.num_experts),
@@ -328,11 +354,14 @@ class Walk:
 
     def _outlook(self, chunk: Chunk, first: int, last: int) -> Outlook:
         """Return what a prefetcher may know beyond the events of some steps."""
-        low, high = int(self.events.step_start[first]), int(self.events.step_start[last])
-        lookahead = np.zeros((0, 0, 0, 0), np.float32)
-        if "lookahead" in self.prefetch.needs:
-            assert self.trace.lookahead is not None
-            lookahead = np.ascontiguousarray(self.trace.lookahead[low:high], dtype=np.float32)
-        ahead = chunk.start if "future" in self.prefetch.needs else chunk.start[:0]
-        tokens = self.events.step_start[first : last + 1] - low
-        return Outlook(0, ahead, chunk.keys, tokens, first, lookahead)
+        needs, starts = self.prefetch.needs, self.events.step_start
+        low, high = int(starts[first]), int(starts[last])
+        return foreseen(
+            self.trace,
+            needs,
+            slice(low, high),
+            start=chunk.start if "future" in needs else chunk.start[:0],
+            keys=chunk.keys,
+            token_start=starts[first : last + 1] - low,
+            first_step=first,
+        )

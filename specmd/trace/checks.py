@@ -20,6 +20,7 @@ from specmd.trace.trace import Array, Trace, id_dtype, no_expert
 
 ROWS_PER_CHUNK = 1 << 16
 _WIDEST_PAIRWISE_K = 16
+_DIMENSIONS = {"lookahead": 4, "lookahead_renormalised": 4, "draft_ids": 3}
 
 
 def check_trace(trace: Trace) -> None:
@@ -37,6 +38,8 @@ def check_trace(trace: Trace) -> None:
         _require_weights(trace.weights)
     if none is not None:
         _require_ends(trace, none)
+    if trace.draft_ids is not None:
+        _require_drafts(trace.draft_ids, trace.header.num_experts)
     _require_steps(trace.step)
     _require_requests(trace)
     if int(trace.phase.max()) > DECODE:
@@ -68,6 +71,7 @@ def check_layout(trace: Trace) -> None:
     depth = trace.lookahead.shape[2:3] if trace.lookahead is not None else ()
     if not depth and trace.lookahead_renormalised is not None:
         depth = trace.lookahead_renormalised.shape[2:3]
+    drafted = trace.draft_ids.shape[2:3] if trace.draft_ids is not None else ()
     requests = trace.prompt_lengths.shape[:1] if trace.prompt_lengths is not None else ()
     expected: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
         "expert_ids": ((ids,), (tokens, layers, top_k)),
@@ -80,12 +84,13 @@ def check_layout(trace: Trace) -> None:
         "logits": (("float16",), (tokens, layers, experts)),
         "lookahead": (("float16",), (tokens, layers, *depth, experts)),
         "lookahead_renormalised": (("float16",), (tokens, layers, *depth, experts)),
+        "draft_ids": (("int16",), (tokens, layers, *drafted)),
     }
     for name, array in trace.arrays().items():
         dtypes, shape = expected[name]
         if array.dtype.name not in dtypes or not array.dtype.isnative:
             raise SpecmdError(f"{name} is {array.dtype}, not {' or '.join(dtypes)}")
-        if array.shape != shape or (name.startswith("lookahead") and array.ndim != 4):
+        if array.shape != shape or array.ndim != _DIMENSIONS.get(name, array.ndim):
             raise SpecmdError(
                 f"{name} has shape {array.shape}, but the header and the other arrays say {shape}"
             )
@@ -108,6 +113,17 @@ def require_range(expert_ids: Array, num_experts: int, none: int | None = None) 
             f"but a layer has {num_experts} experts (0..{num_experts - 1}): "
             f"correct the id or the number of experts"
         )
+
+
+def _require_drafts(draft_ids: Array, num_experts: int) -> None:
+    """Check drafted ids as chosen ones are; -1, which ends a row, is no expert."""
+    try:
+        require_range(draft_ids, num_experts, -1)
+        _require_distinct(draft_ids, -1)
+    except SpecmdError as error:
+        raise SpecmdError(f"draft_ids: {error}") from None
+    if (np.diff((draft_ids < 0).astype(np.int8), axis=2) < 0).any():
+        raise SpecmdError("draft_ids: a row has an expert after the end of its experts")
 
 
 def _require_ends(trace: Trace, none: int) -> None:

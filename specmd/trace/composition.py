@@ -46,7 +46,7 @@ def concatenate(traces: Sequence[Trace]) -> Trace:
         parts = [getattr(trace, name) for trace in traces]
         if any(part is None for part in parts):
             continue
-        if name.startswith("lookahead") and len({part.shape[2] for part in parts}) > 1:
+        if name.startswith(("lookahead", "draft")) and len({part.shape[2] for part in parts}) > 1:
             continue
         arrays[name] = np.concatenate(parts)
     if any(trace.prompt_lengths is not None for trace in traces):

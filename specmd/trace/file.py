@@ -44,7 +44,8 @@ def save(trace: Trace, path: str | PathLike[str]) -> Path:
         check_trace(trace)
     except SpecmdError as error:
         raise SpecmdError(f"{target}: not written, the trace is not valid: {error}") from error
-    header = trace.header.model_copy(update={"digest": trace.digest})
+    version = 1 if trace.draft_ids is None else VERSION
+    header = trace.header.model_copy(update={"digest": trace.digest, "version": version})
     text = header.to_json().encode()
     if len(text) > MAX_HEADER_BYTES:
         raise SpecmdError(f"{target}: the header has {len(text):,} bytes: shorten notes or shape")

@@ -13,7 +13,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA = "specmd.trace"
-VERSION = 1
+VERSION = 2
+"""Of a trace with `draft_ids`; one without is of version 1, which every program reads."""
 
 PREFILL = 0
 """Phase of a token that belongs to the prompt: its step may hold many tokens of one request."""
@@ -55,7 +56,7 @@ class TraceHeader(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     schema_name: Literal["specmd.trace"] = Field(default="specmd.trace", alias="schema")
-    version: int = Field(default=VERSION, ge=1, le=VERSION)
+    version: int = Field(default=1, ge=1, le=VERSION)
     model: str = "unknown"
     num_layers: int = Field(ge=1)
     num_experts: int = Field(ge=1, le=MAX_EXPERTS)

@@ -24,7 +24,10 @@ PER_TOKEN = (
     "logits",
     "lookahead",
     "lookahead_renormalised",
+    "draft_ids",
 )
+
+_AHEAD = "lookahead", "lookahead_renormalised"
 
 
 def slice_tokens(trace: Trace, start: int = 0, stop: int | None = None) -> Trace:
@@ -93,7 +96,7 @@ def slice_layers(trace: Trace, count: int) -> Trace:
     if count == layers:
         return trace
     arrays: dict[str, Any] = {}
-    for name in ("expert_ids", "weights", "logits", "lookahead", "lookahead_renormalised"):
+    for name in ("expert_ids", "weights", "logits", *_AHEAD, "draft_ids"):
         array = getattr(trace, name)
         arrays[name] = None if array is None else array[:, :count]
         if array is not None and name.startswith("lookahead"):

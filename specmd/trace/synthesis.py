@@ -9,6 +9,7 @@ layers), and a token tends to use its predecessor's experts again.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -178,6 +179,35 @@ def lookahead_scores(
         np.put_along_axis(guess, true, found, axis=-1)
         scores[:, : layers - ahead, ahead - 1] = guess
     return scores
+
+
+def with_scores(trace: Trace, *, recall: float = 0.8, seed: int = 0) -> Trace:
+    """Return a trace with all that some policy may ask for: logits, lookahead, drafts.
+
+    The logits are those of its choice; of the other scores, and of the drafts, a share of about
+    `recall` of the true experts is right. What the trace has is kept, and its weights are.
+    """
+    rng = np.random.default_rng(seed)
+    header, ids = trace.header, trace.expert_ids
+    if header.ragged:
+        raise SpecmdError("scores are made up for traces whose rows are full")
+    depth = 1 if trace.lookahead is None else int(trace.lookahead.shape[2])
+    made: dict[str, Any] = {
+        name: lookahead_scores(rng, ids, header.num_experts, depth, recall)
+        for name in ("lookahead", "lookahead_renormalised")
+    }
+    logits = rng.random((*ids.shape[:2], header.num_experts))
+    ranks = np.broadcast_to(2.0 + np.arange(ids.shape[2], 0, -1) / ids.shape[2], ids.shape)
+    np.put_along_axis(logits, ids.astype(np.int64), ranks, axis=-1)
+    made["logits"] = logits.astype(np.float16)
+    # Drafts: each token's experts, but that a place in five is left out.
+    right = rng.random(ids.shape) < recall
+    order = np.argsort(~right, axis=-1, kind="stable")
+    drafted = np.where(right, ids.astype(np.int16), np.int16(-1))
+    made["draft_ids"] = np.take_along_axis(drafted, order, -1)
+    kept = {name: getattr(trace, name) for name in made if getattr(trace, name) is not None}
+    unsaved = header.model_copy(update={"digest": ""})
+    return replace(trace, header=unsaved, **made | kept)
 
 
 def _require(valid: bool, name: str, value: float, allowed: str) -> None:

@@ -34,6 +34,7 @@ OPTIONAL = (
     "logits",
     "lookahead",
     "lookahead_renormalised",
+    "draft_ids",
 )
 CHUNK_BYTES = 1 << 24
 
@@ -59,6 +60,8 @@ class Trace:
         lookahead: (T, L, D, E) float16, or None. Entry [t, l, d-1] holds the scores that the gate
             of layer l+d gives on layer l's gate input; NaN where l+d >= L.
         lookahead_renormalised: the same, the input re-normalised with layer l+d's norm first.
+        draft_ids: (T, L, K') int16, or None. What a draft model, run before the token's step began,
+            says the token will choose: best first, distinct, -1 where it says no more.
         file: where it was loaded from, "" if it was made otherwise.
 
     """
@@ -74,6 +77,7 @@ class Trace:
     logits: Array | None = None
     lookahead: Array | None = None
     lookahead_renormalised: Array | None = None
+    draft_ids: NDArray[np.int16] | None = None
     file: str = field(default="", init=False)  # not carried over by dataclasses.replace
 
     @property
@@ -180,6 +184,7 @@ def build_trace(
     logits: ArrayLike | None = None,
     lookahead: ArrayLike | None = None,
     lookahead_renormalised: ArrayLike | None = None,
+    draft_ids: ArrayLike | None = None,
     ragged: bool = False,
     header: Mapping[str, Any] | None = None,
 ) -> Trace:
@@ -197,6 +202,7 @@ def build_trace(
         logits: (T, L, E) floats, stored as float16.
         lookahead: (T, L, D, E) floats, stored as float16.
         lookahead_renormalised: the same.
+        draft_ids: (T, L, K') integers, -1 for none.
         ragged: an id of -1 is no expert; all of them come last in their rows.
         header: further fields of `TraceHeader` (model, expert_bytes, source, ...).
 
@@ -263,6 +269,7 @@ def build_trace(
         logits=halves(logits),
         lookahead=halves(lookahead),
         lookahead_renormalised=halves(lookahead_renormalised),
+        draft_ids=None if draft_ids is None else _integers("draft_ids", draft_ids, np.int16),
     )
     check_trace(trace)
     return trace
@@ -278,14 +285,14 @@ def no_expert(dtype: Any) -> int:
     return int(np.iinfo(dtype).max)
 
 
-def _integers(name: str, values: ArrayLike) -> NDArray[np.int32]:
+def _integers(name: str, values: ArrayLike, kind: Any = np.int32) -> NDArray[Any]:
     given = np.asarray(values)
-    limit = np.iinfo(np.int32)
+    limit = np.iinfo(kind)
     if given.dtype.kind not in "iu":
         raise SpecmdError(f"{name} must be integers, not {given.dtype}")
     if given.size and (given.min() < limit.min or given.max() > limit.max):
-        raise SpecmdError(f"{name} must fit into 32 bits")
-    return given.astype(np.int32, copy=False)
+        raise SpecmdError(f"{name} must fit into {limit.bits} bits")
+    return given.astype(kind, copy=False)
 
 
 def _floats(values: ArrayLike, dtype: type[np.float16] | type[np.float32]) -> Array:

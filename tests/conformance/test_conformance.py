@@ -38,6 +38,15 @@ VARIANTS = {
     ("prefetch", "prev_token"): [{}, {"depth": 3, "width": 1}],
     ("prefetch", "static_top"): [{}, {"depth": 3, "width": 8}],
     ("prefetch", "random"): [{}, {"depth": 3, "width": 4}],
+    ("prefetch", "next_gate_renormalised"): [{}, {"depth": 2, "width": 5}],
+    ("prefetch", "score_threshold"): [{}, {"depth": 2, "tau": 0.2}],
+    ("prefetch", "cumulative"): [{}, {"depth": 2, "p": 1.0}],
+    ("prefetch", "co_activation"): [{}, {"depth": 3, "width": 8, "threshold": 0.3}],
+    ("prefetch", "ema"): [{}, {"depth": 5, "width": 4}],
+    ("prefetch", "activation_matrix"): [{}, {"depth": 3, "width": 8, "cap": 2}],
+    ("prefetch", "expert_map"): [{}, {"depth": 3, "cap": 2}],
+    ("prefetch", "draft"): [{}, {"depth": 3, "cutoff": 2}],
+    ("prefetch", "shuffled"): [{}, {"of": "oracle:depth=2;recall=0.5"}],
 }
 
 

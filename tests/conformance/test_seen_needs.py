@@ -5,6 +5,7 @@ import pytest
 from specmd.policy import registry
 from specmd.simulation.simulate import simulate
 from specmd.trace import synthetic
+from specmd.trace.synthesis import with_scores
 
 SPIES = '''
 """Note what is on the event, though nothing was declared."""
@@ -45,7 +46,12 @@ class Prefetching:
 
     def predict(self, event, outlook, proposals):
         look("prefetch", event, "gates", "next_use")
-        look("prefetch", outlook, "lookahead")
+        look("prefetch", outlook, "lookahead", "renormalised", "logits", "draft", "ids", "request")
+
+
+@policy("deciding", axis="prefetch", source="test", needs=["choices"])
+class Deciding(Prefetching):
+    pass
 
 
 @policy("weighing", axis="prefetch", source="test", needs=["weights"])
@@ -60,7 +66,9 @@ def seen(tmp_path):
     path.write_text(SPIES)
     entry = registry.add_plugin(path)[0]
     found = entry.cls.create.__func__.__globals__["SEEN"]
-    trace = synthetic(num_requests=1, prompt_length=3, decode_length=6, lookahead_depth=1, seed=1)
+    trace = with_scores(
+        synthetic(num_requests=1, prompt_length=3, decode_length=6, lookahead_depth=1, seed=1)
+    )
 
     def beside(**options):
         found.clear()
@@ -91,8 +99,9 @@ def test_nobody_sees_a_training_trace_that_was_not_asked_for(seen):
     assert seen(evict="static", prefetch="spy") == set()
 
 
-def test_nobody_sees_scores_of_later_gates_that_were_not_asked_for(seen):
+def test_nobody_sees_scores_drafts_or_choices_that_were_not_asked_for(seen):
     assert seen(evict="spy", prefetch="spy") == set()
+    assert seen(evict="spy", prefetch="deciding") == {("prefetch", "ids"), ("prefetch", "request")}
 
 
 def test_what_was_declared_is_seen(seen):

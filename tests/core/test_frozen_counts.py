@@ -23,6 +23,7 @@ from specmd.runs.options import RunConfig
 from specmd.runs.pools import parse_capacity
 from specmd.simulation.replay import replay
 from specmd.trace import load, slice_steps
+from specmd.trace.synthesis import with_scores
 
 HERE = Path(__file__).parent
 FROZEN = HERE / "frozen_counts.json"
@@ -43,11 +44,17 @@ EVICT = [
 # Alike by what they are: the tests of their rules say why.
 ALIKE = {
     "evict=ls_2gen_access": "evict=lru",
+    "evict=least_stale prefetch=own_gate": "evict=least_stale",  # all it proposes is there
     "evict=dali": "evict=lru",
     "evict=tec": "evict=lru",
     "evict=ls_2gen_fifo": "evict=least_stale:order=fifo",
 }
-PREFETCH = ["prev_token", "next_gate", "static_top:width=2", "random", "oracle:recall=0.8,extra=1"]
+PREFETCH = [
+    "prev_token", "next_gate", "static_top:width=2", "random", "oracle:recall=0.8,extra=1",
+    "next_gate_renormalised", "score_threshold", "cumulative:p=0.6", "co_activation", "ema:depth=2",
+    "activation_matrix", "shuffled", "shuffled:of=prev_token",
+    "residual_gate", "expert_map", "own_gate", "draft:depth=2",
+]  # fmt: skip
 RUNS = [
     *({"evict": evict} for evict in EVICT),
     *({"evict": "least_stale", "prefetch": prefetch} for prefetch in PREFETCH),
@@ -65,7 +72,10 @@ def shipped(name):
     trace, training = (
         load(HERE.parents[1] / "traces" / f"{file}.npz") for file in (name, "tiny-math-b1")
     )
-    return slice_steps(trace, first, stop), slice_steps(training, 0, 60)
+    # What these recordings lack is made up: logits and drafts.
+    return tuple(
+        with_scores(slice_steps(*each)) for each in ((trace, first, stop), (training, 0, 60))
+    )
 
 
 def spelled(options):

@@ -12,13 +12,17 @@ from specmd.recording import Recorder
 from specmd.trace import Trace
 
 EVICT = [e.name for e in entries("evict") if e.origin == "built-in" and "future" not in e.needs]
-PREFETCH = [e.name for e in entries("prefetch") if "future" not in e.needs and e.name != "none"]
+PREFETCH = [
+    e.name
+    for e in entries("prefetch")
+    if not {"future", "draft"} & set(e.needs) and e.name != "none"
+]
 TEXT = prompt(1, 12, vocab=2048)
 
 
 @pytest.fixture(scope="module")
 def recorded() -> Trace:
-    with Recorder(tiny(), lookahead=2) as recorder:
+    with Recorder(tiny(), lookahead=2, logits="full") as recorder:
         generate(tiny(), 16, **TEXT)
     return recorder.trace
 
@@ -46,6 +50,9 @@ def test_every_prefetcher_compiled(prefetch: str, schedule: str, recorded: Trace
     for trace in (recorded, cache.trace):
         run = simulate(trace, **options, training=recorded, bounds=False)
         assert cache.decision_digest == run.decision_digest
+        found = cache.report().foreseen
+        for metric, value in (found.metrics() if found else {}).items():
+            assert value == run.metrics[metric]
 
 
 @pytest.mark.parametrize("capacity", [3, 4, 5, 64, 128])

@@ -5,6 +5,7 @@ import pytest
 
 from specmd.core import state as residency
 from specmd.policy import registry
+from specmd.policy.needs import offered, unmet
 from specmd.runs.options import RunConfig
 from specmd.runs.resolve import grid
 from specmd.simulation import bounds as module
@@ -72,7 +73,7 @@ def names(axis, trace=None):
     return [
         entry.name
         for entry in registry.entries(axis)
-        if trace is None or "lookahead" not in entry.needs or trace.lookahead is not None
+        if trace is None or not unmet(registry.Choice.usual(entry), offered(trace, trace))
     ]
 
 

@@ -267,7 +267,7 @@ def test_npz_of_something_else(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"version": 2}, "newer"),
+        ({"version": 3}, "newer"),
         ({"version": 0}, "version"),
         ({"version": "one"}, "version"),
         ({"schema": "other"}, "schema"),

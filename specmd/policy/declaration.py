@@ -1,0 +1,94 @@
+"""How a policy is declared: what it says of itself, put on its class by the decorator `policy`."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from specmd.policy.needs import Name
+
+Axis = Literal["evict", "prefetch", "schedule", "miss", "route", "allocate", "admission"]
+Computes = Literal["", "gates", "weights"]
+AXES: tuple[Axis, ...] = typing.get_args(Axis)
+C = TypeVar("C", bound=type)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """What a policy says of itself."""
+
+    axis: Axis
+    name: str
+    source: str
+    needs: tuple[str, ...] = ()
+    compiled: bool = False
+    ahead: str = ""
+    bypass: bool | str = False
+    remembers: bool | str = False
+    pins: bool = False
+    frozen: bool = False
+    lossy: bool = False
+    bits: str = ""
+    blocks: bool = False
+    renormalises: bool = False
+    computes: Computes = ""
+    of: str = ""
+
+
+def policy(
+    name: str,
+    *,
+    axis: Axis = "evict",
+    source: str,
+    needs: Iterable[Name] = (),
+    compiled: bool = False,
+    ahead: str = "",
+    bypass: bool | str = False,
+    remembers: bool | str = False,
+    pins: bool = False,
+    frozen: bool = False,
+    lossy: bool = False,
+    bits: str = "",
+    blocks: bool = False,
+    renormalises: bool = False,
+    computes: Computes = "",
+    of: str = "",
+) -> Callable[[C], C]:
+    """Declare a class as a policy.
+
+    Args:
+        name: by which it is chosen.
+        axis: what it decides.
+        source: where the rule comes from.
+        needs: what it must be told beyond the event.
+        compiled: the class is a NamedTuple of arrays and numbers, its hooks in the subset of Python
+            that numba compiles. Any other class may do what it likes, and is interpreted.
+        ahead: the parameter of `create` that says how many layers ahead it looks.
+        bypass: whether it asks for bypass admission, or the parameter of `create` that does so if
+            it is true.
+        remembers: whether its history of a key outlives the key's eviction, so that it profits from
+            more memory than the slots; "parameter=value" where it does for that value only.
+        pins: its attribute `kept` names keys that are resident from the start and for ever; where
+            nothing else may leave, its `victim` names no key.
+        frozen: it pins, and nothing else ever enters: misses pass the cache by, prefetches find no
+            slot.
+        lossy: it changes what the model computes.
+        bits: the parameter of `create` that says of how many bits its low-bit copies are.
+        blocks: a layer computes nothing before all that has room is there.
+        renormalises: a token's weights are scaled up where some of its experts are left out.
+        computes: what a prefetcher computes in each layer that it looks ahead from, which a timed
+            run charges there: "gates" of as many coming layers as it looks ahead, "weights" of its
+            own, which its class method `weights` of the parameters counts. A table costs nothing.
+        of: the parameter of `create` that names another policy of the axis, which it is made of:
+            `create` is given its state, `ask` asks it, and its needs are the other's.
+
+    """
+    said = Declaration(**{**locals(), "needs": tuple(needs)})
+
+    def declare(cls: C) -> C:
+        cls.__specmd__ = said  # type: ignore[attr-defined]
+        return cls
+
+    return declare
