@@ -100,9 +100,8 @@ def code(config: RunConfig, *, bounds: bool, kind: Kind = "simulated") -> dict[s
         chosen.append(("evict", config.host_evict))
     if bounds:
         chosen += [("evict", "belady"), ("evict", "lru")]
-    policies = {
-        f"{axis} {name}": policy_digest(choose(axis, name).entry.cls) for axis, name in chosen
-    }
+    found = [(axis, choose(axis, name)) for axis, name in chosen]
+    policies = {f"{axis} {each.content}": policy_digest(each.cls) for axis, each in found}
     return {"source": source_digest(kind), "policies": policies}
 
 

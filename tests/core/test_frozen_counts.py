@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from learned_files import with_weights
 
 from specmd.core.state import HOST_EXPERTS
 from specmd.policy import registry
@@ -38,7 +39,7 @@ EVICT = [
     "gate_ema:fade=true", "dali", "dali:window=64,hot=0.05", "tec", "tec:window=1", "heat",
     "hobbit", "fine_moe", "freq_threshold", "hysteresis", "hysteresis:cap=2,dwell=2",
     "ls_2gen_access", "ls_2gen_fifo", "ls_2gen_layerfifo", "ls_spatial", "ls_minlayer",
-    "ls_ewma_overdue", "ls_ewma_farthest", "ls_score",
+    "ls_ewma_overdue", "ls_ewma_farthest", "ls_score", "learned_linear", "learned_cecar",
 ]  # fmt: skip
 # Alike by what they are: the tests of their rules say why.
 ALIKE = {
@@ -47,7 +48,10 @@ ALIKE = {
     "evict=tec": "evict=lru",
     "evict=ls_2gen_fifo": "evict=least_stale:order=fifo",
 }
-PREFETCH = ["prev_token", "next_gate", "static_top:width=2", "random", "oracle:recall=0.8,extra=1"]
+PREFETCH = [
+    "prev_token", "next_gate", "static_top:width=2", "random", "oracle:recall=0.8,extra=1",
+    "learned_mlp:depth=2",
+]  # fmt: skip
 RUNS = [
     *({"evict": evict} for evict in EVICT),
     *({"evict": "least_stale", "prefetch": prefetch} for prefetch in PREFETCH),
@@ -76,7 +80,12 @@ def count(name, options):
     trace, training = shipped(name)
     capacity = TRACES[name][2]
     slots = parse_capacity(capacity, trace.header.num_layers, trace.header.num_experts, None)
-    config = RunConfig(capacity=capacity, capacity_slots=slots, seed=7, **options)
+    armed = {
+        axis: with_weights(axis, options[axis], trace.header)
+        for axis in ("evict", "prefetch")
+        if axis in options
+    }
+    config = RunConfig(capacity=capacity, capacity_slots=slots, seed=7, **options | armed)
     outcome = replay(trace, config, training=training, interpreted=True)
     assert not outcome.counters[..., HOST_EXPERTS].any()  # of an axis that is not varied here
     counters = outcome.counters[..., :HOST_EXPERTS]
