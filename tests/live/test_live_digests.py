@@ -96,13 +96,11 @@ def test_every_admission_policy(admission: str, recorded: Trace) -> None:
 
 
 @pytest.mark.parametrize("allocate", [e.name for e in entries("allocate")])
-def test_every_allocation_policy(allocate: str, recorded: Trace) -> None:
+def test_every_allocation_policy(allocate: str, recorded: Trace, other: Trace) -> None:
     options = {"evict": "lru", "scope": "layer", "capacity": 40, "allocate": allocate}
-    with offload(
-        tiny(), **options, training=recorded, deterministic=True, interpreted=True
-    ) as cache:
+    with offload(tiny(), **options, training=other, deterministic=True, interpreted=True) as cache:
         generate(tiny(), 16, **TEXT)
-    run = simulate(recorded, **options, training=recorded, bounds=False, interpreted=True)
+    run = simulate(recorded, **options, training=other, bounds=False, interpreted=True)
     assert cache.decision_digest == run.decision_digest
 
 
