@@ -101,7 +101,7 @@ def code(config: RunConfig, *, bounds: bool, kind: Kind = "simulated") -> dict[s
     if bounds:
         chosen += [("evict", "belady"), ("evict", "lru")]
     policies = {
-        f"{axis} {part.spelled}": policy_digest(part.entry.cls)
+        f"{axis} {part.content}": policy_digest(part.entry.cls)
         for axis, name in chosen
         for part in choose(axis, name).parts
     }

@@ -367,14 +367,17 @@ def test_ctrl_c_prints_what_is_finished(specmd, trace_file, monkeypatch):
     assert (nothing.code, nothing.out) == (130, "")
 
 
-def test_a_policy_whose_need_is_not_met_is_a_row(specmd, trace_file):
+def test_a_policy_whose_need_is_not_met_is_a_row(specmd, trace_file, tmp_path):
     done = specmd("simulate", trace_file, "-e", "static", "-e", "lru", "-c", "25%")
     assert done.code == 0
     assert "skipped: needs" in done.out
-    trained = specmd(
-        "simulate", trace_file, "-e", "static", "-c", "25%", "--training", trace_file, "--no-bounds"
-    )
-    assert "skipped" not in trained.out
+    one, other = tmp_path / "one.npz", tmp_path / "other.npz"
+    assert specmd("split", trace_file, one, other).code == 0
+    asked = ("simulate", one, "-e", "static", "-c", "25%", "--no-bounds", "--training")
+    assert "skipped" not in specmd(*asked, other).out
+    same = specmd(*asked, one)
+    assert same.code == 1
+    assert "the training trace is the trace that is judged: `specmd split`" in same.err
 
 
 def test_metric_chooses_the_columns(specmd, trace_file):

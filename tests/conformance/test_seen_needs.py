@@ -66,13 +66,12 @@ def seen(tmp_path):
     path.write_text(SPIES)
     entry = registry.add_plugin(path)[0]
     found = entry.cls.create.__func__.__globals__["SEEN"]
-    trace = with_scores(
-        synthetic(num_requests=1, prompt_length=3, decode_length=6, lookahead_depth=1, seed=1)
-    )
+    sizes = {"num_requests": 1, "prompt_length": 3, "decode_length": 6, "lookahead_depth": 1}
+    trace, other = (with_scores(synthetic(**sizes, seed=seed)) for seed in (1, 2))
 
     def beside(**options):
         found.clear()
-        simulate(trace, capacity="25%", bounds=False, interpreted=True, training=trace, **options)
+        simulate(trace, capacity="25%", bounds=False, interpreted=True, training=other, **options)
         return set(found)
 
     return beside

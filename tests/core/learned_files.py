@@ -1,5 +1,6 @@
 """Weights for policies that need them, drawn and not learned."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -66,3 +67,13 @@ def mlp(rng, layers, experts):
 
 
 TENSORS = {"learned_linear": linear, "learned_cecar": cecar, "learned_mlp": mlp}
+
+
+def others(trace):
+    """Other requests of the same model: to be trained on, for the trace itself is judged."""
+    last = trace.header.num_experts - 1
+    ids = np.where(trace.expert_ids <= last, last - trace.expert_ids, trace.expert_ids)
+    header = trace.header.model_copy(update={"digest": ""})
+    return replace(
+        trace, header=header, expert_ids=ids.astype(trace.expert_ids.dtype), token_ids=None
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from learned_files import with_weights
 
 from specmd.policy import registry
 from specmd.runs.options import RunConfig
@@ -34,7 +35,7 @@ POLICIES = [
     "dali", "dali:window=12,hot=0.2", "tec", "tec:window=1", "heat:hot=2", "ls_2gen_access",
     "ls_2gen_fifo", "ls_2gen_layerfifo", "ls_spatial", "ls_minlayer", "ls_ewma_overdue",
     "ls_ewma_farthest", "ls_score", "hobbit", "fine_moe", "freq_threshold:window=5,share=0.4",
-    "hysteresis", "hysteresis:bypass=false",
+    "hysteresis", "hysteresis:bypass=false", "learned_linear", "learned_cecar",
 ]  # fmt: skip
 # Another policy by another name, on the trace and at the capacity of these tests.
 ALIKE = [
@@ -49,7 +50,7 @@ REMEMBERING = [
     "gate_ema",
     "gate_ema:fade=true", "dali", "dali:window=12,hot=0.2", "tec", "tec:window=1",
     "ls_ewma_overdue", "ls_score", "hobbit", "fine_moe", "freq_threshold:window=5,share=0.4",
-    "hysteresis", "hysteresis:bypass=false",
+    "hysteresis", "hysteresis:bypass=false", "learned_linear", "learned_cecar",
 ]  # fmt: skip
 
 
@@ -62,6 +63,7 @@ def made(**more):
 
 
 def config(evict="lru", slots=13, **more):
+    evict = with_weights("evict", evict, made().header)
     return RunConfig(evict=evict, capacity=str(slots), capacity_slots=slots, **more)
 
 
@@ -138,7 +140,7 @@ def test_an_infinitely_fast_link_decides_like_no_link(evict):
     ):
         chosen = config(evict, **options)
         runs = [
-            replay(trace, chosen, training=trace, interpreted=True, costs=costs)
+            replay(trace, chosen, training=made(seed=1), interpreted=True, costs=costs)
             for costs in (None, FAST_LINK)
         ]
         same(*runs, seconds=False)
@@ -148,7 +150,7 @@ def test_an_infinitely_fast_link_decides_like_no_link(evict):
 def test_the_seed_matters_for_chance_alone(evict):
     trace = made()
     runs = [
-        replay(trace, config(evict, seed=seed), training=trace, interpreted=True)
+        replay(trace, config(evict, seed=seed), training=made(seed=1), interpreted=True)
         for seed in (0, 1, 12345)
     ]
     if evict == "random":
@@ -179,7 +181,7 @@ def test_how_a_trace_is_cut_into_stretches_does_not_matter(monkeypatch):
 def test_other_decisions_have_another_digest():
     trace = made()
     digests = [
-        replay(trace, config(evict), training=trace, interpreted=True).decision_digest
+        replay(trace, config(evict), training=made(seed=1), interpreted=True).decision_digest
         for evict in POLICIES
         if evict not in ALIKE
     ]
@@ -195,7 +197,7 @@ PROGRAM = """
     trace = made()
     json.dump(
         [
-            replay(trace, config(name), training=trace, interpreted=True).decision_digest
+            replay(trace, config(name), training=made(seed=1), interpreted=True).decision_digest
             for name in POLICIES
         ],
         sys.stdout,
@@ -216,7 +218,7 @@ def test_two_processes_agree_whatever_the_hash_seed():
         found.append(json.loads(answer.stdout))
     trace = made()
     here = [
-        replay(trace, config(name), training=trace, interpreted=True).decision_digest
+        replay(trace, config(name), training=made(seed=1), interpreted=True).decision_digest
         for name in POLICIES
     ]
     assert found == [here, here]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from learned_files import with_weights
 
 from specmd.core.state import HOST_EXPERTS
 from specmd.policy import registry
@@ -28,6 +29,8 @@ from specmd.trace.synthesis import with_scores
 HERE = Path(__file__).parent
 FROZEN = HERE / "frozen_counts.json"
 TRACES = {"tiny-prose-b1": (40, 100, "40%"), "tiny-mixed-b8": (0, 24, "75%")}  # steps, capacity
+# What is trained on: the mixed recording has requests of every other but this.
+TRAINING = {"tiny-prose-b1": "tiny-math-b1", "tiny-mixed-b8": "tiny-jargon-b1"}
 EVICT = [
     "lru", "fifo", "mru", "random", "lfu", "lfu:resident=true", "lfu:ties=key", "lfru", "lrfu",
     "lrfu:resident=false", "slru", "arc", "sieve", "s3fifo", "s3fifo:warm=true", "least_stale",
@@ -39,7 +42,7 @@ EVICT = [
     "gate_ema:fade=true", "dali", "dali:window=64,hot=0.05", "tec", "tec:window=1", "heat",
     "hobbit", "fine_moe", "freq_threshold", "hysteresis", "hysteresis:cap=2,dwell=2",
     "ls_2gen_access", "ls_2gen_fifo", "ls_2gen_layerfifo", "ls_spatial", "ls_minlayer",
-    "ls_ewma_overdue", "ls_ewma_farthest", "ls_score",
+    "ls_ewma_overdue", "ls_ewma_farthest", "ls_score", "learned_linear", "learned_cecar",
 ]  # fmt: skip
 # Alike by what they are: the tests of their rules say why.
 ALIKE = {
@@ -54,6 +57,7 @@ PREFETCH = [
     "next_gate_renormalised", "score_threshold", "cumulative:p=0.6", "co_activation", "ema:depth=2",
     "activation_matrix", "shuffled", "shuffled:of=prev_token",
     "residual_gate", "expert_map", "own_gate", "draft:depth=2",
+    "learned_mlp:depth=2",
 ]  # fmt: skip
 RUNS = [
     *({"evict": evict} for evict in EVICT),
@@ -70,7 +74,7 @@ RUNS = [
 def shipped(name):
     first, stop, _ = TRACES[name]
     trace, training = (
-        load(HERE.parents[1] / "traces" / f"{file}.npz") for file in (name, "tiny-math-b1")
+        load(HERE.parents[1] / "traces" / f"{file}.npz") for file in (name, TRAINING[name])
     )
     # What these recordings lack is made up: logits and drafts.
     return tuple(
@@ -86,7 +90,12 @@ def count(name, options):
     trace, training = shipped(name)
     capacity = TRACES[name][2]
     slots = parse_capacity(capacity, trace.header.num_layers, trace.header.num_experts, None)
-    config = RunConfig(capacity=capacity, capacity_slots=slots, seed=7, **options)
+    armed = {
+        axis: with_weights(axis, options[axis], trace.header)
+        for axis in ("evict", "prefetch")
+        if axis in options
+    }
+    config = RunConfig(capacity=capacity, capacity_slots=slots, seed=7, **options | armed)
     outcome = replay(trace, config, training=training, interpreted=True)
     assert not outcome.counters[..., HOST_EXPERTS].any()  # of an axis that is not varied here
     counters = outcome.counters[..., :HOST_EXPERTS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from learned_files import with_weights
 from live_models import build, generate, offload, prompt, tiny
 
 from specmd import simulate
@@ -18,37 +19,50 @@ PREFETCH = [
     if not {"future", "draft"} & set(e.needs) and e.name != "none"
 ]
 TEXT = prompt(1, 12, vocab=2048)
+OTHER = prompt(1, 14, vocab=2048, seed=1)
 
 
 @pytest.fixture(scope="module")
 def recorded() -> Trace:
+    return record(TEXT)
+
+
+@pytest.fixture(scope="module")
+def other() -> Trace:
+    """What policies are trained on."""
+    return record(OTHER)
+
+
+def record(text: dict) -> Trace:
     with Recorder(tiny(), lookahead=2, logits="full") as recorder:
-        generate(tiny(), 16, **TEXT)
+        generate(tiny(), 16, **text)
     return recorder.trace
 
 
 @pytest.mark.parametrize("evict", EVICT)
-def test_every_eviction_policy(evict: str, recorded: Trace) -> None:
+def test_every_eviction_policy(evict: str, recorded: Trace, other: Trace) -> None:
+    evict = with_weights("evict", evict, recorded.header)
     options = {"evict": evict, "prefetch": "prev_token", "capacity": 24, "schedule": "guard"}
     with offload(
-        tiny(), **options, training=recorded, deterministic=True, interpreted=True, canary=True
+        tiny(), **options, training=other, deterministic=True, interpreted=True, canary=True
     ) as cache:
         generate(tiny(), 16, **TEXT)
-    run = simulate(recorded, **options, training=recorded, bounds=False, interpreted=True)
+    run = simulate(recorded, **options, training=other, bounds=False, interpreted=True)
     assert cache.decision_digest == run.decision_digest
     assert cache.report().misses == run.metrics["misses"]
 
 
 @pytest.mark.parametrize("schedule", ["fifo", "guard"])
 @pytest.mark.parametrize("prefetch", [*PREFETCH, "next_gate:depth=2,width=6", "none"])
-def test_every_prefetcher_compiled(prefetch: str, schedule: str, recorded: Trace) -> None:
+def test_every_prefetcher_compiled(
+    prefetch: str, schedule: str, recorded: Trace, other: Trace
+) -> None:
+    prefetch = with_weights("prefetch", prefetch, recorded.header)
     options = {"evict": "lru", "prefetch": prefetch, "capacity": 20, "schedule": schedule}
-    with offload(
-        tiny(), **options, training=recorded, deterministic=True, log_routing=True
-    ) as cache:
+    with offload(tiny(), **options, training=other, deterministic=True, log_routing=True) as cache:
         generate(tiny(), 16, **TEXT)
     for trace in (recorded, cache.trace):
-        run = simulate(trace, **options, training=recorded, bounds=False)
+        run = simulate(trace, **options, training=other, bounds=False)
         assert cache.decision_digest == run.decision_digest
         found = cache.report().foreseen
         for metric, value in (found.metrics() if found else {}).items():
@@ -70,13 +84,11 @@ def test_capacities_and_scopes(capacity: int, scope: str, recorded: Trace) -> No
     assert cache.decision_digest == run.decision_digest
 
 
-def test_bypass_admission(recorded: Trace) -> None:
+def test_bypass_admission(recorded: Trace, other: Trace) -> None:
     options = {"evict": "static", "capacity": 24, "admission": "bypass"}
-    with offload(
-        tiny(), **options, training=recorded, deterministic=True, interpreted=True
-    ) as cache:
+    with offload(tiny(), **options, training=other, deterministic=True, interpreted=True) as cache:
         generate(tiny(), 16, **TEXT)
-    run = simulate(recorded, **options, training=recorded, bounds=False, interpreted=True)
+    run = simulate(recorded, **options, training=other, bounds=False, interpreted=True)
     assert cache.decision_digest == run.decision_digest
 
 
@@ -91,13 +103,11 @@ def test_every_admission_policy(admission: str, recorded: Trace) -> None:
 
 
 @pytest.mark.parametrize("allocate", [e.name for e in entries("allocate")])
-def test_every_allocation_policy(allocate: str, recorded: Trace) -> None:
+def test_every_allocation_policy(allocate: str, recorded: Trace, other: Trace) -> None:
     options = {"evict": "lru", "scope": "layer", "capacity": 40, "allocate": allocate}
-    with offload(
-        tiny(), **options, training=recorded, deterministic=True, interpreted=True
-    ) as cache:
+    with offload(tiny(), **options, training=other, deterministic=True, interpreted=True) as cache:
         generate(tiny(), 16, **TEXT)
-    run = simulate(recorded, **options, training=recorded, bounds=False, interpreted=True)
+    run = simulate(recorded, **options, training=other, bounds=False, interpreted=True)
     assert cache.decision_digest == run.decision_digest
 
 

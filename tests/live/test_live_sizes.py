@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from learned_files import others
 from live_models import build_mixed, generate, offload, prompt, weights_of
 
 from specmd import simulate
@@ -71,7 +72,7 @@ def test_the_header_has_the_sizes_of_all_layers(recorded: Any) -> None:
 def test_decisions_and_bytes_are_those_of_the_simulation(
     mixed: Any, recorded: Any, options: Any, slots: tuple[int, ...], interpreted: bool
 ) -> None:
-    known = {"training": recorded, "interpreted": interpreted}
+    known = {"training": others(recorded), "interpreted": interpreted}
     with offload(
         mixed, **options, **known, deterministic=True, log_routing=True, canary=True
     ) as cache:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from learned_files import with_weights
 from small_shapes import EXPERTS, LAYERS, TABLES, mixed, offload, shipped, small_shape
 
 from specmd import simulate
@@ -38,6 +39,8 @@ def play(trace: Trace, family: str = "olmoe", **options: Any) -> tuple[TraceWork
 
 def agree(trace: Trace, family: str = "olmoe", **options: Any) -> None:
     """Live, simulated, and simulated again from the live run's own log: the same decisions."""
+    for axis in {"evict", "prefetch"} & set(options):
+        options[axis] = with_weights(axis, options[axis], trace.header)
     workload, cache = play(trace, family, **options)
     for routing in (trace, workload.trace, cache.trace):
         run = simulate(routing, **options, bounds=False)

@@ -18,10 +18,13 @@ HERE = Path(specmd.__file__).parent
 SIMULATED = """
     import specmd
     from specmd.trace import synthetic
-    trace = synthetic(num_layers=2, num_experts=4, top_k=1, num_requests=2, decode_length=4,
-                      lookahead_depth=1, expert_bytes=1000)
+    trace, other = (
+        synthetic(num_layers=2, num_experts=4, top_k=1, num_requests=2, decode_length=4,
+                  lookahead_depth=1, expert_bytes=1000, seed=seed)
+        for seed in (0, 1)
+    )
     specmd.simulate(trace, "static", 3, prefetch="next_gate", schedule="guard", profile="rtx4090",
-                    scope="layer", training=trace, interpreted=True)
+                    scope="layer", training=other, interpreted=True)
 """
 MEASURED = """
     from specmd.measurement.jobs import LiveJob, run_job

@@ -5,6 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from learned_files import others, with_weights
 from reference import random_steps
 
 from specmd.core import state as residency
@@ -21,8 +22,9 @@ ONLINE = [
 
 
 def ran(trace, evict, slots, resident="cache", **more):
+    evict = with_weights("evict", evict, trace.header)
     chosen = RunConfig(evict=evict, capacity=str(slots), capacity_slots=slots, **more)
-    return replay(trace, chosen, training=trace, residency=resident, interpreted=True)
+    return replay(trace, chosen, training=others(trace), residency=resident, interpreted=True)
 
 
 def misses(outcome):
@@ -158,10 +160,9 @@ def test_static_never_changes(options):
     total = outcome.counters.sum(axis=(0, 1))
     assert total[residency.EVICTIONS] == total[residency.PREFETCH_ISSUED] == 0
     assert misses(outcome) == total[residency.BYPASSED] > 0
-    # Its hits are the accesses to the nine keys most used, or to the three of each layer.
-    counts = np.stack(
-        [np.bincount(row.reshape(-1), minlength=8) for row in trace.expert_ids.swapaxes(0, 1)]
-    )
+    # Its hits are the accesses to the nine keys most used in training, or to three of each layer.
+    ids = others(trace).expert_ids.swapaxes(0, 1)
+    counts = np.stack([np.bincount(row.reshape(-1), minlength=8) for row in ids])
     kept = np.argsort(-counts.reshape(-1), kind="stable")[:9]
     if options.get("scope") == "layer":
         order = np.argsort(-counts, axis=1, kind="stable")[:, :3]

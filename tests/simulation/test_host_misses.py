@@ -55,9 +55,10 @@ def test_more_tokens_than_asked_for_are_fetched(trace):
 
 
 def test_a_hot_set_and_the_host_are_fiddler():
-    made = load(Path(__file__).parents[2] / "traces" / "tiny-prose-b1.npz")
+    names = ("tiny-prose-b1", "tiny-math-b1")
+    made, other = (load(Path(__file__).parents[2] / "traces" / f"{name}.npz") for name in names)
     found = specmd.simulate(
-        made, evict="static", miss="host:tokens=100", capacity="25%", training=made, bounds=False
+        made, evict="static", miss="host:tokens=100", capacity="25%", training=other, bounds=False
     ).metrics
     assert found["host_experts"] == found["misses"] > 0
     assert found["bytes_demand"] == 0

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from learned_files import others, with_weights
 
 from specmd.core import state as residency
 from specmd.policy import registry
@@ -71,7 +72,7 @@ def with_host(rng, trace, config):
 
 def names(axis, trace=None):
     return [
-        entry.name
+        entry.name if trace is None else with_weights(axis, entry.name, trace.header)
         for entry in registry.entries(axis)
         if trace is None or not unmet(registry.Choice.usual(entry), offered(trace, trace))
     ]
@@ -83,7 +84,7 @@ def random_configs(rng, trace):
     scope = str(rng.choice(["global", "layer"]))
     least = trace.header.num_layers if scope == "layer" else 1
     slots = int(rng.integers(least, keys + 1))
-    for evict in names("evict"):
+    for evict in (with_weights("evict", name, trace.header) for name in names("evict")):
         (config,) = grid(
             trace,
             evict=evict,
@@ -107,11 +108,11 @@ def _nothing_known(monkeypatch):
 
 def ends(trace, config, costs):
     module._known.clear()  # a clock made up here is not part of what a bound is known by
-    return module._ends(trace, config, costs, trace, True, None)
+    return module._ends(trace, config, costs, others(trace), True, None)
 
 
 def seconds(trace, config, costs):
-    outcome = replay(trace, config, training=trace, costs=costs, interpreted=True)
+    outcome = replay(trace, config, training=others(trace), costs=costs, interpreted=True)
     return float(outcome.step_seconds.sum())
 
 

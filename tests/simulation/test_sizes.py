@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from learned_files import others, with_weights
 
 from specmd.core.state import CAPACITY_MISSES, COLLISION_MISSES, COMPULSORY_MISSES
 from specmd.policy import registry
@@ -69,14 +70,15 @@ def test_a_size_class_is_a_cache_of_its_layers_alone(trace, evict):
     "evict", [entry.name for entry in registry.entries("evict") if "training" not in entry.needs]
 )
 def test_compiled_and_interpreted_decide_alike(trace, evict):
-    config = configured(evict=evict, prefetch="next_gate")
+    chosen = with_weights("evict", evict, trace.header)
+    config = configured(evict=chosen, prefetch="next_gate")
     found = [replay(trace, config, interpreted=slow, compiled=not slow) for slow in (True, False)]
     assert found[0].decision_digest == found[1].decision_digest
     np.testing.assert_array_equal(found[0].counters, found[1].counters)
 
 
 def test_a_frozen_set_is_the_most_popular_of_each_size(trace):
-    found = replay(trace, configured(evict="static"), training=trace).counters
+    found = replay(trace, configured(evict="static"), training=others(trace)).counters
     assert found[..., MISSES].sum() > 0
     assert found[..., 10].sum() == 0  # evictions
 
