@@ -16,56 +16,40 @@ import logging
 import pkgutil
 import sys
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from specmd.errors import SpecmdError, unknown
-from specmd.policy.faults import misspelt, told
-from specmd.policy.needs import Name
+from specmd.policy.declaration import AXES, HOOKS, Axis, Declaration, flaw, policy
+from specmd.policy.faults import told
 from specmd.policy.weights import ModelFile, file_content
 
-Axis = Literal["evict", "prefetch", "schedule", "miss", "route", "allocate", "admission"]
-AXES: tuple[Axis, ...] = typing.get_args(Axis)
 LOG = logging.getLogger("specmd")
-C = TypeVar("C", bound=type)
 
 BUILT_IN = "built-in"
-# What is asked of a policy; a method whose name is nearly one of these is a mistake.
-HOOKS = {
-    "evict": ("on_event", "on_use", "on_insert", "on_prefetch", "on_evict", "rank", "victim"),
-    "prefetch": ("predict",),
-    "route": ("route",),
-    "miss": ("prepare", "answer"),
-    "admission": ("observe", "admits", "admits_ahead", "outweighs"),
-}
-AT_THE_END = ("metrics", "finished")
-"""What a policy of any axis may answer after a run, see `specmd.runs.policy_metrics`."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Declaration:
-    """What a policy says of itself."""
-
-    axis: Axis
-    name: str
-    source: str
-    needs: tuple[str, ...] = ()
-    compiled: bool = False
-    ahead: str = ""
-    bypass: bool | str = False
-    remembers: bool | str = False
-    pins: bool = False
-    frozen: bool = False
-    lossy: bool = False
-    bits: str = ""
-    blocks: bool = False
-    renormalises: bool = False
+__all__ = [
+    "AXES",
+    "BUILT_IN",
+    "HOOKS",
+    "Axis",
+    "Choice",
+    "Declaration",
+    "Entry",
+    "add_plugin",
+    "choose",
+    "entries",
+    "forget",
+    "is_lossy",
+    "plugins_of",
+    "policy",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,56 +189,6 @@ class Choice:
         return self.entry.cls.create(*args, **self.values)
 
 
-def policy(
-    name: str,
-    *,
-    axis: Axis = "evict",
-    source: str,
-    needs: Iterable[Name] = (),
-    compiled: bool = False,
-    ahead: str = "",
-    bypass: bool | str = False,
-    remembers: bool | str = False,
-    pins: bool = False,
-    frozen: bool = False,
-    lossy: bool = False,
-    bits: str = "",
-    blocks: bool = False,
-    renormalises: bool = False,
-) -> Callable[[C], C]:
-    """Declare a class as a policy.
-
-    Args:
-        name: by which it is chosen.
-        axis: what it decides.
-        source: where the rule comes from.
-        needs: what it must be told beyond the event.
-        compiled: the class is a NamedTuple of arrays and numbers, its hooks in the subset of Python
-            that numba compiles. Any other class may do what it likes, and is interpreted.
-        ahead: the parameter of `create` that says how many layers ahead it looks.
-        bypass: whether it asks for bypass admission, or the parameter of `create` that does so if
-            it is true.
-        remembers: whether its history of a key outlives the key's eviction, so that it profits from
-            more memory than the slots; "parameter=value" where it does for that value only.
-        pins: its attribute `kept` names keys that are resident from the start and for ever; where
-            nothing else may leave, its `victim` names no key.
-        frozen: it pins, and nothing else ever enters: misses pass the cache by, prefetches find no
-            slot.
-        lossy: it changes what the model computes.
-        bits: the parameter of `create` that says of how many bits its low-bit copies are.
-        blocks: a layer computes nothing before all that has room is there.
-        renormalises: a token's weights are scaled up where some of its experts are left out.
-
-    """
-    said = Declaration(**{**locals(), "needs": tuple(needs)})
-
-    def declare(cls: C) -> C:
-        cls.__specmd__ = said  # type: ignore[attr-defined]
-        return cls
-
-    return declare
-
-
 def entries(axis: Axis | None = None) -> list[Entry]:
     """All registered policies, of one axis or of all, in order of axis and name."""
     found = [entry for entry in _registry().values() if axis in (None, entry.axis)]
@@ -375,7 +309,7 @@ def _declared(module: ModuleType, origin: str) -> list[Entry]:
     for cls in vars(module).values():
         declaration = vars(cls).get("__specmd__") if isinstance(cls, type) else None
         if isinstance(declaration, Declaration) and cls.__module__ == module.__name__:
-            if odd := _flaw(declaration, cls):
+            if odd := flaw(declaration, cls):
                 raise SpecmdError(f"policy '{declaration.name}' ({origin}){odd}")
             found.append(Entry(**vars(declaration), summary="", origin=origin, cls=cls))
     docs = [inspect.getdoc(each.cls) if len(found) > 1 else module.__doc__ for each in found]
@@ -385,22 +319,6 @@ def _declared(module: ModuleType, origin: str) -> list[Entry]:
         )
         for each, own in zip(found, docs, strict=True)
     ]
-
-
-def _flaw(said: Declaration, cls: type) -> str:
-    """Say what a class cannot be a policy for; nothing if it can."""
-    if not callable(getattr(cls, "create", None)):
-        return " has no `create`"
-    known = HOOKS.get(said.axis, ())
-    if odd := misspelt(cls, (*known, *AT_THE_END) if known else ()):
-        return f": {odd}"
-    if said.axis == "admission" and {*said.needs} - {"training"}:
-        return ": an admission policy sees the bare event; of the needs it may have `training`"
-    if said.compiled and not (issubclass(cls, tuple) and hasattr(cls, "_fields")):
-        return " says compiled=True: make its class a NamedTuple of arrays and numbers"
-    if said.axis == "evict" and not (hasattr(cls, "victim") or hasattr(cls, "rank")):
-        return " has neither `victim` nor `rank`"
-    return ""
 
 
 def _read_value(hint: Any, text: str) -> Any:

@@ -7,13 +7,15 @@ import pytest
 
 from specmd import simulate
 from specmd.core.event import World
+from specmd.core.instant_link import InstantLink
+from specmd.core.kernel import Kernel
 from specmd.core.state import CAPACITY_MISSES, COLLISION_MISSES, COMPULSORY_MISSES
 from specmd.errors import SpecmdError
 from specmd.policy import best_quotas, lru_misses, share_slots
 from specmd.policy.registry import add_plugin, choose, entries, forget
 from specmd.runs.options import RunConfig
 from specmd.runs.pools import divide, pools_of
-from specmd.simulation.replay import replay
+from specmd.simulation.events import EventStream
 from specmd.trace import build_trace, synthetic
 from specmd.trace.training import training_rows
 
@@ -24,8 +26,8 @@ NAMES = [
 ]
 
 
-def made(seed, **more):
-    rng = np.random.default_rng(seed)
+def made(number, **more):
+    rng = np.random.default_rng(number)
     experts = int(rng.integers(3, 9))
     sizes = {
         "num_layers": int(rng.integers(2, 5)),
@@ -37,7 +39,7 @@ def made(seed, **more):
         "decode_length": int(rng.integers(5, 30)),
         "expert_bytes": 1 << 20,
     }
-    return synthetic(**{**sizes, **more}, seed=seed)
+    return synthetic(**{**sizes, "seed": number, **more})
 
 
 def world_of(trace, slots=1):
@@ -50,14 +52,20 @@ def shared(allocate, trace, slots):
     return divide(slots, layers, **how).slots
 
 
-def misses(trace, quotas=None, **options):
-    """Misses of LRU by layer, with what a policy gives, or so much for each layer."""
-    slots = options.pop("slots", None) or quotas * trace.header.num_layers
-    config = RunConfig(
-        evict="lru", scope="layer", capacity=str(slots), capacity_slots=slots, **options
+def misses(trace, quotas):
+    """Misses of LRU by layer, each layer with its quota."""
+    header = trace.header
+    world, link = (
+        World.of(header, quotas),
+        InstantLink.create(header.num_layers * header.num_experts),
     )
-    counters = replay(trace, config, training=trace, interpreted=True).counters
-    return counters[..., MISSES].sum(axis=(0, 2))
+    kernel, events = (
+        Kernel(world, choose("evict", "lru"), link, interpreted=True),
+        EventStream(trace),
+    )
+    for first, last in events.stretches(0, events.num_steps):
+        kernel.run(events.chunk(first, last))
+    return kernel.counters[..., MISSES].sum(axis=(0, 2))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -123,7 +131,9 @@ def test_misses_at_every_capacity_are_those_of_replays():
         trace = made(seed)
         curves = lru_misses(world_of(trace))
         for quota in range(1, trace.header.num_experts + 1):
-            assert (curves[:, quota] == misses(trace, quota)).all(), f"seed {seed} {quota} slots"
+            assert (curves[:, quota] == misses(trace, [quota] * trace.header.num_layers)).all(), (
+                f"seed {seed} {quota} slots"
+            )
 
 
 @pytest.mark.parametrize("name", ["miss_ratio_curve", "miss_ratio_curve:exact=true"])
@@ -134,7 +144,7 @@ def test_it_is_never_worse_than_an_even_split_on_its_own_trace(name):
         keys = trace.header.num_layers * trace.header.num_experts
         slots = int(np.random.default_rng(seed).integers(1, keys + 1))
         even, ours = (
-            int(misses(trace, slots=slots, allocate=each).sum()) for each in ("uniform", name)
+            int(misses(trace, shared(each, trace, slots)).sum()) for each in ("uniform", name)
         )
         assert ours <= even, f"seed {seed}, {slots} slots"
         better += ours < even
@@ -145,7 +155,7 @@ def test_the_exact_division_is_no_worse_than_the_greedy_one():
     for seed in range(15):
         trace = made(seed)
         greedy, exact = (
-            int(misses(trace, slots=9, allocate=f"miss_ratio_curve:exact={each}").sum())
+            int(misses(trace, shared(f"miss_ratio_curve:exact={each}", trace, 9)).sum())
             for each in ("false", "true")
         )
         assert exact <= greedy, f"seed {seed}"
@@ -208,7 +218,7 @@ def test_without_a_training_trace_the_run_is_skipped_and_says_so():
     options = {"evict": "lru", "scope": "layer", "capacity": str(slots), "allocate": "entropy"}
     with pytest.raises(SpecmdError, match="needs a training trace: allocate entropy"):
         simulate(trace, **options)
-    run = simulate(trace, **options, training=trace)
+    run = simulate(trace, **options, training=made(2, seed=99))
     assert run.bounds.regret_misses >= 0
 
 
