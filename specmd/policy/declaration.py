@@ -1,4 +1,4 @@
-"""How a policy is declared: what it says of itself, put on its class by the decorator `policy`."""
+"""What a policy says of itself: the decorator that its file carries, and what is asked of it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,24 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from specmd.policy.faults import misspelt
 from specmd.policy.needs import Name
 
 Axis = Literal["evict", "prefetch", "schedule", "miss", "route", "allocate", "admission"]
 Computes = Literal["", "gates", "weights"]
 AXES: tuple[Axis, ...] = typing.get_args(Axis)
 C = TypeVar("C", bound=type)
+
+# What is asked of a policy; a method whose name is nearly one of these is a mistake.
+HOOKS = {
+    "evict": ("on_event", "on_use", "on_insert", "on_prefetch", "on_evict", "rank", "victim"),
+    "prefetch": ("predict",),
+    "route": ("route",),
+    "miss": ("prepare", "answer"),
+    "admission": ("observe", "admits", "admits_ahead", "outweighs"),
+}
+AT_THE_END = ("metrics", "finished")
+"""What a policy of any axis may answer after a run, see `specmd.runs.policy_metrics`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,3 +104,19 @@ def policy(
         return cls
 
     return declare
+
+
+def flaw(said: Declaration, cls: type) -> str:
+    """Say what a class cannot be a policy for; nothing if it can."""
+    if not callable(getattr(cls, "create", None)):
+        return " has no `create`"
+    known = HOOKS.get(said.axis, ())
+    if odd := misspelt(cls, (*known, *AT_THE_END) if known else ()):
+        return f": {odd}"
+    if said.axis == "admission" and {*said.needs} - {"training"}:
+        return ": an admission policy sees the bare event; of the needs it may have `training`"
+    if said.compiled and not (issubclass(cls, tuple) and hasattr(cls, "_fields")):
+        return " says compiled=True: make its class a NamedTuple of arrays and numbers"
+    if said.axis == "evict" and not (hasattr(cls, "victim") or hasattr(cls, "rank")):
+        return " has neither `victim` nor `rank`"
+    return ""

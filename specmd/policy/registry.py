@@ -26,15 +26,18 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from specmd.errors import SpecmdError, unknown
-from specmd.policy.declaration import AXES, Axis, Declaration, policy
-from specmd.policy.faults import misspelt, told
+from specmd.policy.declaration import AXES, HOOKS, Axis, Declaration, flaw, policy
+from specmd.policy.faults import told
 from specmd.policy.weights import ModelFile, file_content
 
 LOG = logging.getLogger("specmd")
 
+BUILT_IN = "built-in"
+
 __all__ = [
     "AXES",
     "BUILT_IN",
+    "HOOKS",
     "Axis",
     "Choice",
     "Declaration",
@@ -47,18 +50,6 @@ __all__ = [
     "plugins_of",
     "policy",
 ]
-
-BUILT_IN = "built-in"
-# What is asked of a policy; a method whose name is nearly one of these is a mistake.
-HOOKS = {
-    "evict": ("on_event", "on_use", "on_insert", "on_prefetch", "on_evict", "rank", "victim"),
-    "prefetch": ("predict",),
-    "route": ("route",),
-    "miss": ("prepare", "answer"),
-    "admission": ("observe", "admits", "admits_ahead", "outweighs"),
-}
-AT_THE_END = ("metrics", "finished")
-"""What a policy of any axis may answer after a run, see `specmd.runs.policy_metrics`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +83,7 @@ class Entry(Declaration):
             "lossless": not self.lossy,
             "remembers": self.remembers,
             "compiled": self.compiled,
+            "simulated_only": self.simulated_only,
             "source": self.source,
             "origin": self.origin,
         }
@@ -352,25 +344,8 @@ def _declared(module: ModuleType, origin: str) -> list[Entry]:
     for cls in vars(module).values():
         declaration = vars(cls).get("__specmd__") if isinstance(cls, type) else None
         if isinstance(declaration, Declaration) and cls.__module__ == module.__name__:
-            if not callable(getattr(cls, "create", None)):
-                raise SpecmdError(f"policy '{declaration.name}' ({origin}) has no `create`")
-            known = HOOKS.get(declaration.axis, ())
-            if odd := misspelt(cls, (*known, *AT_THE_END) if known else ()):
-                raise SpecmdError(f"policy '{declaration.name}' ({origin}): {odd}")
-            if declaration.axis == "admission" and {*declaration.needs} - {"training"}:
-                raise SpecmdError(
-                    f"policy '{declaration.name}' ({origin}): an admission policy sees the bare "
-                    "event; of the needs it may have `training`"
-                )
-            if declaration.compiled and not (issubclass(cls, tuple) and hasattr(cls, "_fields")):
-                raise SpecmdError(
-                    f"policy '{declaration.name}' ({origin}) says compiled=True: make its class a "
-                    "NamedTuple of arrays and numbers"
-                )
-            if declaration.axis == "evict" and not (hasattr(cls, "victim") or hasattr(cls, "rank")):
-                raise SpecmdError(
-                    f"policy '{declaration.name}' ({origin}) has neither `victim` nor `rank`"
-                )
+            if odd := flaw(declaration, cls):
+                raise SpecmdError(f"policy '{declaration.name}' ({origin}){odd}")
             found.append(Entry(**vars(declaration), summary="", origin=origin, cls=cls))
     docs = [inspect.getdoc(each.cls) if len(found) > 1 else module.__doc__ for each in found]
     return [

@@ -8,13 +8,15 @@ from learned_files import others
 
 from specmd import simulate
 from specmd.core.event import World
+from specmd.core.instant_link import InstantLink
+from specmd.core.kernel import Kernel
 from specmd.core.state import CAPACITY_MISSES, COLLISION_MISSES, COMPULSORY_MISSES
 from specmd.errors import SpecmdError
 from specmd.policy import best_quotas, lru_misses, share_slots
 from specmd.policy.registry import add_plugin, choose, entries, forget
 from specmd.runs.options import RunConfig
 from specmd.runs.pools import divide, pools_of
-from specmd.simulation.replay import replay
+from specmd.simulation.events import EventStream
 from specmd.trace import build_trace, synthetic
 from specmd.trace.training import training_rows
 
@@ -25,8 +27,8 @@ NAMES = [
 ]
 
 
-def made(seed, **more):
-    rng = np.random.default_rng(seed)
+def made(number, **more):
+    rng = np.random.default_rng(number)
     experts = int(rng.integers(3, 9))
     sizes = {
         "num_layers": int(rng.integers(2, 5)),
@@ -38,7 +40,7 @@ def made(seed, **more):
         "decode_length": int(rng.integers(5, 30)),
         "expert_bytes": 1 << 20,
     }
-    return synthetic(**{**sizes, **more}, seed=seed)
+    return synthetic(**{**sizes, "seed": number, **more})
 
 
 def world_of(trace, slots=1):
@@ -51,12 +53,20 @@ def shared(allocate, trace, slots):
     return divide(slots, layers, **how).slots
 
 
-def misses(trace, quota):
-    """Misses of LRU by layer, with so much for each layer."""
-    slots = quota * trace.header.num_layers
-    config = RunConfig(evict="lru", scope="layer", capacity=str(slots), capacity_slots=slots)
-    counters = replay(trace, config, interpreted=True).counters
-    return counters[..., MISSES].sum(axis=(0, 2))
+def misses(trace, quotas):
+    """Misses of LRU by layer, each layer with its quota."""
+    header = trace.header
+    world, link = (
+        World.of(header, quotas),
+        InstantLink.create(header.num_layers * header.num_experts),
+    )
+    kernel, events = (
+        Kernel(world, choose("evict", "lru"), link, interpreted=True),
+        EventStream(trace),
+    )
+    for first, last in events.stretches(0, events.num_steps):
+        kernel.run(events.chunk(first, last))
+    return kernel.counters[..., MISSES].sum(axis=(0, 2))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -122,7 +132,9 @@ def test_misses_at_every_capacity_are_those_of_replays():
         trace = made(seed)
         curves = lru_misses(world_of(trace))
         for quota in range(1, trace.header.num_experts + 1):
-            assert (curves[:, quota] == misses(trace, quota)).all(), f"seed {seed} {quota} slots"
+            assert (curves[:, quota] == misses(trace, [quota] * trace.header.num_layers)).all(), (
+                f"seed {seed} {quota} slots"
+            )
 
 
 def on_its_own_trace(allocate, trace, slots):
