@@ -304,12 +304,7 @@ class Planner:
     """
 
     def __init__(
-        self,
-        world: World,
-        maker: Maker,
-        *,
-        interpreted: bool = False,
-        accesses: int | None = None,
+        self, world: World, maker: Maker, *, interpreted: bool = False, accesses: int | None = None
     ) -> None:
         self._bindings = {hooks.predict: maker.cls.predict}
         self._cls, self._checked = maker.cls, not is_cleared(maker.cls)
