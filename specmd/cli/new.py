@@ -24,6 +24,12 @@ def new(
             help="Start from a copy of this built-in policy; default: the simplest of its axis.",
         ),
     ] = None,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compiled", help="In the form that runs at native speed: arrays, no objects."
+        ),
+    ] = False,
 ) -> None:
     """Write a working plug-in and its test into the current folder.
 
@@ -32,7 +38,7 @@ def new(
     """
     from specmd.conformance.template import write_plugin
 
-    written = write_plugin(name, axis, like, Path())  # type: ignore[arg-type]  # checked there
+    written = write_plugin(name, axis, like, Path(), compiled=compiled)  # type: ignore[arg-type]
     typer.echo(f"{written[0]}: {axis} policy; {written[1]}: its test", err=True)
     typer.echo(f"check it: specmd validate policy {written[0]}; pytest {written[1]}", err=True)
     flag = {"evict": "-e", "prefetch": "-p"}.get(axis, f"--{axis}")

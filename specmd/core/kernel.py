@@ -311,12 +311,7 @@ class Planner:
     """
 
     def __init__(
-        self,
-        world: World,
-        maker: Maker,
-        *,
-        interpreted: bool = False,
-        accesses: int | None = None,
+        self, world: World, maker: Maker, *, interpreted: bool = False, accesses: int | None = None
     ) -> None:
         self._bindings = bind_prefetcher(maker)
         makers = [maker, *(part for part in (getattr(maker, "inner", None),) if part)]

@@ -99,7 +99,7 @@ from specmd.policy.allocation import (
     lru_misses,
     share_slots,
 )
-from specmd.policy.registry import policy
+from specmd.policy.declaration import policy
 from specmd.policy.schedule import Schedule
 from specmd.policy.weights import ModelFile, load_weights
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from specmd.conformance.plugin_texts import COMPILED, PLAIN
 from specmd.conformance.suite import check_policy
 from specmd.conformance.template import write_plugin
 from specmd.errors import SpecmdError
@@ -23,11 +24,15 @@ def no_trace_left():
     _registry().update(before)
 
 
-@pytest.mark.parametrize("axis", AXES)
-def test_a_new_policy_keeps_to_the_rules(tmp_path, axis):
-    policy, _ = write_plugin("fresh_one", axis, None, tmp_path)
+FORMS = [*((axis, False) for axis in AXES), *((axis, True) for axis in COMPILED)]
+
+
+@pytest.mark.parametrize(("axis", "compiled"), FORMS)
+def test_a_new_policy_keeps_to_the_rules(tmp_path, axis, compiled):
+    policy, _ = write_plugin("fresh_one", axis, None, tmp_path, compiled=compiled)
     (entry,) = add_plugin(policy)
     assert (entry.axis, entry.name) == (axis, "fresh_one")
+    assert entry.compiled == compiled or axis not in PLAIN
     assert entry.summary.startswith("FreshOne: ")
     assert [found for found in check_policy(entry) if not found.passed] == []
 
@@ -44,9 +49,9 @@ def test_any_built_in_policy_can_be_started_from(tmp_path, axis, like):
     assert (entry.needs, entry.compiled) == (model.needs, model.compiled)
 
 
-@pytest.mark.parametrize("axis", ["evict", "prefetch"])
-def test_its_own_test_passes(tmp_path, axis):
-    _, test = write_plugin("fresh_one", axis, None, tmp_path)
+@pytest.mark.parametrize(("axis", "compiled"), FORMS)
+def test_its_own_test_passes(tmp_path, axis, compiled):
+    _, test = write_plugin("fresh_one", axis, None, tmp_path, compiled=compiled)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test.name],
         cwd=tmp_path,
@@ -81,6 +86,13 @@ def test_nothing_is_overwritten(tmp_path):
 def test_wrong_names_are_refused(tmp_path, name, axis, like, said):
     with pytest.raises(SpecmdError, match=re.escape(said)):
         write_plugin(name, axis, like, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_there_is_no_compiled_form_that_is_said(tmp_path):
+    for axis, like in (("allocate", None), ("evict", "lru")):
+        with pytest.raises(SpecmdError, match="there is no compiled form to write"):
+            write_plugin("mine", axis, like, tmp_path, compiled=True)
     assert list(tmp_path.iterdir()) == []
 
 
