@@ -36,15 +36,15 @@ class Moving(NamedTuple):
     size: IntArray  # (layers,) residents
     gone: IntArray  # (layers,) keys that have left
     left: IntArray  # (keys,) how many had left the layer with it; 0 never
-    options: tuple[int, float, int]  # ghosts, credit, seed
+    options: tuple[int, float]  # ghosts, credit
 
     @classmethod
     def create(cls, world: World, *, ghosts: int = 8, credit: float = 0.0625) -> Moving:
         """Build the empty lists and even targets."""
-        pool, seed = world.pool[:: world.num_experts], world.seed
+        pool = world.pool[:: world.num_experts]
         lists, target = make_lists(world.num_keys, len(pool)), world.capacity / np.bincount(pool)
         keys, size = np.zeros(world.num_keys, np.int64), np.zeros(len(pool), np.int64)
-        return cls(lists, keys, target[pool], size, size * 0, keys * 0, (ghosts, credit, seed))
+        return cls(lists, keys, target[pool], size, size * 0, keys * 0, (ghosts, credit))
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
         """Move to the front of its layer."""
@@ -53,9 +53,9 @@ class Moving(NamedTuple):
 
     def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter at the front of its layer; a ghost moves a credit to it."""
-        layer, (ghosts, credit, seed) = key // event.num_experts, self.options
+        layer, (ghosts, credit) = key // event.num_experts, self.options
         if self.left[key] > 0 and self.gone[layer] - self.left[key] < ghosts:
-            other = below(event.num_layers, seed, event.clock * event.num_experts + key)
+            other = below(event.num_layers, 0, event.clock * event.num_experts + key)
             if self.target[other] >= 1 + credit and self.target[layer] < event.num_experts:
                 self.target[layer] += credit
                 self.target[other] -= credit
