@@ -352,25 +352,8 @@ def _declared(module: ModuleType, origin: str) -> list[Entry]:
     for cls in vars(module).values():
         declaration = vars(cls).get("__specmd__") if isinstance(cls, type) else None
         if isinstance(declaration, Declaration) and cls.__module__ == module.__name__:
-            if not callable(getattr(cls, "create", None)):
-                raise SpecmdError(f"policy '{declaration.name}' ({origin}) has no `create`")
-            known = HOOKS.get(declaration.axis, ())
-            if odd := misspelt(cls, (*known, *AT_THE_END) if known else ()):
-                raise SpecmdError(f"policy '{declaration.name}' ({origin}): {odd}")
-            if declaration.axis == "admission" and {*declaration.needs} - {"training"}:
-                raise SpecmdError(
-                    f"policy '{declaration.name}' ({origin}): an admission policy sees the bare "
-                    "event; of the needs it may have `training`"
-                )
-            if declaration.compiled and not (issubclass(cls, tuple) and hasattr(cls, "_fields")):
-                raise SpecmdError(
-                    f"policy '{declaration.name}' ({origin}) says compiled=True: make its class a "
-                    "NamedTuple of arrays and numbers"
-                )
-            if declaration.axis == "evict" and not (hasattr(cls, "victim") or hasattr(cls, "rank")):
-                raise SpecmdError(
-                    f"policy '{declaration.name}' ({origin}) has neither `victim` nor `rank`"
-                )
+            if odd := _flaw(declaration, cls):
+                raise SpecmdError(f"policy '{declaration.name}' ({origin}){odd}")
             found.append(Entry(**vars(declaration), summary="", origin=origin, cls=cls))
     docs = [inspect.getdoc(each.cls) if len(found) > 1 else module.__doc__ for each in found]
     return [
@@ -379,6 +362,22 @@ def _declared(module: ModuleType, origin: str) -> list[Entry]:
         )
         for each, own in zip(found, docs, strict=True)
     ]
+
+
+def _flaw(said: Declaration, cls: type) -> str:
+    """Say what a class cannot be a policy for; nothing if it can."""
+    if not callable(getattr(cls, "create", None)):
+        return " has no `create`"
+    known = HOOKS.get(said.axis, ())
+    if odd := misspelt(cls, (*known, *AT_THE_END) if known else ()):
+        return f": {odd}"
+    if said.axis == "admission" and {*said.needs} - {"training"}:
+        return ": an admission policy sees the bare event; of the needs it may have `training`"
+    if said.compiled and not (issubclass(cls, tuple) and hasattr(cls, "_fields")):
+        return " says compiled=True: make its class a NamedTuple of arrays and numbers"
+    if said.axis == "evict" and not (hasattr(cls, "victim") or hasattr(cls, "rank")):
+        return " has neither `victim` nor `rank`"
+    return ""
 
 
 def _read_value(hint: Any, text: str) -> Any:
