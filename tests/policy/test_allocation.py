@@ -4,17 +4,18 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
-from learned_files import others
 
 from specmd import simulate
 from specmd.core.event import World
+from specmd.core.instant_link import InstantLink
+from specmd.core.kernel import Kernel
 from specmd.core.state import CAPACITY_MISSES, COLLISION_MISSES, COMPULSORY_MISSES
 from specmd.errors import SpecmdError
 from specmd.policy import best_quotas, lru_misses, share_slots
 from specmd.policy.registry import add_plugin, choose, entries, forget
 from specmd.runs.options import RunConfig
 from specmd.runs.pools import divide, pools_of
-from specmd.simulation.replay import replay
+from specmd.simulation.events import EventStream
 from specmd.trace import build_trace, synthetic
 from specmd.trace.training import training_rows
 
@@ -25,8 +26,8 @@ NAMES = [
 ]
 
 
-def made(seed, **more):
-    rng = np.random.default_rng(seed)
+def made(number, **more):
+    rng = np.random.default_rng(number)
     experts = int(rng.integers(3, 9))
     sizes = {
         "num_layers": int(rng.integers(2, 5)),
@@ -38,7 +39,7 @@ def made(seed, **more):
         "decode_length": int(rng.integers(5, 30)),
         "expert_bytes": 1 << 20,
     }
-    return synthetic(**{**sizes, **more}, seed=seed)
+    return synthetic(**{**sizes, "seed": number, **more})
 
 
 def world_of(trace, slots=1):
@@ -51,12 +52,20 @@ def shared(allocate, trace, slots):
     return divide(slots, layers, **how).slots
 
 
-def misses(trace, quota):
-    """Misses of LRU by layer, with so much for each layer."""
-    slots = quota * trace.header.num_layers
-    config = RunConfig(evict="lru", scope="layer", capacity=str(slots), capacity_slots=slots)
-    counters = replay(trace, config, interpreted=True).counters
-    return counters[..., MISSES].sum(axis=(0, 2))
+def misses(trace, quotas):
+    """Misses of LRU by layer, each layer with its quota."""
+    header = trace.header
+    world, link = (
+        World.of(header, quotas),
+        InstantLink.create(header.num_layers * header.num_experts),
+    )
+    kernel, events = (
+        Kernel(world, choose("evict", "lru"), link, interpreted=True),
+        EventStream(trace),
+    )
+    for first, last in events.stretches(0, events.num_steps):
+        kernel.run(events.chunk(first, last))
+    return kernel.counters[..., MISSES].sum(axis=(0, 2))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -122,14 +131,9 @@ def test_misses_at_every_capacity_are_those_of_replays():
         trace = made(seed)
         curves = lru_misses(world_of(trace))
         for quota in range(1, trace.header.num_experts + 1):
-            assert (curves[:, quota] == misses(trace, quota)).all(), f"seed {seed} {quota} slots"
-
-
-def on_its_own_trace(allocate, trace, slots):
-    """Misses with what a policy gives, of the trace it was fitted to: no run is judged so."""
-    quotas = shared(allocate, trace, slots)
-    curves = lru_misses(world_of(trace))
-    return int(curves[range(len(quotas)), np.minimum(quotas, trace.header.num_experts)].sum())
+            assert (curves[:, quota] == misses(trace, [quota] * trace.header.num_layers)).all(), (
+                f"seed {seed} {quota} slots"
+            )
 
 
 @pytest.mark.parametrize("name", ["miss_ratio_curve", "miss_ratio_curve:exact=true"])
@@ -139,7 +143,9 @@ def test_it_is_never_worse_than_an_even_split_on_its_own_trace(name):
         trace = made(seed)
         keys = trace.header.num_layers * trace.header.num_experts
         slots = int(np.random.default_rng(seed).integers(1, keys + 1))
-        even, ours = (on_its_own_trace(each, trace, slots) for each in ("uniform", name))
+        even, ours = (
+            int(misses(trace, shared(each, trace, slots)).sum()) for each in ("uniform", name)
+        )
         assert ours <= even, f"seed {seed}, {slots} slots"
         better += ours < even
     assert better > 5
@@ -149,7 +155,7 @@ def test_the_exact_division_is_no_worse_than_the_greedy_one():
     for seed in range(15):
         trace = made(seed)
         greedy, exact = (
-            on_its_own_trace(f"miss_ratio_curve:exact={each}", trace, 9)
+            int(misses(trace, shared(f"miss_ratio_curve:exact={each}", trace, 9)).sum())
             for each in ("false", "true")
         )
         assert exact <= greedy, f"seed {seed}"
@@ -212,7 +218,7 @@ def test_without_a_training_trace_the_run_is_skipped_and_says_so():
     options = {"evict": "lru", "scope": "layer", "capacity": str(slots), "allocate": "entropy"}
     with pytest.raises(SpecmdError, match="needs a training trace: allocate entropy"):
         simulate(trace, **options)
-    run = simulate(trace, **options, training=others(trace))
+    run = simulate(trace, **options, training=made(2, seed=99))
     assert run.bounds.regret_misses >= 0
 
 
