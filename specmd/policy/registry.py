@@ -92,6 +92,7 @@ class Entry(Declaration):
             "lossless": not self.lossy,
             "remembers": self.remembers,
             "compiled": self.compiled,
+            "simulated_only": self.simulated_only,
             "source": self.source,
             "origin": self.origin,
         }
