@@ -82,7 +82,7 @@ def runs_live(choice: Choice) -> bool:
     axis, there = choice.entry.axis, Offer(future=False, training=True, lookahead=0)
     if not OPTIONS[axis].live and choice.spelled != OPTIONS[axis].default:
         return False
-    return not unmet(choice, there)
+    return not choice.entry.simulated_only and not unmet(choice, there)
 
 
 def only_defaults(space: Space) -> Space:

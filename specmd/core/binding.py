@@ -39,6 +39,7 @@ LINK_HOOKS: tuple[Function, ...] = (
     hooks.fetch,
     hooks.compute_on_host,
     hooks.prefetch,
+    hooks.in_time,
     hooks.execute,
     hooks.conclude,
 )

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from specmd.core.event import Event, FloatArray, IntArray, KeyArray, World
-from specmd.core.hooks import answer, compute_on_host, on_use, prepare, route
+from specmd.core.hooks import answer, compute_on_host, prepare, route
 from specmd.core.rows import (
     DROP,
     EXACT,
@@ -51,6 +51,7 @@ from specmd.core.state import (
     Core,
     log,
 )
+from specmd.core.turnover import note_use
 
 NUM_MASSES = 5
 # Entries of `Execution.count`.
@@ -296,7 +297,7 @@ def seat_stand_ins(core: Core, policy: Any, row: int, event: Event) -> None:
             core.hold[key] += 1
             core.counters[row + SUBSTITUTE_USES] += 1
             log(core, LOG_STAND_IN, key)
-            on_use(policy, key, core.pool[key], event)
+            note_use(core, policy, key, event)
         event.tokens[place] += 1
 
 

@@ -128,6 +128,21 @@ def ask(prefetcher: Any, event: Event, outlook: Any, proposals: Any) -> None:
     """Let the prefetcher that another is made of predict."""
 
 
+def staged(core: Any, key: int) -> bool:
+    """Tell whether a key is staged, see `specmd.core.staging`."""
+    return False
+
+
+def reserved(core: Any, pool: int) -> int:
+    """Count the free slots of a pool that a miss may not take."""
+    return 0
+
+
+def in_time(link: Any, core: Any, key: int, due: int, event: Event) -> bool:
+    """Tell whether a prefetch issued now is expected to arrive before it is due."""
+    return True
+
+
 def settle(link: Any, core: Any, event: Event) -> None:
     """Bring the link to the moment this event's routing is known; land what has arrived."""
 

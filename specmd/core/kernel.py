@@ -30,6 +30,7 @@ from specmd.core.execution import NUM_MASSES
 from specmd.core.guards import Guard
 from specmd.core.interpreted import as_lists
 from specmd.core.specialise import Function, is_cheaper_interpreted, specialise, specialise_frozen
+from specmd.core.staging import bind_staging, make_staging, without_staging
 from specmd.core.state import (
     EMPTY,
     FETCHED_EVER,
@@ -60,6 +61,8 @@ class Kernel:
         link: what brings the keys; a NamedTuple of arrays where the kernel may be compiled.
         admission: FORCED, GATED, BYPASS or NEVER_ADMIT.
         guarded: whether prefetches are kept from evicting nearer ones.
+        budget: prefetches a step at most, or 0.
+        staging: slots for prefetches alone, see `specmd.core.staging`, or 0.
         execution: policies of routing and misses, where what they do is not to fetch all.
         resident: start with every key there.
         sequential: serve access by access.
@@ -80,6 +83,8 @@ class Kernel:
         *,
         admission: int = FORCED,
         guarded: bool = False,
+        budget: int = 0,
+        staging: int = 0,
         execution: Executing | None = None,
         resident: bool = False,
         sequential: bool = False,
@@ -101,6 +106,9 @@ class Kernel:
         if gate is not None:
             self._bindings |= bind_gate(gate[1])
             makers.append(gate[1])
+        self._ahead = budget, staging
+        if staging:
+            self._bindings |= bind_staging()
         self._bindings |= also or {}
         if behind is not None:
             link = link._replace(tier=make_tier(*behind))
@@ -136,10 +144,15 @@ class Kernel:
         if self._gate is not None:
             world, maker = self._gate
             core = core._replace(gate=maker.create(world))
+        (budget, staging), world = self._ahead, self.world
+        core = core._replace(budget=budget)
+        if staging:
+            core = core._replace(staging=make_staging(world, staging))
+            world = without_staging(world, staging)
         if self._resident:
             core.state[:] = READY
             core.mark[:] = FETCHED_EVER | USED
-        policy = self._evict.create(self.world)
+        policy = self._evict.create(world)
         if self._pins:
             preload(core, policy.kept)
         return self._form(core), self._form(policy)

@@ -20,17 +20,18 @@ from specmd.core.hooks import (
     conclude,
     execute,
     fetch,
+    in_time,
     observe,
     on_event,
     on_evict,
     on_insert,
-    on_prefetch,
     on_use,
     outweighs,
     prefetch,
     promote,
     reclaim,
     reroute,
+    reserved,
     settle,
     victim,
     withdraw,
@@ -43,65 +44,42 @@ from specmd.core.state import (
     CAPACITY_MISSES,
     COMPULSORY_MISSES,
     EMPTY,
-    EVICTIONS,
     FETCHED_EVER,
-    FROZEN,
     LATE_HITS,
     LOADING,
     LOG_BYPASS,
-    LOG_CANCEL,
-    LOG_EVICT,
     LOG_FETCH,
     LOG_HIT,
     LOG_LATE,
     LOG_PREFETCH,
     NEVER_ADMIT,
     NUM_COUNTERS,
-    PREFETCH_CANCELLED,
     PREFETCH_DROPPED,
     PREFETCH_HITS,
     PREFETCH_ISSUED,
     PREFETCH_REDUNDANT,
-    PREFETCH_WASTED,
     PREFETCHED,
     READY,
     REUSE_HITS,
     TOKEN_ACCESSES,
     TOKEN_HITS,
-    UNUSED_EVICTIONS,
     USED,
     Chunk,
     Core,
-    give_back,
     log,
     seat,
     take_free,
     unseat,
 )
-
-
-def evict(core: Core, policy: Any, key: int, row: int, event: Event) -> int:
-    """Remove a key from the cache; return the slot it leaves, which is not free yet."""
-    core.counters[row + EVICTIONS] += 1
-    if not core.mark[key] & USED:
-        core.counters[row + UNUSED_EVICTIONS] += 1
-        if core.mark[key] & PREFETCHED != 0:
-            layer = event.phase * event.num_layers + key // event.num_experts
-            core.counters[layer * NUM_COUNTERS + PREFETCH_WASTED] += 1  # its bytes are those
-    core.evicted_step[key] = event.step
-    on_evict(policy, key, core.pool[key], event)
-    log(core, LOG_EVICT, key)
-    return unseat(core, key)
-
-
-def cancel(core: Core, policy: Any, key: int, row: int, event: Event) -> None:
-    """Take back a prefetch that has not started, as if never issued; its slot becomes free."""
-    core.counters[row + PREFETCH_CANCELLED] += 1
-    core.hold[key] -= 1
-    on_evict(policy, key, core.pool[key], event)
-    log(core, LOG_CANCEL, key)
-    give_back(core, core.pool[key], unseat(core, key))
-    core.mark[key] = core.mark[key] // BEFORE * FETCHED_EVER
+from specmd.core.turnover import (
+    admit_staged,
+    cancel,
+    evict,
+    has_budget,
+    note_ahead,
+    note_use,
+    slot_ahead,
+)
 
 
 def count_miss(core: Core, key: int, row: int, event: Event) -> None:
@@ -126,7 +104,7 @@ def admit(core: Core, policy: Any, link: Any, key: int, row: int, event: Event) 
         if not admits(core.gate, key, pool, core, event):
             refuse(core, link, key, row, event)
             return
-        slot = take_free(core, pool) if core.num_free[pool] > 0 else NOBODY
+        slot = take_free(core, pool) if core.num_free[pool] > reserved(core, pool) else NOBODY
         if slot == NOBODY and core.admission[0] < BYPASS:
             leaving = victim(policy, key, pool, core, event)
             if leaving == NOBODY:
@@ -202,27 +180,26 @@ def anticipate(
             core.counters[row + PREFETCH_REDUNDANT] += 1
             continue
         pool = core.pool[key]
-        if not admits_ahead(core.gate, key, pool, core, event):
-            core.counters[row + PREFETCH_DROPPED] += 1
-            continue
-        slot = take_free(core, pool)
-        if slot == NOBODY and core.admission[0] != FROZEN:
-            core.guard[0] = chunk.prefetch_due[i] if core.guarded else -1
-            leaving = victim(policy, key, pool, core, event)
-            core.guard[0] = -1
-            if leaving != NOBODY:
-                slot = evict(core, policy, leaving, row, event)
+        due = chunk.prefetch_due[i]
+        slot = NOBODY
+        if (
+            has_budget(core, event)
+            and in_time(link, core, key, due, event)
+            and admits_ahead(core.gate, key, pool, core, event)
+        ):
+            slot = slot_ahead(core, policy, key, pool, due, row, event)
         if slot == NOBODY:
             core.counters[row + PREFETCH_DROPPED] += 1
             continue
+        core.guard[3] += 1
         seat(core, key, slot)
         log(core, LOG_PREFETCH, key)
         core.counters[row + PREFETCH_ISSUED] += 1
         core.state[key] = LOADING
         core.hold[key] += 1
         core.mark[key] = (core.mark[key] & FETCHED_EVER) * BEFORE | FETCHED_EVER | PREFETCHED
-        core.due[key] = chunk.prefetch_due[i]
-        on_prefetch(policy, key, pool, event)
+        core.due[key] = due
+        note_ahead(core, policy, key, pool, event)
         prefetch(link, core, key, chunk.prefetch_score[i], event)
 
 
@@ -262,14 +239,14 @@ def demand(core: Core, policy: Any, link: Any, event: Event) -> None:
             reuse += count_hit(core, key, row)
             token_hits += load
             log(core, LOG_HIT, key)
-            on_use(policy, key, core.pool[key], event)
+            note_use(core, policy, key, event)
         elif state[key] == LOADING:
             core.counters[row + LATE_HITS] += 1
             core.mark[key] |= USED
             core.due[key] = -1
             log(core, LOG_LATE, key)
             promote(link, core, key)
-            on_use(policy, key, core.pool[key], event)
+            note_use(core, policy, key, event)
         else:
             count_miss(core, key, row, event)
             core.missing[missing] = key
@@ -285,6 +262,7 @@ def demand(core: Core, policy: Any, link: Any, event: Event) -> None:
     while wrong != NOBODY:
         cancel(core, policy, wrong, row, event)
         wrong = withdraw(link, core, event)
+    admit_staged(core, policy, row, event)
     for i in range(missing):
         admit(core, policy, link, core.missing[i], row, event)
 

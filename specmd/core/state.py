@@ -77,13 +77,15 @@ class Core(NamedTuple):
     slotless: IntArray  # (pools,) keys of a wide event that stream through without a slot
     pool: IntArray  # (keys,) pool of the key
     missing: IntArray  # (keys,) scratch: this event's misses
-    guard: IntArray  # [due limit of the prefetch being placed, clock]
+    guard: IntArray  # [due limit of the prefetch being placed, clock, step, prefetches in it]
     counters: IntArray  # (2 * layers * NUM_COUNTERS,)
     digest: IntArray  # running hash of the decision log, two lanes of 32 bits
     admission: IntArray  # (1,) FORCED, GATED, BYPASS, NEVER_ADMIT or FROZEN
     guarded: int
     execution: Any  # `specmd.core.execution.Execution`, or () where the true choice is fetched
     gate: Any = ()  # state of the admission policy, if it has hooks
+    budget: int = 0  # prefetches issued in a step at most; 0: no limit
+    staging: Any = ()  # `specmd.core.staging.Staging`, where there is any
 
 
 class Choices(NamedTuple):
@@ -143,7 +145,7 @@ def create_core(
         slotless=np.zeros(world.pools, np.int64),
         pool=world.pool,
         missing=np.zeros(keys, np.uint32),
-        guard=np.array([-1, 0], np.int64),
+        guard=np.array([-1, 0, -1, 0], np.int64),
         counters=np.zeros(2 * world.num_layers * NUM_COUNTERS, np.int64),
         digest=np.array([0x2545F491, 0x1B873593], np.int64),
         admission=np.array([admission], np.int64),

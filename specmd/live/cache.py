@@ -72,7 +72,13 @@ class Offload:
         self._miss = choose("miss", options["miss"])
         behind = plan_host(self._moe, self._world, options)
         self._low = plan_copies(self._layouts, self._miss, tiered=behind is not None)
-        self._schedule = choose("schedule", options["schedule"]).create()
+        schedule = choose("schedule", options["schedule"])
+        if schedule.entry.simulated_only:
+            raise SpecmdError(
+                f"schedule {schedule.spelled} decides by a clock that a live cache has not: "
+                "simulate it, or choose another"
+            )
+        self._schedule = schedule.create()
         self._decisions = Decisions(
             self._world,
             choose("evict", options["evict"]),
@@ -362,6 +368,7 @@ class Offload:
         options = self._options
         more = {name: options[name] for name in ("chunk_bytes", "timeout_s", "timeline")}
         more |= {"by_score": self._schedule.by_score, "throttle": self._throttle}
+        more |= {"by_deadline": self._schedule.by_deadline}
         if self._tier is None:
             return Mover(link, store, slots, **more)
         assert isinstance(store, TieredStore)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from specmd.core.event import NOBODY, Event, FloatArray, IntArray, KeyArray
-from specmd.core.hooks import moved_bytes
+from specmd.core.hooks import moved_bytes, staged
 from specmd.core.state import Core, land
 
 # Commands; the mover carries them out in the order in which they were written.
@@ -89,7 +89,11 @@ class Commands(NamedTuple):
         if self.cancels:
             for i in range(self.count[PENDING]):
                 key = self.pending[i]
-                if core.due[key] <= event.clock and core.hold[key] == 1 and self.queued[key] != 0:
+                if (
+                    core.due[key] <= event.clock
+                    and core.hold[key] <= 1 + staged(core, key)
+                    and self.queued[key] != 0
+                ):
                     forget(self, key)
                     write(self, CANCEL, key)
                     return key

@@ -201,6 +201,8 @@ class Decisions:
             admission=self.admission,
             gate=None if self._gate is None else (self.world, self._gate),
             guarded=self.schedule.guard,
+            budget=self.schedule.budget,
+            staging=self.schedule.staging,
             execution=self._executing,
             interpreted=self.interpreted,
         )

@@ -187,7 +187,8 @@ class Residence:
                 assert slot is not None, "a prefetch always has a slot"
                 score = float(self.decisions.link.score[key])
                 home = self._settle_in(key, slot)
-                ahead = Transfer(key, home, demanded=False, score=score, prefetched=True)
+                due = int(self.decisions.core.due[key])
+                ahead = Transfer(key, home, demanded=False, score=score, due=due, prefetched=True)
                 ahead.issued = self.decisions.moment
                 under_way[key] = mover.queue(ahead)
             elif command == PROMOTE:

@@ -120,7 +120,7 @@ class TieredMover(Mover):
         fresh = [t for t in self.ahead if not t.started]
         if not fresh:
             return None
-        transfer = max(fresh, key=lambda t: self.by_score and t.score)
+        transfer = max(fresh, key=self.urgency)
         self._begin(transfer)
         self.lock.notify_all()
         return self._take_up()

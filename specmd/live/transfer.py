@@ -17,6 +17,7 @@ class Transfer:
         home: the slot it goes to, and that slot's generation.
         demanded: a layer waits for it; else it is a prefetch.
         score: of a prefetch, larger is copied first where the schedule says so.
+        due: of a prefetch, smaller is copied first where the schedule says so.
         prefetched: it began as a prefetch.
         blocked: an expert of the present event must be computed out of the slot first.
         after: an unfinished copy into the same slot that goes first.
@@ -41,6 +42,7 @@ class Transfer:
     home: Home
     demanded: bool
     score: float = 0.0
+    due: int = 0
     prefetched: bool = False
     blocked: bool = False
     after: Transfer | None = None

@@ -42,6 +42,7 @@ class Mover:
         slots: where they go to.
         chunk_bytes: a demand waits for at most one chunk of a prefetch.
         by_score: the best prefetch first, else the oldest.
+        by_deadline: before that, the one that is due first.
         timeout_s: a wait longer than this is an error.
         copies: where copies of few bits come from, or None.
         throttle: paces the copies, or None.
@@ -57,6 +58,7 @@ class Mover:
         *,
         chunk_bytes: int,
         by_score: bool = True,
+        by_deadline: bool = False,
         timeout_s: float = 60.0,
         copies: ExpertStore | None = None,
         throttle: Throttle | None = None,
@@ -66,6 +68,7 @@ class Mover:
         self.link, self.store, self.slots = link, store, slots
         self.copies = copies or store
         self.chunk_bytes, self.by_score = max(1, chunk_bytes), by_score
+        self.by_deadline = by_deadline
         self.timeout_s, self.throttle, self.timeline = timeout_s, throttle, timeline
         self.demand: list[Transfer] = []
         self.ahead: list[Transfer] = []
@@ -239,10 +242,14 @@ class Mover:
         """Pick what moves: a demand, else the prefetch that has started, else the best."""
         able = next((t for t in self.demand if t.may_move), None)
         if able is None and (ahead := [t for t in self.ahead if t.may_move]):
-            able = max(ahead, key=lambda t: (t.crossing, self.by_score and t.score))
+            able = max(ahead, key=lambda t: (t.crossing, *self.urgency(t)))
         if able is not None:
             able.started = able.crossing = True
         return able
+
+    def urgency(self, ahead: Transfer) -> tuple[float, float]:
+        """Say how soon a prefetch is to begin, the largest first."""
+        return -ahead.due if self.by_deadline else 0, ahead.score if self.by_score else 0
 
     def _move_or_fail(self, transfer: Transfer) -> int:
         """Move a chunk; what goes wrong is kept for whoever waits."""

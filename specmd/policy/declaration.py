@@ -47,6 +47,7 @@ class Declaration:
     renormalises: bool = False
     computes: Computes = ""
     of: str = ""
+    simulated_only: bool = False
 
 
 def policy(
@@ -67,6 +68,7 @@ def policy(
     renormalises: bool = False,
     computes: Computes = "",
     of: str = "",
+    simulated_only: bool = False,
 ) -> Callable[[C], C]:
     """Declare a class as a policy.
 
@@ -95,6 +97,7 @@ def policy(
             own, which its class method `weights` of the parameters counts. A table costs nothing.
         of: the parameter of `create` that names another policy of the axis, which it is made of:
             `create` is given its state, `ask` asks it, and its needs are the other's.
+        simulated_only: it decides by a clock that a live cache does not have.
 
     """
     said = Declaration(**{**locals(), "needs": tuple(needs)})

@@ -33,8 +33,10 @@ from specmd.simulation.lanes import (
     enqueue,
     finish,
     interrupt,
+    let_rest,
     put_off,
     rest_s,
+    rests,
     start_next,
     unqueue,
 )
@@ -91,10 +93,10 @@ def go_on(clock: TimedLink, core: Core, until_s: float) -> int:
     lanes = clock.lanes
     while True:
         waiting = lanes.queued[LINK]
-        start_next(lanes, LINK)
+        start_next(lanes, LINK, until_s)
         if lanes.queued[LINK] < waiting:
             open_up(clock, lanes.begun_s[LINK])
-        begin_reading(clock)
+        begin_reading(clock, until_s)
         if lanes.under_way[LINK] == IDLE and lanes.queued[LINK] > 0:
             continue
         crossed_s, whole_s = under_way_until(clock, LINK), under_way_until(clock, DISK)
@@ -115,10 +117,12 @@ def under_way_until(clock: TimedLink, lane: int) -> float:
     return end_s(clock.lanes, lane)
 
 
-def begin_reading(clock: TimedLink) -> None:
+def begin_reading(clock: TimedLink, until_s: float) -> None:
     """Begin the next prefetch, or go on with one put off, unless one is read or waits to cross."""
     lanes = clock.lanes
     if lanes.under_way[DISK] != IDLE or lanes.queued[DISK] == 0 or lanes.queued[LINK] > 0:
+        return
+    if rests(lanes, DISK, until_s):
         return
     position = best(lanes, DISK)
     key = lanes.queue[DISK * lanes.keys + position]
@@ -152,6 +156,7 @@ def hand_over(clock: TimedLink, at_s: float) -> None:
     lanes = clock.lanes
     key = lanes.under_way[DISK]
     carry(lanes, DISK, lanes.begun_s[DISK], at_s)
+    let_rest(lanes, DISK, at_s)
     lanes.under_way[DISK] = IDLE
     wait_to_cross(clock, key, at_s)
 

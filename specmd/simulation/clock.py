@@ -28,6 +28,7 @@ from specmd.core.interpreted import as_lists
 from specmd.core.specialise import Function, is_cheaper_interpreted, specialise
 from specmd.core.state import Chunk, Core, create_core
 from specmd.errors import SpecmdError
+from specmd.policy.schedule import Schedule
 from specmd.simulation.costs import CostCoefficients, layer_s, step_s
 from specmd.simulation.timed_link import LINK, TimedLink
 from specmd.simulation.timeline import DEVICE, NUM_PARTS, spend
@@ -186,7 +187,7 @@ class Clock:
         sizes = np.repeat(np.asarray(header.layer_bytes, np.float64), header.num_experts)
         nothing = (np.zeros(0),) * len(self.loads)
         self.link = TimedLink.create(
-            sizes, costs, nothing, by_score=False, cancels=False, blocks=blocks
+            sizes, costs, nothing, schedule=Schedule(False, False, False), blocks=blocks
         )
         world = World.of(header, [len(sizes)])
         self.core = create_core(world, notes.admission)

@@ -14,6 +14,7 @@ import numpy as np
 
 from specmd.core.event import FloatArray, IntArray, KeyArray
 from specmd.core.state import Core, land
+from specmd.policy.schedule import Schedule
 from specmd.simulation.costs import CostCoefficients
 
 IDLE = -1
@@ -35,14 +36,26 @@ class Lanes(NamedTuple):
     issued_s: FloatArray  # (keys,) when the prefetch was issued, or interrupted
     remaining_s: FloatArray  # (keys,) of transfer
     started: IntArray  # (keys,) 1 once bytes have moved
+    due: IntArray  # (keys,) clock of the event the prefetch is meant for
+    rest: FloatArray  # (lanes,) seconds without a prefetch after one, for each second it took
+    rested_s: FloatArray  # (lanes,) before which no prefetch begins
     keys: int
     by_score: int
+    by_deadline: int
 
 
 def make_lanes(
-    num_keys: int, costs: CostCoefficients, *, by_score: bool, lanes: int = 1, disk: bool = False
+    num_keys: int,
+    costs: CostCoefficients,
+    schedule: Schedule,
+    *,
+    lanes: int = 1,
+    disk: bool = False,
 ) -> Lanes:
-    """Build idle lanes; the keys are the first one's. With `disk` one more lane reads from it."""
+    """Build idle lanes; the keys are the first one's. With `disk` one more lane reads from it.
+
+    Prefetches take their share of the lane on which they begin, the last.
+    """
     chunk_s = [costs.chunk_bytes / costs.bytes_per_s] * lanes
     wake_s = [costs.wake_s] * lanes
     if disk:
@@ -65,8 +78,12 @@ def make_lanes(
         issued_s=seconds.copy(),
         remaining_s=seconds.copy(),
         started=numbers.copy(),
+        due=numbers.copy(),
+        rest=np.append(each[1:], 1.0 / schedule.share - 1.0),
+        rested_s=each.copy(),
         keys=num_keys,
-        by_score=int(by_score),
+        by_score=int(schedule.by_score),
+        by_deadline=int(schedule.by_deadline),
     )
 
 
@@ -110,11 +127,11 @@ def take(lanes: Lanes, key: int) -> None:
     unqueue(lanes, lane, position)
 
 
-def start_next(lanes: Lanes, lane: int) -> bool:
-    """Have something under way: a started one first, then by score or in order of issue."""
+def start_next(lanes: Lanes, lane: int, until_s: float) -> bool:
+    """Have something under way: a started one first, then the best; False if nothing is by then."""
     if lanes.under_way[lane] != IDLE:
         return True
-    if lanes.queued[lane] == 0:
+    if lanes.queued[lane] == 0 or rests(lanes, lane, until_s):
         return False
     begin(lanes, lane, best(lanes, lane))
     return True
@@ -124,11 +141,18 @@ def best(lanes: Lanes, lane: int) -> int:
     """Return the position in a lane's queue of what goes next."""
     first = lane * lanes.keys
     found = 0
-    if lanes.by_score and lanes.started[lanes.queue[first]] == 0:
+    if lanes.started[lanes.queue[first]] == 0:
         for i in range(1, lanes.queued[lane]):
-            if lanes.score[lanes.queue[first + i]] > lanes.score[lanes.queue[first + found]]:
+            if goes_before(lanes, lanes.queue[first + i], lanes.queue[first + found]):
                 found = i
     return found
+
+
+def goes_before(lanes: Lanes, key: int, other: int) -> bool:
+    """Tell whether a prefetch goes before one that was issued earlier."""
+    if lanes.by_deadline and lanes.due[key] != lanes.due[other]:
+        return bool(lanes.due[key] < lanes.due[other])
+    return bool(lanes.by_score and lanes.score[key] > lanes.score[other])
 
 
 def begin(lanes: Lanes, lane: int, position: int) -> None:
@@ -137,7 +161,7 @@ def begin(lanes: Lanes, lane: int, position: int) -> None:
     unqueue(lanes, lane, position)
     lanes.under_way[lane] = key
     lanes.started[key] = 1
-    lanes.begun_s[lane] = begin_s(lanes, lane, lanes.issued_s[key])
+    lanes.begun_s[lane] = max(begin_s(lanes, lane, lanes.issued_s[key]), lanes.rested_s[lane])
 
 
 def end_s(lanes: Lanes, lane: int) -> float:
@@ -149,13 +173,24 @@ def finish(lanes: Lanes, core: Core, lane: int, at_s: float) -> None:
     """Land what is under way."""
     key = lanes.under_way[lane]
     carry(lanes, lane, lanes.begun_s[lane], at_s)
+    let_rest(lanes, lane, at_s)
     lanes.under_way[lane] = IDLE
     land(core, key)
 
 
+def rests(lanes: Lanes, lane: int, until_s: float) -> bool:
+    """Tell whether no prefetch may begin before a time is past."""
+    return bool(lanes.rest[lane] > 0.0 and lanes.rested_s[lane] > until_s)
+
+
+def let_rest(lanes: Lanes, lane: int, at_s: float) -> None:
+    """Leave the lane to demands for a while, after a prefetch or a part of one."""
+    lanes.rested_s[lane] = at_s + (at_s - lanes.begun_s[lane]) * lanes.rest[lane]
+
+
 def advance(lanes: Lanes, core: Core, lane: int, now_s: float) -> None:
     """Land what has arrived by now; what is next is under way."""
-    while start_next(lanes, lane):
+    while start_next(lanes, lane, now_s):
         at_s = end_s(lanes, lane)
         if at_s > now_s:
             break
@@ -188,6 +223,7 @@ def put_off(lanes: Lanes, lane: int, stays: float) -> None:
     key = lanes.under_way[lane]
     boundary_s = end_s(lanes, lane) - stays
     carry(lanes, lane, lanes.begun_s[lane], boundary_s)
+    let_rest(lanes, lane, boundary_s)
     lanes.remaining_s[key] = stays
     lanes.issued_s[key] = boundary_s
     lanes.under_way[lane] = IDLE

@@ -17,13 +17,15 @@ else can happen to them.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from specmd.core.event import NOBODY, Event, FloatArray, IntArray, KeyArray
-from specmd.core.hooks import moved_bytes
+from specmd.core.hooks import moved_bytes, staged
 from specmd.core.state import FORCED, Core, land
+from specmd.policy.schedule import Schedule
 from specmd.runs.options import STAGING_SLOTS
 from specmd.simulation.costs import (
     CostCoefficients,
@@ -34,6 +36,7 @@ from specmd.simulation.costs import (
     step_s,
     transfer_s,
 )
+from specmd.simulation.deadlines import arrives_in_time, note_event
 from specmd.simulation.lanes import (
     IDLE,
     Lanes,
@@ -106,7 +109,9 @@ class TimedLink(NamedTuple):
     missed: IntArray  # (keys,) demand fetches, and what the host was asked to compute
     late: IntArray  # (keys,) prefetches that were demanded under way
     ahead: IntArray  # (keys,) prefetches, but those that were cancelled
+    pace_s: FloatArray  # (3,) of events, see `specmd.simulation.deadlines`
     cancels: int
+    drops_late: int
     blocks: int
     staging: int
 
@@ -117,8 +122,7 @@ class TimedLink(NamedTuple):
         costs: CostCoefficients,
         loads: tuple[FloatArray, ...],
         *,
-        by_score: bool,
-        cancels: bool,
+        schedule: Schedule,
         blocks: bool,
         staging: int = STAGING_SLOTS,
         disk: bool = False,
@@ -138,7 +142,7 @@ class TimedLink(NamedTuple):
             prefill=in_prefill(costs),
             size=size.copy(),
             whole=size,
-            lanes=make_lanes(num_keys, costs, by_score=by_score, disk=disk),
+            lanes=make_lanes(num_keys, costs, schedule, disk=disk),
             tier=(),
             step=numbers.copy(),
             phase=numbers.copy(),
@@ -163,7 +167,9 @@ class TimedLink(NamedTuple):
             missed=numbers.copy()[:num_keys],
             late=numbers.copy()[:num_keys],
             ahead=numbers.copy()[:num_keys],
-            cancels=int(cancels),
+            pace_s=np.zeros(3),
+            cancels=int(schedule.cancel),
+            drops_late=int(schedule.drop_late),
             blocks=int(blocks),
             staging=staging,
         )
@@ -187,6 +193,7 @@ class TimedLink(NamedTuple):
         left = event.num_layers - 1 - event.layer
         spend(self, row, predicting_s(costs, tokens, left), min(costs.asks, left) * costs.kernel_s)
         self.routed_s[DEVICE] = self.now_s[DEVICE]
+        note_event(self.pace_s, self.routed_s[DEVICE])
         land_prefetches(self, core)
 
     def promote(self, core: Core, key: int) -> None:
@@ -210,7 +217,7 @@ class TimedLink(NamedTuple):
             for lane in range(len(lanes.queued)):
                 for i in range(lanes.queued[lane]):
                     key = lanes.queue[lane * lanes.keys + i]
-                    meant = core.due[key] <= event.clock and core.hold[key] == 1
+                    meant = core.due[key] <= event.clock and core.hold[key] <= 1 + staged(core, key)
                     if meant and lanes.started[key] == 0:
                         unqueue(lanes, lane, i)
                         self.ahead[key] -= 1
@@ -250,8 +257,13 @@ class TimedLink(NamedTuple):
         self.wanted[key] = HOST_KEY
         self.missed[key] += 1
 
+    def in_time(self, core: Core, key: int, due: int, event: Event) -> bool:
+        """Tell whether a prefetch is worth issuing, where what comes late is not."""
+        return self.drops_late == 0 or arrives_in_time(self, core, key, due, event)
+
     def prefetch(self, core: Core, key: int, score: float, event: Event) -> None:
         """Queue a transfer at the moment the routing was known."""
+        self.lanes.due[key] = core.due[key]
         self.step[key], self.phase[key] = event.step, event.phase
         self.ahead[key] += 1
         self.size[key] = self.whole[key]
@@ -356,7 +368,7 @@ def land_prefetches(clock: TimedLink, core: Core) -> None:
 def land_into(clock: TimedLink, core: Core, pool: int) -> bool:
     """Let prefetches go on until one has landed in a pool; False if none will."""
     lanes = clock.lanes
-    while start_next(lanes, LINK):
+    while start_next(lanes, LINK, inf):
         key = lanes.under_way[LINK]
         if clock.wanted[key] == LATE_KEY:
             break

@@ -65,8 +65,7 @@ def run(
         np.full(world.num_keys, float(MB)),
         figures,
         step_loads(trace),
-        by_score=options.by_score,
-        cancels=options.cancel,
+        schedule=options,
         blocks=False,
         disk=True,
     )

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from specmd.core.state import LOADING, READY
+from specmd.policy.schedule import Schedule
 from specmd.simulation.costs import CostCoefficients
 from specmd.simulation.lanes import IDLE, advance, enqueue, interrupt, make_lanes, take
 
@@ -16,7 +17,7 @@ KEYS = 6
 
 def two_lanes():
     """Even keys on lane 0, odd ones on lane 1; all loading."""
-    lanes = make_lanes(KEYS, COSTS, by_score=False, lanes=2)
+    lanes = make_lanes(KEYS, COSTS, Schedule(False, False, False), lanes=2)
     lanes.lane[:] = [key % 2 for key in range(KEYS)]
     return lanes, SimpleNamespace(state=[LOADING] * KEYS, hold=[1] * KEYS)
 

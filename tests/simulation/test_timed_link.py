@@ -74,8 +74,7 @@ def run(trace, events, coefficients, slots=8, policy="lru", schedule="fifo", blo
         np.full(world.num_keys, float(MB)),
         coefficients,
         step_loads(trace),
-        by_score=options.by_score,
-        cancels=options.cancel,
+        schedule=options,
         blocks=blocks,
         staging=more.get("staging", 2),
     )
