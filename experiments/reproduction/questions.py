@@ -90,6 +90,8 @@ class Question:
     tables: Sequence[Table]
     findings: Callable[[Numbers], Sequence[Finding]]
     figure: Figure | None = None
+    derived: Callable[[Numbers], str] | None = None
+    """A table, in Markdown, of what is made of several runs; below the others."""
 
     @property
     def options(self) -> set[str]:

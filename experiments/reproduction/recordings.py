@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from specmd.trace import DECODE, Trace, import_trace, load, save
-from specmd.trace.slicing import renumbered
+from specmd.trace.slicing import renumbered, select_requests
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "results" / "experiments" / "traces"
@@ -44,16 +44,22 @@ def _bare(read: Callable[[Path], Trace]) -> Callable[[Path], Trace]:
     return lambda path: without_prompts(read(path))
 
 
+def _odd(read: Callable[[Path], Trace]) -> Callable[[Path], Trace]:
+    """Of the requests that nothing was tuned on: the odd ones."""
+    return lambda path: select_requests(read(path), slice(1, None, 2))
+
+
+_OLMOE = (
+    OTHERS / "olmoe_1b_7b_decode.npz",
+    _foreign(num_experts=64, model="olmoe-1b-7b", expert_bytes=12_582_912),
+)
 _QWEN = OTHERS / "bigmoe" / "qwen3_30b_a3b.route.csv", _foreign(num_experts=128)
 _LARGE = OTHERS / "bigmoe" / "gptoss_120b.route.csv", _foreign(num_experts=128)
 _TINY = ROOT / "traces" / "tiny-mixed-b8-long.npz"
 
 RECORDINGS: dict[str, Recording] = {
-    "olmoe": Recording(
-        OTHERS / "olmoe_1b_7b_decode.npz",
-        _foreign(num_experts=64, model="olmoe-1b-7b", expert_bytes=12_582_912),
-        others=True,
-    ),
+    "olmoe": Recording(*_OLMOE, others=True),
+    "olmoe_odd": Recording(_OLMOE[0], _odd(_OLMOE[1]), others=True),
     "gptoss_20b": Recording(
         OTHERS / "gptoss_20b_decode.npz",
         _foreign(
@@ -65,6 +71,21 @@ RECORDINGS: dict[str, Recording] = {
     "gptoss_120b": Recording(*_LARGE, others=True),
     "qwen3_30b_bare": Recording(_QWEN[0], _bare(_QWEN[1]), others=True),
     "gptoss_120b_bare": Recording(_LARGE[0], _bare(_LARGE[1]), others=True),
+    "olmoe_warp": Recording(
+        OTHERS / "warp" / "olmoe_299.jsonl",
+        _foreign(num_experts=64, model="olmoe-1b-7b", expert_bytes=12_582_912),
+        others=True,
+    ),
+    "flame_290m": Recording(
+        OTHERS / "flame_moe_290m_batch64.npz",
+        _foreign(num_experts=64, phase="decode", expert_bytes=1_900_000),
+        others=True,
+    ),
+    "switch_base_32": Recording(
+        OTHERS / "switch_base_32_logits.npz",
+        _foreign(num_experts=32, expert_bytes=9_437_184),
+        others=True,
+    ),
     "tiny_bare": Recording(_TINY, _bare(load), others=False),
 }
 

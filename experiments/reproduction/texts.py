@@ -64,7 +64,8 @@ def findings_text(question: Question, numbers: Numbers) -> str:
 
 def tables_text(question: Question, numbers: Numbers) -> str:
     """Write all tables that a half has rows for."""
-    written = (_table(table, numbers) for table in question.tables)
+    written = [_table(table, numbers) for table in question.tables]
+    written += [question.derived(numbers)] if question.derived else []
     return "\n\n".join(text for text in written if text)
 
 

@@ -356,22 +356,6 @@ def _declared(module: ModuleType, origin: str) -> list[Entry]:
     ]
 
 
-def _flaw(said: Declaration, cls: type) -> str:
-    """Say what a class cannot be a policy for; nothing if it can."""
-    if not callable(getattr(cls, "create", None)):
-        return " has no `create`"
-    known = HOOKS.get(said.axis, ())
-    if odd := misspelt(cls, (*known, *AT_THE_END) if known else ()):
-        return f": {odd}"
-    if said.axis == "admission" and {*said.needs} - {"training"}:
-        return ": an admission policy sees the bare event; of the needs it may have `training`"
-    if said.compiled and not (issubclass(cls, tuple) and hasattr(cls, "_fields")):
-        return " says compiled=True: make its class a NamedTuple of arrays and numbers"
-    if said.axis == "evict" and not (hasattr(cls, "victim") or hasattr(cls, "rank")):
-        return " has neither `victim` nor `rank`"
-    return ""
-
-
 def _read_value(hint: Any, text: str) -> Any:
     """Read a parameter's value; numbers among named choices are named by their digits."""
     if typing.get_origin(hint) is Literal:

@@ -43,6 +43,7 @@ EVICT = [
     "hobbit", "fine_moe", "freq_threshold", "hysteresis", "hysteresis:cap=2,dwell=2",
     "ls_2gen_access", "ls_2gen_fifo", "ls_2gen_layerfifo", "ls_spatial", "ls_minlayer",
     "ls_ewma_overdue", "ls_ewma_farthest", "ls_score", "learned_linear", "learned_cecar",
+    "expected_use", "expected_use:bypass=false",
 ]  # fmt: skip
 # Alike by what they are: the tests of their rules say why.
 ALIKE = {
