@@ -405,7 +405,7 @@ CLASSICAL = {
     "clock:bits=2": partial(Clock, bits=2),
     "lru_k": LRUK,
     "lru_k:k=3": partial(LRUK, k=3),
-    "lru_k:history=1,k=1": partial(LRUK, k=1, history=1),
+    "lru_k:ghosts=1,k=1": partial(LRUK, k=1, history=1),
     "two_q": TwoQ,
     "w_tinylfu": WTinyLFU,
     "lirs": LIRS,

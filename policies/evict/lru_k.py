@@ -1,7 +1,7 @@
 """LRU-K: the key whose k-th last use is the oldest leaves first; before it, those of fewer uses.
 
 E. J. O'Neil, P. E. O'Neil, G. Weikum, SIGMOD 1993. Uses in one event are one; those of the last
-`history` * C keys that left are kept. Ties: the last touch. A prefetched key ranks as if used now.
+`ghosts` * C keys that left are kept. Ties: the last touch. A prefetched key ranks as if used now.
 """
 
 from typing import NamedTuple, Self
@@ -41,11 +41,9 @@ class LRUK(NamedTuple):
     k: int
 
     @classmethod
-    def create(cls, world: World, *, k: Count = 2, history: Count = 2) -> Self:
+    def create(cls, world: World, *, k: Count = 2, ghosts: Count = 2) -> Self:
         """Build the empty heap."""
-        return cls(
-            make_heap(world), make_queues(world, 1, history), np.zeros(world.num_keys * k), k
-        )
+        return cls(make_heap(world), make_queues(world, 1, ghosts), np.zeros(world.num_keys * k), k)
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
         """Note the use."""

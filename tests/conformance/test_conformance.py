@@ -21,7 +21,7 @@ VARIANTS = {
     ("evict", "gdsf"): [{}, {"cost": "even"}],
     ("evict", "hyperbolic"): [{}, {"sample": 2}],
     ("evict", "lecar"): [{}, {"rate": 1.0}],
-    ("evict", "lru_k"): [{}, {"k": 1}, {"k": 4, "history": 1}],
+    ("evict", "lru_k"): [{}, {"k": 1}, {"k": 4, "ghosts": 1}],
     ("evict", "two_q"): [{}, {"first": 0.9, "ghosts": 1.0}],
     ("evict", "w_tinylfu"): [{}, {"window": 0.3}],
     ("evict", "belady"): [{}, {"bypass": True}],
