@@ -194,6 +194,80 @@ class TwoQ(Queues):
         return found
 
 
+class CAR(Queues):
+    """As ARC, with clocks: the bit is looked at when room is needed, and p moves after that."""
+
+    NAMES = ("t1", "t2", "b1", "b2")
+    p = 0.0
+    new = 0
+
+    def __init__(self, know, capacity):
+        super().__init__(know, capacity)
+        self.bit, self.aside = set(), {}
+
+    def used(self, key, now):
+        ghost = self.waiting.pop(key, "used")
+        if ghost == "used":
+            self.bit.add(key)
+        else:
+            self.settle(key, ghost)
+
+    def settle(self, key, ghost):
+        """Put in its place a key that was missed, whose ghost is in neither list any more."""
+        if ghost:
+            other = len(self.queue["b2" if ghost == "b1" else "b1"])
+            step = max(1.0, other / (len(self.queue[ghost]) + 1))
+            step = step if ghost == "b1" else -step
+            self.p = min(max(self.p + step, 0.0), float(self.capacity))
+        self.move(key, "t2" if ghost else "t1")
+
+    def entered(self, key, now, prefetched):
+        ghost = self.aside.pop(key, None) or self.place(key)
+        self.move(key, None)
+        if prefetched:
+            self.waiting[key] = ghost
+            self.move(key, "t1")
+        else:
+            self.settle(key, ghost)
+
+    def left(self, key):
+        self.move(key, self.waiting.pop(key, "b1" if self.place(key) == "t1" else "b2"))
+        size = {name: len(queue) for name, queue in self.queue.items()}
+        if size["t1"] + size["b1"] + self.new > self.capacity:
+            del self.queue["b1"][-1:]
+        elif sum(size.values()) + self.new > 2 * self.capacity:
+            del self.queue["b2"][-1:]
+
+    def victim(self, able, incoming, now):
+        ghost = self.place(incoming) if incoming is not None else None
+        self.new = int(incoming is not None and not ghost)
+        least = max(1.0, self.p)
+        for name, bound in (("t1", least), ("t2", 0), ("t1", 0), ("t2", 0)):
+            found = self.sweep(name, bound, able)
+            if found is not None:
+                if ghost:
+                    self.aside[incoming] = ghost
+                    self.move(incoming, None)
+                return found
+        return None
+
+    def sweep(self, name, bound, able):
+        """Give every used key of a clock a place in T2, and stop at one that may leave."""
+        passed = set()
+        while len(self.queue[name]) >= bound:
+            key = next((k for k in reversed(self.queue[name]) if k not in passed), None)
+            if key is None:
+                return None
+            if key in self.bit:
+                self.bit.remove(key)
+                self.move(key, "t2")
+            elif key in able:
+                return key
+            else:
+                passed.add(key)
+        return None
+
+
 class LIRS:
     """The stack has its bottom first; `line` its next to leave."""
 
@@ -407,6 +481,7 @@ CLASSICAL = {
     "lru_k:k=3": partial(LRUK, k=3),
     "lru_k:ghosts=1,k=1": partial(LRUK, k=1, history=1),
     "two_q": TwoQ,
+    "car": CAR,
     "w_tinylfu": WTinyLFU,
     "lirs": LIRS,
     "lfu_da": LFUDA,

@@ -37,7 +37,7 @@ POLICIES = [
     "ls_ewma_farthest", "ls_score", "hobbit", "fine_moe", "freq_threshold:window=5,share=0.4",
     "hysteresis", "hysteresis:bypass=false", "learned_linear", "learned_cecar",
     "hysteresis", "hysteresis:bypass=false",
-    "clock", "gdsf", "hyperbolic", "lcp", "lecar", "lfu:aging=16", "lfu_da", "lirs", "lru_k",
+    "car", "clock", "gdsf", "hyperbolic", "lcp", "lecar", "lfu:aging=16", "lfu_da", "lirs", "lru_k",
     "two_q", "w_tinylfu",
 ]  # fmt: skip
 # Another policy by another name, on the trace and at the capacity of these tests.
@@ -55,7 +55,7 @@ REMEMBERING = [
     "ls_ewma_overdue", "ls_score", "hobbit", "fine_moe", "freq_threshold:window=5,share=0.4",
     "hysteresis", "hysteresis:bypass=false", "learned_linear", "learned_cecar",
     "hysteresis", "hysteresis:bypass=false",
-    "lecar", "lfu:aging=16", "lirs", "lru_k", "two_q", "w_tinylfu",
+    "car", "lecar", "lfu:aging=16", "lirs", "lru_k", "two_q", "w_tinylfu",
 ]  # fmt: skip
 
 
