@@ -56,6 +56,7 @@ class Knowledge:
     entered: dict = field(default_factory=dict)  # key: rank of its entry
     queued: dict = field(default_factory=dict)  # key: rank of its first touch in its last step
     entries: int = 0
+    slots: list = ()  # of each pool
     regretted: object = None  # the miss whose ghost ARC has just learnt from, in whatever pool
     top_k: int = 0
     popularity: object = ()
@@ -458,7 +459,13 @@ class Reference:
         self.steps, self.capacity, self.bypass, self.guard = steps, capacity, bypass, guard
         self.per_pool = layers * experts // pools
         self.know = Knowledge(
-            steps, layers, experts, top_k=top_k, popularity=popularity, kept=tuple(kept)
+            steps,
+            layers,
+            experts,
+            top_k=top_k,
+            popularity=popularity,
+            kept=tuple(kept),
+            slots=capacity,
         )
         if rule is not None:
             self.rules = [rule(self.know, c) for c in capacity]
@@ -527,6 +534,9 @@ class Reference:
     def serve(self, now):
         count, know = self.count, self.know
         demanded = sorted(now.tokens)
+        for rule in self.rules:
+            if hasattr(rule, "begins"):
+                rule.begins(now)
         hits = [key for key in demanded if key in self.resident]
         misses = [key for key in demanded if key not in self.resident]
         for key in demanded:

@@ -1,14 +1,13 @@
 """LFU: the key used least often leaves first.
 
 A. V. Aho, P. J. Denning, J. D. Ullman, "Principles of optimal page replacement", JACM 18(1), 1971.
-Counts survive eviction ("perfect" LFU); `resident=true` forgets a key's count when it leaves. Of
-equally used keys the one touched longest ago leaves (`ties=recency`), or the largest, whenever it
-was touched (`ties=key`, as the counts of arXiv:2608.07911 have it). A prefetch is a touch, no use.
+Counts survive eviction ("perfect" LFU); `resident=true` forgets a key's count when it leaves. All
+are halved every `aging` steps (0: never). Of equally used keys the one touched longest ago leaves
+(`ties=recency`), or the largest (`ties=key`, as the counts of arXiv:2608.07911 have it). A prefetch
+is a touch, no use.
 """
 
-from __future__ import annotations
-
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -17,8 +16,10 @@ from specmd.policy import (
     Event,
     IntArray,
     Ladder,
+    Width,
     World,
     climb,
+    halve,
     last_evictable,
     make_ladder,
     policy,
@@ -27,19 +28,16 @@ from specmd.policy import (
 )
 
 
-@policy(
-    "lfu",
-    source="Aho, Denning and Ullman, JACM 18(1), 1971",
-    remembers="resident=false",
-    compiled=True,
-)
+@policy("lfu", source="Aho et al., JACM 18(1), 1971", remembers="resident=false", compiled=True)
 class LFU(NamedTuple):
     """Use counts, and the residents by count and last touch (or nothing)."""
 
     ladder: Ladder
     uses: IntArray
+    halved: IntArray  # (1,) how often it was time to halve
     resident: int
     by_recency: int
+    aging: int
 
     @classmethod
     def create(
@@ -48,14 +46,18 @@ class LFU(NamedTuple):
         *,
         resident: bool = False,
         ties: Literal["recency", "key"] = "recency",
-    ) -> LFU:
+        aging: Width = 0,
+    ) -> Self:
         """Build the empty ladder."""
         ladder = make_ladder(world.num_keys, world.pools)
-        uses = np.zeros(world.num_keys, np.int64)
-        return cls(ladder, uses, int(resident), int(ties == "recency"))
+        uses, halved = np.zeros(world.num_keys, np.int64), np.zeros(1, np.int64)
+        return cls(ladder, uses, halved, int(resident), int(ties == "recency"), aging)
 
     def on_event(self, event: Event) -> None:
-        """Count the use of every key of U, admitted or not."""
+        """Count the use of every key of U, admitted or not; let counts age when it is time."""
+        if self.aging > 0 and event.step // self.aging > self.halved[0]:
+            self.halved[0] = event.step // self.aging
+            halve(self.ladder, self.uses)
         for i in range(event.start, event.stop):
             self.uses[event.keys[i]] += 1
 

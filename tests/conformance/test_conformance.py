@@ -16,7 +16,14 @@ from specmd.policy import registry
 
 VARIANTS = {
     ("evict", "least_stale"): [{"order": order} for order in ("cycle", "fifo", "layer", "recent")],
-    ("evict", "lfu"): [{}, {"resident": True}, {"ties": "key"}],
+    ("evict", "lfu"): [{}, {"resident": True}, {"ties": "key"}, {"aging": 2, "ties": "key"}],
+    ("evict", "clock"): [{}, {"bits": 3}],
+    ("evict", "gdsf"): [{}, {"cost": "even"}],
+    ("evict", "hyperbolic"): [{}, {"sample": 2}],
+    ("evict", "lecar"): [{}, {"rate": 1.0}],
+    ("evict", "lru_k"): [{}, {"k": 1}, {"k": 4, "ghosts": 1}],
+    ("evict", "two_q"): [{}, {"first": 0.9, "ghosts": 1.0}],
+    ("evict", "w_tinylfu"): [{}, {"window": 0.3}],
     ("evict", "belady"): [{}, {"bypass": True}],
     ("evict", "dali"): [{}, {"window": 12, "hot": 0.2}],
     ("evict", "gate_ema"): [{}, {"fade": True}],

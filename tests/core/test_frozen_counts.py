@@ -44,6 +44,8 @@ EVICT = [
     "ls_2gen_access", "ls_2gen_fifo", "ls_2gen_layerfifo", "ls_spatial", "ls_minlayer",
     "ls_ewma_overdue", "ls_ewma_farthest", "ls_score", "learned_linear", "learned_cecar",
     "expected_use", "expected_use:bypass=false",
+    "car", "clock", "clock:bits=2", "gdsf", "hyperbolic", "lcp:decay=8", "lecar", "lfu:aging=16",
+    "lfu_da", "lirs", "lru_k", "lru_k:k=3", "two_q", "w_tinylfu",
 ]  # fmt: skip
 # Alike by what they are: the tests of their rules say why.
 ALIKE = {
@@ -68,6 +70,9 @@ RUNS = [
     {"evict": "arc", "sequential": True},
     {"evict": "lru", "admission": "bypass"},
     {"evict": "lfu", "reset": "request", "warmup": 2},
+    {"evict": "two_q", "sequential": True},
+    {"evict": "lecar", "scope": "layer", "prefetch": "random"},
+    {"evict": "w_tinylfu", "admission": "bypass", "reset": "request"},
 ]
 
 

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from classical_rules import CLASSICAL
 from reference import QUEUES, RANKS, Reference, core_log, random_steps
 
 from specmd.core import state as residency
 
 NAMES = [*RANKS, *QUEUES]
+assert set(CLASSICAL) <= set(NAMES)
 PLACES = [
     {},
     {"pools": True},

@@ -79,18 +79,37 @@ def step_off(ladder: Ladder, key: int) -> None:
     unlink(ladder.lists, key)
 
 
+def halve(ladder: Ladder, counts: IntArray) -> None:
+    """Halve the counts of all keys, rounded down, and bring those on the ladder where they belong.
+
+    From the back: a key steps down behind all that are still to come.
+    """
+    for key in range(len(counts)):
+        counts[key] //= 2
+    lists = ladder.lists
+    for pool in range(len(lists.next) - lists.size):
+        key = lists.prev[lists.size + pool]
+        while key < lists.size:
+            above = lists.prev[key]
+            step_off(ladder, key)
+            step_on(ladder, pool, key, ladder.height[key] // 2, ladder.stamp[key])
+            key = above
+
+
 def is_on(ladder: Ladder, node: int, rung: int) -> bool:
     """Tell whether a node of the list is a key on a rung."""
     return node < ladder.lists.size and ladder.rung[node] == rung
 
 
 def join(ladder: Ladder, rung: int, key: int) -> None:
-    """Put a key at the front of a rung; equal stamps stay by ascending key."""
-    node = ladder.front[rung]
-    if ladder.stamp[node] != ladder.stamp[key] or node > key:
+    """Put a key on a rung: the latest stamp at the front, equal stamps by ascending key."""
+    node, stamp = ladder.front[rung], ladder.stamp
+    if stamp[node] < stamp[key] or (stamp[node] == stamp[key] and node > key):
         ladder.front[rung] = key
     else:
-        while is_on(ladder, node, rung) and ladder.stamp[node] == ladder.stamp[key] and node < key:
+        while is_on(ladder, node, rung) and (
+            stamp[node] > stamp[key] or (stamp[node] == stamp[key] and node < key)
+        ):
             node = ladder.lists.next[node]
     insert_before(ladder.lists, node, key)
     ladder.rung[key] = rung

@@ -1,0 +1,78 @@
+"""LIRS: keys used again after few others stay; the rest pass through a short queue.
+
+S. Jiang, X. Zhang, "LIRS: an efficient low inter-reference recency set replacement policy", ACM
+SIGMETRICS 2002. HIR keys have 1 % of the slots (10 % where no pool has 100), one at least, and more
+where an event holds them all: then the oldest LIR key leaves. A prefetch joins the queue, no more.
+"""
+
+from typing import NamedTuple, Self
+
+from specmd.policy import (
+    NOWHERE,
+    Core,
+    Event,
+    IntArray,
+    Queues,
+    World,
+    back,
+    length,
+    make_queues,
+    move,
+    move_oldest,
+    older,
+    part_of,
+    policy,
+)
+
+LIR, HIR, GHOST = range(3)  # GHOST: not resident, in the stack
+
+
+@policy("lirs", source="Jiang and Zhang, SIGMETRICS 2002", remembers=True, compiled=True)
+class LIRS(NamedTuple):
+    """Keys by status (2 * C are known that left), the stack, and the most LIR keys of each pool."""
+
+    status: Queues
+    stack: Queues
+    limit: IntArray
+
+    @classmethod
+    def create(cls, world: World) -> Self:
+        """Build the empty stack."""
+        short = part_of(world, 0.1 if world.capacity.max() < 100 else 0.01)
+        return cls(make_queues(world, 3, 2.0), make_queues(world, 1), world.capacity - short)
+
+    def on_use(self, key: int, pool: int, event: Event) -> None:
+        """Go to the top of the stack; be LIR if in it before, or while no key is HIR."""
+        lirs, hirs = length(self.status, pool, LIR), length(self.status, pool, HIR)
+        known = self.stack.where[key] == 0 or (lirs < self.limit[pool] and hirs == 0)
+        move(self.stack, pool, key, 0)
+        move(self.status, pool, key, LIR if known else HIR)
+        if length(self.status, pool, LIR) > self.limit[pool]:
+            move_oldest(self.status, pool, LIR, HIR)
+        while length(self.status, pool, GHOST) > self.status.limit[pool]:
+            move(self.stack, pool, move_oldest(self.status, pool, GHOST, NOWHERE), NOWHERE)
+        prune(self, pool)
+
+    on_insert = on_use  # a ghost is in the stack
+
+    def on_prefetch(self, key: int, pool: int, event: Event) -> None:
+        """Join the queue."""
+        move(self.status, pool, key, HIR)
+
+    def on_evict(self, key: int, pool: int, event: Event) -> None:
+        """Leave; in the stack its place is kept."""
+        move(self.status, pool, key, GHOST if self.stack.where[key] == 0 else NOWHERE)
+        prune(self, pool)
+
+    def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
+        """Take the first in line, else the oldest LIR key."""
+        return older(self.status, pool, HIR, LIR, core)
+
+
+def prune(policy: LIRS, pool: int) -> None:
+    """Take HIR keys off the end of the stack; the ghosts among them are forgotten."""
+    stack, status = policy.stack, policy.status
+    while length(stack, pool, 0) > 0 and status.where[back(stack.lists, pool)] != LIR:
+        key = move_oldest(stack, pool, 0, NOWHERE)
+        if status.where[key] == GHOST:
+            move(status, pool, key, NOWHERE)
