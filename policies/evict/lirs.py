@@ -42,18 +42,12 @@ class LIRS(NamedTuple):
         return cls(make_queues(world, 3, 2.0), make_queues(world, 1), world.capacity - short)
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
-        """Go to the top of the stack; be LIR if in it before, or while no key is HIR."""
-        lirs, hirs = length(self.status, pool, LIR), length(self.status, pool, HIR)
-        known = self.stack.where[key] == 0 or (lirs < self.limit[pool] and hirs == 0)
-        move(self.stack, pool, key, 0)
-        move(self.status, pool, key, LIR if known else HIR)
-        if length(self.status, pool, LIR) > self.limit[pool]:
-            move_oldest(self.status, pool, LIR, HIR)
-        while length(self.status, pool, GHOST) > self.status.limit[pool]:
-            move(self.stack, pool, move_oldest(self.status, pool, GHOST, NOWHERE), NOWHERE)
-        prune(self, pool)
+        """Go to the top of the stack."""
+        use(self, key, pool)
 
-    on_insert = on_use  # a ghost is in the stack
+    def on_insert(self, key: int, pool: int, event: Event) -> None:
+        """Enter likewise: a ghost is in the stack."""
+        use(self, key, pool)
 
     def on_prefetch(self, key: int, pool: int, event: Event) -> None:
         """Join the queue."""
@@ -67,6 +61,20 @@ class LIRS(NamedTuple):
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Take the first in line, else the oldest LIR key."""
         return older(self.status, pool, HIR, LIR, core)
+
+
+def use(policy: LIRS, key: int, pool: int) -> None:
+    """Go to the top of the stack; be LIR if in it before, or while no key is HIR."""
+    stack, status = policy.stack, policy.status
+    lirs, hirs = length(status, pool, LIR), length(status, pool, HIR)
+    known = stack.where[key] == 0 or (lirs < policy.limit[pool] and hirs == 0)
+    move(stack, pool, key, 0)
+    move(status, pool, key, LIR if known else HIR)
+    if length(status, pool, LIR) > policy.limit[pool]:
+        move_oldest(status, pool, LIR, HIR)
+    while length(status, pool, GHOST) > status.limit[pool]:
+        move(stack, pool, move_oldest(status, pool, GHOST, NOWHERE), NOWHERE)
+    prune(policy, pool)
 
 
 def prune(policy: LIRS, pool: int) -> None:

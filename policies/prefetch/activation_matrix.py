@@ -29,7 +29,7 @@ from specmd.policy import (
     most_like,
     policy,
     propose_votes,
-    retire,
+    retire_by_layer,
     vote_worth,
 )
 
@@ -66,7 +66,7 @@ class Eam(NamedTuple):
         count_choices(past, self.seats, event, outlook)
         for row in range(SEATS):
             if leaves(self.seats, row, event):
-                retire(past, row)
+                retire_by_layer(past, row)
         for row in range(SEATS):
             if self.seats.seen[row] == event.step:
                 add_cosines(past, row, event.layer)

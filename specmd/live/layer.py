@@ -279,7 +279,7 @@ class Engine:
         depth, needs = self._decisions.depth, self._decisions.prefetch.needs
         wanted = [name for name in ("lookahead", "renormalised") if name in needs]
         if self._routing is not None:
-            found = {}
+            found: dict[str, npt.NDArray[Any]] = {}
             for name in wanted:
                 scores = self._routing.scores(number, name)
                 if scores is None or scores.shape[1] < depth:
@@ -292,7 +292,7 @@ class Engine:
         if not wanted or not depth:
             return {}
         raw, renormalised = self._lookahead.scores(number, hidden, self._moe.num_experts)
-        made = {"lookahead": raw, "renormalised": renormalised}
+        made = {"lookahead": raw, "renormalised": raw if renormalised is None else renormalised}
         return {name: self._live(halved(made[name])).astype(np.float32) for name in wanted}
 
     def restart(self, log: RoutingLog | None) -> None:

@@ -48,8 +48,9 @@ from specmd.core.order.collection import (
     count_choices,
     make_collection,
     most_like,
-    retire,
+    retire_by_layer,
     retire_whole,
+)
 from specmd.core.order.experts import (
     Experts,
     choose_one,
@@ -97,6 +98,8 @@ from specmd.core.order.queues import (
 )
 from specmd.core.order.scores import Scores, join, least_scored, part
 from specmd.core.order.seats import SEATS, Seats, leaves, make_seats, seat_of
+from specmd.core.order.segments import Segments, enter_window, make_segments, use_segment
+from specmd.core.order.tinylfu import TinyLFU, contest, count_uses, make_tinylfu
 from specmd.core.order.votes import (
     add_softmax,
     fill,
@@ -107,9 +110,6 @@ from specmd.core.order.votes import (
     vote_worth,
 )
 from specmd.core.prefetch import Outlook, Proposals, propose, propose_votes, tokens_of
-from specmd.core.order.segments import Segments, enter_window, make_segments, use_segment
-from specmd.core.order.tinylfu import TinyLFU, contest, count_uses, make_tinylfu
-from specmd.core.prefetch import Outlook, Proposals, propose
 from specmd.core.rows import (
     DROP,
     FETCH,
@@ -208,10 +208,10 @@ __all__ = [
     "choose_one",
     "chosen",
     "climb",
-    "count_choices",
     "come",
     "come_ahead",
     "contest",
+    "count_choices",
     "count_use",
     "count_uses",
     "cycles_since",
@@ -224,8 +224,8 @@ __all__ = [
     "execute",
     "execute_only",
     "executes",
-    "fill",
     "expect",
+    "fill",
     "first_use",
     "fraction",
     "front",
@@ -244,8 +244,8 @@ __all__ = [
     "least_scored",
     "leave",
     "leave_out",
-    "leaves",
     "leave_to",
+    "leaves",
     "length",
     "load_weights",
     "look_back",
@@ -253,23 +253,18 @@ __all__ = [
     "make_balance",
     "make_blocks",
     "make_collection",
-    "make_heap",
-    "make_ladder",
-    "make_lists",
-    "make_seats",
-    "may_leave",
-    "mix",
-    "most_like",
     "make_experts",
     "make_heap",
     "make_ladder",
     "make_lists",
     "make_queues",
+    "make_seats",
     "make_segments",
     "make_tinylfu",
     "make_way",
     "may_leave",
     "mix",
+    "most_like",
     "move",
     "move_oldest",
     "needs_it",
@@ -290,6 +285,7 @@ __all__ = [
     "rank_experts",
     "replace",
     "retire",
+    "retire_by_layer",
     "retire_whole",
     "seat_of",
     "set_value",
@@ -300,14 +296,13 @@ __all__ = [
     "splice_front",
     "step_off",
     "step_on",
-    "tokens_of",
-    "unlink",
-    "vote",
-    "vote_until",
-    "vote_worth",
     "sweep",
     "sweep_up",
+    "tokens_of",
     "unlink",
     "use",
     "use_segment",
+    "vote",
+    "vote_until",
+    "vote_worth",
 ]

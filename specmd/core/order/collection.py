@@ -135,7 +135,7 @@ def begin_anew(made: Collection, row: int) -> None:
             made.dot[row, layer, i] = 0.0
 
 
-def retire(made: Collection, row: int) -> None:
+def retire_by_layer(made: Collection, row: int) -> None:
     """Keep what was filled, where all places are taken in that of the likest; begin another.
 
     The likest is that of the highest mean cosine of its layers.

@@ -163,7 +163,7 @@ def sweep(queues: Queues, pool: int, queue: int, core: Core) -> int:
 
 
 def sweep_up(
-    queues: Queues, pool: int, queue: int, target: int, needed: int, least: int, core: Core
+    queues: Queues, pool: int, queue: int, target: int, needed: int, least: float, core: Core
 ) -> int:
     """Move keys of `needed` uses to the front of another queue, until one may leave.
 
