@@ -24,11 +24,11 @@ from specmd.core.event import (
 from specmd.core.hooks import ask
 from specmd.core.order.balance import (
     Balance,
+    become_ghost,
     belongs,
     expect,
     learn,
     make_balance,
-    retire,
 )
 from specmd.core.order.blocks import (
     Blocks,
@@ -200,6 +200,7 @@ __all__ = [
     "amend_all",
     "ask",
     "back",
+    "become_ghost",
     "belongs",
     "below",
     "best_quotas",

@@ -36,7 +36,6 @@ POLICIES = [
     "ls_2gen_fifo", "ls_2gen_layerfifo", "ls_spatial", "ls_minlayer", "ls_ewma_overdue",
     "ls_ewma_farthest", "ls_score", "hobbit", "fine_moe", "freq_threshold:window=5,share=0.4",
     "hysteresis", "hysteresis:bypass=false", "learned_linear", "learned_cecar",
-    "hysteresis", "hysteresis:bypass=false",
     "car", "clock", "gdsf", "hyperbolic", "lcp", "lecar", "lfu:aging=16", "lfu_da", "lirs", "lru_k",
     "two_q", "w_tinylfu",
 ]  # fmt: skip
@@ -54,7 +53,6 @@ REMEMBERING = [
     "gate_ema:fade=true", "dali", "dali:window=12,hot=0.2", "tec", "tec:window=1",
     "ls_ewma_overdue", "ls_score", "hobbit", "fine_moe", "freq_threshold:window=5,share=0.4",
     "hysteresis", "hysteresis:bypass=false", "learned_linear", "learned_cecar",
-    "hysteresis", "hysteresis:bypass=false",
     "car", "lecar", "lfu:aging=16", "lirs", "lru_k", "two_q", "w_tinylfu",
 ]  # fmt: skip
 
