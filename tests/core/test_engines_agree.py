@@ -36,8 +36,8 @@ POLICIES = [
     "ls_2gen_fifo", "ls_2gen_layerfifo", "ls_spatial", "ls_minlayer", "ls_ewma_overdue",
     "ls_ewma_farthest", "ls_score", "hobbit", "fine_moe", "freq_threshold:window=5,share=0.4",
     "hysteresis", "hysteresis:bypass=false", "learned_linear", "learned_cecar",
-    "car", "clock", "gdsf", "hyperbolic", "lcp", "lecar", "lfu:aging=16", "lfu_da", "lirs", "lru_k",
-    "two_q", "w_tinylfu", "expected_use",
+    "car", "clock", "gdsf", "hyperbolic", "lcp:decay=8", "lecar", "lfu:aging=16", "lfu_da",
+    "lirs", "lru_k", "two_q", "w_tinylfu", "expected_use",
 ]  # fmt: skip
 # Another policy by another name, on the trace and at the capacity of these tests.
 ALIKE = [
