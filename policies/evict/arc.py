@@ -14,7 +14,6 @@ from specmd.policy import (
     Core,
     Event,
     World,
-    become_ghost,
     belongs,
     bring,
     expect,
@@ -26,6 +25,7 @@ from specmd.policy import (
     move,
     older,
     policy,
+    retire,
 )
 
 ONCE, AGAIN, ONCE_GHOST, AGAIN_GHOST = range(4)  # T1, T2, B1, B2 of the paper
@@ -57,7 +57,7 @@ class ARC(NamedTuple):
 
     def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Become a ghost."""
-        become_ghost(self.balance, pool, key)
+        retire(self.balance, pool, key)
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Learn from the regret, then take from the list that is longer than it should be."""

@@ -16,7 +16,6 @@ from specmd.policy import (
     Core,
     Event,
     World,
-    become_ghost,
     belongs,
     bring,
     expect,
@@ -24,6 +23,7 @@ from specmd.policy import (
     make_way,
     move,
     policy,
+    retire,
     sweep,
     sweep_up,
 )
@@ -60,7 +60,7 @@ class CAR(NamedTuple):
 
     def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Become a ghost."""
-        become_ghost(self.balance, pool, key)
+        retire(self.balance, pool, key)
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Sweep ONCE while it has its size, then AGAIN; then what is left of both."""

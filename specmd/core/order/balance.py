@@ -77,7 +77,7 @@ def belongs(balance: Balance, pool: int, key: int) -> int:
     return ONCE if origin == NOWHERE else AGAIN
 
 
-def become_ghost(balance: Balance, pool: int, key: int) -> None:
+def retire(balance: Balance, pool: int, key: int) -> None:
     """Make a ghost of a key that leaves, unless it was never used.
 
     The oldest ghost goes where ONCE and its ghosts, with the key to come, outgrow the slots, or all
