@@ -367,6 +367,40 @@ class WTinyLFU(Queues):
         return main
 
 
+class AdaptiveWTinyLFU(WTinyLFU):
+    """One climber for all pools: it goes on in the direction that raised the hit rate."""
+
+    def __init__(self, know, capacity):
+        super().__init__(know, capacity)
+        step = max(1 / 16, 1 / max(1, *know.slots))
+        start = {"share": 0.01, "step": step, "longest": step, "hits": 0, "rate": 0.0, "periods": 0}
+        self.climber = vars(know).setdefault("climber", start)
+        self.divide()
+
+    def divide(self):
+        self.window = max(1, int(self.capacity * self.climber["share"]))
+        main = max(self.capacity - self.window, 0)
+        self.protected = min(max(1, int(main * 0.8)), max(main - 1, 0))
+
+    def begins(self, now):
+        super().begins(now)
+        at, sample = self.climber, 10 * max(1, sum(self.know.slots))
+        if self.know.seen // sample > at["periods"]:
+            rate = at["hits"] / sample
+            change, at["rate"] = rate - at["rate"], rate
+            step = at["step"] if change >= 0 else -at["step"]
+            at["share"] = min(max(at["share"] + step, 0.001), 0.99)
+            at["step"] = 0.98 * step
+            if abs(change) >= 0.05:
+                at["step"] = at["longest"] if step > 0 else -at["longest"]
+            at["hits"], at["periods"] = 0, at["periods"] + 1
+        self.divide()
+
+    def used(self, key, now):
+        self.climber["hits"] += 1
+        super().used(key, now)
+
+
 class Hyperbolic(Scored):
     """Of pools no larger than the sample."""
 
@@ -483,6 +517,7 @@ CLASSICAL = {
     "two_q": TwoQ,
     "car": CAR,
     "w_tinylfu": WTinyLFU,
+    "w_tinylfu_adaptive": AdaptiveWTinyLFU,
     "lirs": LIRS,
     "lfu_da": LFUDA,
     "gdsf": GDSF,

@@ -98,7 +98,13 @@ from specmd.core.order.queues import (
 )
 from specmd.core.order.scores import Scores, join, least_scored, part
 from specmd.core.order.seats import SEATS, Seats, leaves, make_seats, seat_of
-from specmd.core.order.segments import Segments, enter_window, make_segments, use_segment
+from specmd.core.order.segments import (
+    Segments,
+    enter_window,
+    make_segments,
+    set_window,
+    use_segment,
+)
 from specmd.core.order.tinylfu import TinyLFU, contest, count_uses, make_tinylfu
 from specmd.core.order.votes import (
     add_softmax,
@@ -289,6 +295,7 @@ __all__ = [
     "retire_whole",
     "seat_of",
     "set_value",
+    "set_window",
     "settle_rank",
     "share",
     "share_slots",

@@ -46,6 +46,7 @@ EVICT = [
     "expected_use", "expected_use:bypass=false",
     "car", "clock", "clock:bits=2", "gdsf", "hyperbolic", "lcp:decay=8", "lecar", "lfu:aging=16",
     "lfu_da", "lirs", "lru_k", "lru_k:k=3", "two_q", "w_tinylfu",
+    "w_tinylfu_adaptive",
 ]  # fmt: skip
 # Alike by what they are: the tests of their rules say why.
 ALIKE = {

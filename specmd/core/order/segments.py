@@ -22,6 +22,8 @@ class Segments(NamedTuple):
     queues: Queues
     window: IntArray  # (pools,)
     protected: IntArray  # (pools,)
+    slots: IntArray  # (pools,)
+    share: float  # of what is not window, protected
 
 
 def make_segments(world: World, window: float, protected: float) -> Segments:
@@ -30,10 +32,19 @@ def make_segments(world: World, window: float, protected: float) -> Segments:
     The window has a share of the slots, one at least, or none at all where that is 0; `protected`
     is a share of the rest, one at least, and one less than the rest at most.
     """
-    small = np.maximum(int(window > 0), world.capacity * window).astype(np.int64)
-    rest = np.maximum(world.capacity - small, 0)
-    limit = np.maximum(1, (rest * protected).astype(np.int64))
-    return Segments(make_queues(world, 3), small, np.minimum(limit, np.maximum(rest - 1, 0)))
+    none = np.zeros(world.pools, np.int64)
+    segments = Segments(make_queues(world, 3), none, none.copy(), world.capacity, protected)
+    set_window(segments, window)
+    return segments
+
+
+def set_window(segments: Segments, window: float) -> None:
+    """Give the window a share of the slots; the limit of the protected follows."""
+    for pool in range(len(segments.slots)):
+        size = max(int(segments.slots[pool] * window), int(window > 0.0))
+        rest = max(segments.slots[pool] - size, 0)
+        segments.window[pool] = size
+        segments.protected[pool] = min(max(1, int(rest * segments.share)), max(rest - 1, 0))
 
 
 def enter_window(segments: Segments, pool: int, key: int, more: int) -> None:

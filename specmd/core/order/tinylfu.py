@@ -24,7 +24,7 @@ class TinyLFU(NamedTuple):
     """The segments, and how often keys were used of late, resident or not."""
 
     segments: Segments
-    count: IntArray  # (keys,)
+    count: IntArray  # type: ignore[assignment]  # (keys,)
     seen: IntArray  # (1,) uses counted
     sample: int
 
