@@ -6,9 +6,7 @@ one used least often (`ties=frequency`). The minimal layer-aware policy. The dis
 four terms by which HOBBIT (P. Tang et al., arXiv:2411.01433) ranks experts; here it is alone.
 """
 
-from __future__ import annotations
-
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -38,19 +36,14 @@ class LayerDistance(NamedTuple):
     last: IntArray
     uses: IntArray
     layer: KeyArray
-    by_layer: bool
     by_frequency: int
 
     @classmethod
-    def create(
-        cls, world: World, *, ties: Literal["recency", "frequency"] = "recency"
-    ) -> LayerDistance:
+    def create(cls, world: World, *, ties: Literal["recency", "frequency"] = "recency") -> Self:
         """Build the empty lists."""
-        numbers = np.zeros(world.num_keys, np.int64)
+        lists, zero = make_lists(world.num_keys, world.num_layers), np.zeros(world.num_keys, int)
         layer = (np.arange(world.num_keys) // world.num_experts).astype(np.uint32)
-        lists = make_lists(world.num_keys, world.num_layers)
-        by_frequency = int(ties == "frequency")
-        return cls(lists, numbers, numbers.copy(), layer, world.is_by_layer, by_frequency)
+        return cls(lists, zero, zero.copy(), layer, int(ties == "frequency"))
 
     def on_event(self, event: Event) -> None:
         """Count uses."""
@@ -72,14 +65,10 @@ class LayerDistance(NamedTuple):
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Go back through the cycle from the present layer; within a layer from the back."""
-        for back in range(1 if self.by_layer else event.num_layers):
-            layer = pool if self.by_layer else (event.layer - back) % event.num_layers
-            end = self.layers.size + layer
-            best = NOBODY
-            key = self.layers.prev[end]
-            if key != end and core.pool[key] != pool:
-                continue
-            while key != end:
+        for back in range(event.num_layers):
+            end = self.layers.size + (event.layer - back) % event.num_layers
+            best, key = NOBODY, self.layers.prev[end]
+            while key != end and core.pool[key] == pool:
                 if evictable(core, key) and (best == NOBODY or self.uses[key] < self.uses[best]):
                     best = key
                     if not self.by_frequency:

@@ -7,13 +7,10 @@ no key stays long enough to earn one). Between two touches all scores fade alike
 `log2(score) + decay * last` orders keys without being updated.
 """
 
-from __future__ import annotations
-
 from math import log2
-from typing import Annotated, NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
-from pydantic import Field
 
 from specmd.policy import (
     Core,
@@ -21,7 +18,7 @@ from specmd.policy import (
     FloatArray,
     Heap,
     IntArray,
-    KeyArray,
+    Share,
     World,
     drop,
     least_evictable,
@@ -33,10 +30,7 @@ from specmd.policy import (
 
 
 @policy(
-    "lrfu",
-    source="Lee et al., IEEE Transactions on Computers 50(12), 2001",
-    remembers="resident=false",
-    compiled=True,
+    "lrfu", source="Lee et al., IEEE TC 50(12), 2001", remembers="resident=false", compiled=True
 )
 class LRFU(NamedTuple):
     """The combined recency and frequency of each key, as of its last use."""
@@ -44,22 +38,14 @@ class LRFU(NamedTuple):
     heap: Heap
     score: FloatArray
     last: IntArray
-    pool: KeyArray
     decay: float
     resident: int
 
     @classmethod
-    def create(
-        cls,
-        world: World,
-        *,
-        decay: Annotated[float, Field(gt=0, le=1)] = 0.05,
-        resident: bool = True,
-    ) -> LRFU:
+    def create(cls, world: World, *, decay: Share = 0.05, resident: bool = True) -> Self:
         """Build the empty heap."""
-        heap, score = make_heap(world), np.zeros(world.num_keys)
-        last, pool = np.zeros(world.num_keys, np.int64), world.pool
-        return cls(heap, score, last, pool, decay, int(resident))
+        score, last = np.zeros(world.num_keys), np.zeros(world.num_keys, np.int64)
+        return cls(make_heap(world), score, last, decay, int(resident))
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
         """Rank by the new score."""
@@ -67,19 +53,17 @@ class LRFU(NamedTuple):
 
     def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter with this use, and with what is left of those before if they are kept."""
-        if self.resident:
-            self.score[key] = 0.0
         put(self.heap, pool, key, add_use(self, key, event.clock), event.clock)
 
     def on_prefetch(self, key: int, pool: int, event: Event) -> None:
         """Enter as if used now, without counting a use."""
-        if self.resident:
-            self.score[key] = 0.0
         put(self.heap, pool, key, self.decay * event.clock, event.clock)
 
     def on_evict(self, key: int, pool: int, event: Event) -> None:
-        """Leave the heap."""
+        """Leave the heap, and forget the uses if they are of residents only."""
         drop(self.heap, pool, key)
+        if self.resident:
+            self.score[key] = 0.0
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Choose the least score."""

@@ -5,9 +5,7 @@ caches", NSDI 2024. A held key is passed over like a used one. The first use of 
 its only one so far, as a miss would have been: it marks nothing.
 """
 
-from __future__ import annotations
-
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -36,7 +34,7 @@ class Sieve(NamedTuple):
     hand: KeyArray  # (pools,) next node to look at; a pool's sentinel stands for its back
 
     @classmethod
-    def create(cls, world: World) -> Sieve:
+    def create(cls, world: World) -> Self:
         """Build the empty queue."""
         hand = np.arange(world.num_keys, world.num_keys + world.pools, dtype=np.uint32)
         visited = np.zeros(world.num_keys, np.uint32)
@@ -45,19 +43,16 @@ class Sieve(NamedTuple):
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
         """Mark as visited, from the second use on."""
-        self.visited[key] = 1 - self.unused[key]
-        self.unused[key] = 0
+        self.visited[key], self.unused[key] = 1 - self.unused[key], 0
 
     def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter at the front, not visited."""
-        self.visited[key] = 0
-        self.unused[key] = 0
+        self.visited[key], self.unused[key] = 0, 0
         push_front(self.arrival, pool, key)
 
     def on_prefetch(self, key: int, pool: int, event: Event) -> None:
         """Enter at the front, not visited."""
-        self.visited[key] = 0
-        self.unused[key] = 1
+        self.visited[key], self.unused[key] = 0, 1
         push_front(self.arrival, pool, key)
 
     def on_evict(self, key: int, pool: int, event: Event) -> None:
