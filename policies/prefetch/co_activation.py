@@ -70,9 +70,9 @@ class Pairs(NamedTuple):
                             self.pairs[far, earlier, before, here] += 1.0
                             self.row[far, earlier, before] += 1.0
                     if here >= 0 and self.row[far, layer, here] > 0.0:
+                        row, pairs = self.row[far, layer, here], self.pairs[far, layer, here]
                         for there in range(event.num_experts):
-                            share = self.pairs[far, layer, here, there] / self.row[far, layer, here]
-                            self.score[there] += share
+                            self.score[there] += pairs[there] / row
                 vote_worth(self.votes, self.score, self.width, self.threshold, self.score)
             scale = 1.0 / ((end - begin) * event.num_experts)
             propose_votes(proposals, self.votes, event, far + 1, scale, -far - 1.0)

@@ -10,13 +10,13 @@ import pytest
 
 from specmd.conformance.cases import small_trace
 from specmd.core.event import World
-from specmd.core.kernel import Planner
+from specmd.core.planner import Planner
 from specmd.policy.registry import choose
 from specmd.simulation.events import EventStream
-from specmd.simulation.loads import training_rows
 from specmd.simulation.plans import foreseen
 from specmd.trace import DECODE, synthetic
 from specmd.trace.synthesis import with_scores
+from specmd.trace.training import training_rows
 
 TRACES = {
     "batch": small_trace,
