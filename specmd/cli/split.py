@@ -24,7 +24,7 @@ def split(
     ] = 0.5,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of which go where.")] = 0,
 ) -> None:
-    """Divide a recording by its requests, so that what learns is not judged on what it has seen.
+    """Divide a recording by its requests: to learn from and to judge on.
 
     Requests that share 32 tokens in a row stay together. A recording of one request is cut in time.
     """

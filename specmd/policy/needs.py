@@ -120,7 +120,7 @@ def _depth(scores: Any) -> int:
 
 def unmet(choice: Choice, offer: Offer) -> str:
     """Say which need of a policy is not met, and what to do; nothing if all are."""
-    offer = replace(offer, model=bool(choice.values.get("model")))
+    offer = replace(offer, model=bool(choice.weights_file))
     for name in choice.needs:
         need = NEEDS[name]
         if not need.met(offer, choice.ahead):

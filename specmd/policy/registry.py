@@ -28,7 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 from specmd.errors import SpecmdError, unknown
 from specmd.policy.declaration import AXES, HOOKS, Axis, Declaration, flaw, policy
 from specmd.policy.faults import told
-from specmd.policy.weights import ModelFile, file_content
+from specmd.policy.weights import ModelFile, count_weights, file_content, load_model
 
 LOG = logging.getLogger("specmd")
 
@@ -115,11 +115,19 @@ class Choice:
     def content(self) -> str:
         """Canonical spelling by content: a file of weights counts by what is in it."""
         kinds = typing.get_type_hints(self.entry.cls.create, include_extras=True)
-        files = {name for name in self.values if kinds.get(name) == ModelFile}
-        if not files:
-            return self.spelled
-        known = {name: file_content(self.values[name]) for name in files}
-        return Choice(self.entry, self.values | known).spelled
+        said = {
+            name: file_content(value)
+            for name, value in self.values.items()
+            if kinds.get(name) == ModelFile
+        }
+        if self.inner is not None:
+            said[self.entry.of] = self.inner.content.replace(",", ";")
+        return Choice(self.entry, self.values | said).spelled if said else self.spelled
+
+    @property
+    def weights_file(self) -> str:
+        """The file of learned weights it decides by; empty where none is named."""
+        return str(self.parts[-1].values.get("model", "")) if "model" in self.needs else ""
 
     @property
     def cls(self) -> Any:
@@ -169,6 +177,9 @@ class Choice:
         found = self.parts[-1]
         if found.entry.computes == "weights":
             return 0, int(found.cls.weights(**found.values))
+        if self.weights_file:
+            header, tensors = load_model(self.weights_file)
+            return 0, count_weights(tensors) // header.num_layers
         return (max(1, found.ahead) if found.entry.computes == "gates" else 0), 0
 
     @property

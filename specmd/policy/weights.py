@@ -112,6 +112,11 @@ def load_weights(path: str, kind: str, world: World) -> Tensors:
     return found
 
 
+def count_weights(tensors: Tensors) -> int:
+    """Count the weights of a file, of all layers."""
+    return sum(each.size for name, each in tensors.items() if not name.startswith(SEEN))
+
+
 def file_content(path: str) -> str:
     """Hash the bytes of a file; empty where it cannot be read, which its reader will say."""
     try:

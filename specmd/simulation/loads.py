@@ -25,7 +25,7 @@ def require_unseen(config: RunConfig, trace: Trace, training: Trace | None) -> N
         choice = choose(axis, getattr(config, axis))
         if training is not None and "training" in choice.needs:
             require_apart(seen(training), trace, "the training trace")
-        if "model" in choice.needs and (file := choice.values.get("model")):
+        if file := choice.weights_file:
             header, tensors = load_model(file)
             known = Seen(header.training, *(tensors[f"{SEEN}{each}"] for each in Seen._fields[1:]))
             require_apart(known, trace, f"{file}: what it was trained on")
