@@ -706,6 +706,7 @@ def core_log(
     seed=0,
     popularity=None,
     gate=None,
+    staging=0,
     training=None,
 ):
     """Run the core over the same events; return its log, its counters, and its last state."""
@@ -730,6 +731,7 @@ def core_log(
         admission=admission,
         gate=None if gate is None else (world, gate),
         guarded=guard,
+        staging=staging,
         interpreted=True,
         future=stream.first_use,
         also={residency.log: tell},

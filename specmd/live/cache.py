@@ -30,7 +30,13 @@ from specmd.live.links.speed import time_link
 from specmd.live.links.throttle import Throttle
 from specmd.live.passes import Passes
 from specmd.live.patch import Patch
-from specmd.live.placement import find_device, plan_copies, plan_host, plan_world
+from specmd.live.placement import (
+    find_device,
+    live_schedule,
+    plan_copies,
+    plan_host,
+    plan_world,
+)
 from specmd.live.report import Report, make_report
 from specmd.live.room import room_on
 from specmd.live.routing_log import RoutingLog
@@ -72,13 +78,7 @@ class Offload:
         self._miss = choose("miss", options["miss"])
         behind = plan_host(self._moe, self._world, options)
         self._low = plan_copies(self._layouts, self._miss, tiered=behind is not None)
-        schedule = choose("schedule", options["schedule"])
-        if schedule.entry.simulated_only:
-            raise SpecmdError(
-                f"schedule {schedule.spelled} decides by a clock that a live cache has not: "
-                "simulate it, or choose another"
-            )
-        self._schedule = schedule.create()
+        self._schedule = live_schedule(options["schedule"])
         self._decisions = Decisions(
             self._world,
             choose("evict", options["evict"]),
@@ -367,8 +367,8 @@ class Offload:
     def _make_mover(self, link: Link, store: ExpertStore, slots: Slots) -> Mover:
         options = self._options
         more = {name: options[name] for name in ("chunk_bytes", "timeout_s", "timeline")}
-        more |= {"by_score": self._schedule.by_score, "throttle": self._throttle}
-        more |= {"by_deadline": self._schedule.by_deadline}
+        order = self._schedule.by_score, self._schedule.by_deadline
+        more |= {"by_score": order[0], "by_deadline": order[1], "throttle": self._throttle}
         if self._tier is None:
             return Mover(link, store, slots, **more)
         assert isinstance(store, TieredStore)

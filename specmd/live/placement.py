@@ -14,6 +14,7 @@ from specmd.models.layout import Layouts
 from specmd.models.low_bit import LowBit, low_bit_layouts
 from specmd.models.moe import MoeModel
 from specmd.policy.registry import Choice, choose
+from specmd.policy.schedule import Schedule
 from specmd.runs.pools import divide, parse_capacity
 from specmd.runs.resolve import resolve_host
 from specmd.trace.header import TraceHeader
@@ -57,6 +58,18 @@ def plan_world(
         require_same_model(training, header)
         popularity, rows = count_popularity(training), training_rows(training)
     return World.of(header, *pools, seed=int(options["seed"]), popularity=popularity, training=rows)
+
+
+def live_schedule(spelled: str) -> Schedule:
+    """Return the options of a schedule; raises SpecmdError for one that needs a simulated clock."""
+    choice = choose("schedule", spelled)
+    if choice.entry.simulated_only:
+        raise SpecmdError(
+            f"schedule {choice.spelled} decides by a clock that a live cache has not: simulate it, "
+            "or choose another"
+        )
+    found: Schedule = choice.create()
+    return found
 
 
 def plan_host(moe: MoeModel, world: World, options: dict[str, Any]) -> tuple[World, Choice] | None:

@@ -111,6 +111,23 @@ def test_every_allocation_policy(allocate: str, recorded: Trace, other: Trace) -
     assert cache.decision_digest == run.decision_digest
 
 
+@pytest.mark.parametrize("prefetch", ["next_gate:depth=2", "prev_token"])
+@pytest.mark.parametrize("schedule", [e.name for e in entries("schedule") if not e.simulated_only])
+def test_every_schedule(schedule: str, prefetch: str, recorded: Trace) -> None:
+    options = {"evict": "lru", "prefetch": prefetch, "capacity": 24, "schedule": schedule}
+    with offload(tiny(), **options, deterministic=True, interpreted=True, canary=True) as cache:
+        generate(tiny(), 16, **TEXT)
+    run = simulate(recorded, **options, bounds=False, interpreted=True)
+    assert cache.decision_digest == run.decision_digest
+    assert cache.report().misses == run.metrics["misses"]
+
+
+@pytest.mark.parametrize("schedule", [e.name for e in entries("schedule") if e.simulated_only])
+def test_what_needs_a_clock_is_refused(schedule: str) -> None:
+    with pytest.raises(SpecmdError, match="a clock that a live cache has not"):
+        offload(tiny(), capacity=24, prefetch="prev_token", schedule=schedule)
+
+
 def test_padding_and_ended_requests_demand_nothing() -> None:
     model, inputs = build("olmoe"), prompt(3, 9)
     model.generation_config.eos_token_id = list(range(40, 60))  # requests end at different steps
