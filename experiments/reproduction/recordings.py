@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from specmd.trace import DECODE, Trace, import_trace, load, save
-from specmd.trace.slicing import renumbered, select_requests
+from specmd.trace.composition import interleave
+from specmd.trace.slicing import renumbered, select_requests, slice_tokens
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "results" / "experiments" / "traces"
@@ -49,9 +50,22 @@ def _odd(read: Callable[[Path], Trace]) -> Callable[[Path], Trace]:
     return lambda path: select_requests(read(path), slice(1, None, 2))
 
 
+def _batched(read: Callable[[Path], Trace], batch: int) -> Callable[[Path], Trace]:
+    """So many requests in flight: what `--batch` makes of a trace, as a recording of its own."""
+    return lambda path: interleave(slice_tokens(read(path), 0, 10_000), batch)
+
+
 _OLMOE = (
     OTHERS / "olmoe_1b_7b_decode.npz",
     _foreign(num_experts=64, model="olmoe-1b-7b", expert_bytes=12_582_912),
+)
+_GPTOSS = (
+    OTHERS / "gptoss_20b_decode.npz",
+    _foreign(num_experts=32, model="gpt-oss-20b", expert_bytes=13_236_480, license="Apache-2.0"),
+)
+_FLAME = (
+    OTHERS / "flame_moe_290m_batch64.npz",
+    _foreign(num_experts=64, phase="decode", expert_bytes=1_900_000),
 )
 _QWEN = OTHERS / "bigmoe" / "qwen3_30b_a3b.route.csv", _foreign(num_experts=128)
 _LARGE = OTHERS / "bigmoe" / "gptoss_120b.route.csv", _foreign(num_experts=128)
@@ -60,13 +74,11 @@ _TINY = ROOT / "traces" / "tiny-mixed-b8-long.npz"
 RECORDINGS: dict[str, Recording] = {
     "olmoe": Recording(*_OLMOE, others=True),
     "olmoe_odd": Recording(_OLMOE[0], _odd(_OLMOE[1]), others=True),
-    "gptoss_20b": Recording(
-        OTHERS / "gptoss_20b_decode.npz",
-        _foreign(
-            num_experts=32, model="gpt-oss-20b", expert_bytes=13_236_480, license="Apache-2.0"
-        ),
-        others=True,
-    ),
+    "olmoe_odd_b4": Recording(_OLMOE[0], _batched(_odd(_OLMOE[1]), 4), others=True),
+    "olmoe_odd_b16": Recording(_OLMOE[0], _batched(_odd(_OLMOE[1]), 16), others=True),
+    "gptoss_20b": Recording(*_GPTOSS, others=True),
+    "gptoss_20b_b4": Recording(_GPTOSS[0], _batched(_GPTOSS[1], 4), others=True),
+    "gptoss_20b_b16": Recording(_GPTOSS[0], _batched(_GPTOSS[1], 16), others=True),
     "qwen3_30b": Recording(*_QWEN, others=True),
     "gptoss_120b": Recording(*_LARGE, others=True),
     "qwen3_30b_bare": Recording(_QWEN[0], _bare(_QWEN[1]), others=True),
@@ -76,11 +88,9 @@ RECORDINGS: dict[str, Recording] = {
         _foreign(num_experts=64, model="olmoe-1b-7b", expert_bytes=12_582_912),
         others=True,
     ),
-    "flame_290m": Recording(
-        OTHERS / "flame_moe_290m_batch64.npz",
-        _foreign(num_experts=64, phase="decode", expert_bytes=1_900_000),
-        others=True,
-    ),
+    "flame_290m": Recording(*_FLAME, others=True),
+    "flame_290m_b4": Recording(_FLAME[0], _batched(_FLAME[1], 4), others=True),
+    "flame_290m_b16": Recording(_FLAME[0], _batched(_FLAME[1], 16), others=True),
     "switch_base_32": Recording(
         OTHERS / "switch_base_32_logits.npz",
         _foreign(num_experts=32, expert_bytes=9_437_184),

@@ -1,10 +1,10 @@
 """Expected use: the key whose next use is expected latest leaves first (experiments/own_answer).
 
 Belady with an estimate for the future: a visit of its layer uses a key with chance p, visits are L
-events apart, so the next use is due L / p events after the last visit. p weighs the key's share of
-the layer's tokens and two moving means of it (for b tokens a step: 1 - (1 - p)^b); its odds change
-by what each expert of the last visit says of the next. Weights and sayings learn from the error of
-p in decode steps. Misses that are due later than the residents stay out (`bypass`).
+events apart, so the next use is due L / p events after the last visit, of which the place in the
+turn counts half (TURN). p weighs the key's share of the layer's tokens and two moving means of it
+(for b tokens a step: 1 - (1 - p)^b); its odds change by what each expert of the last visit says of
+the next. Weights and sayings learn from the error of p. Misses due late stay out (`bypass`).
 """
 
 from math import pow
@@ -14,7 +14,7 @@ import numpy as np
 
 from specmd.policy import DECODE, Event, FloatArray, World, policy
 
-RATES, PRIOR, STEP, SAYING_STEP, LEAST = (0.0, 0.25, 0.03), 2.0, 0.02, 0.08, 0.002
+RATES, PRIOR, STEP, SAYING_STEP, LEAST, TURN = (0.0, 0.2, 0.03), 2.0, 0.02, 0.08, 0.002, 0.5
 
 
 @policy("expected_use", source="SpecMD", remembers=True, compiled=True, bypass="bypass")
@@ -64,7 +64,7 @@ class ExpectedUse(NamedTuple):
             for other in range(experts):
                 said[first + other] += self.saying[event.keys[i], other]
         for row in range(3):
-            move = max(RATES[row] * tokens / (1.0 + RATES[row] * tokens), tokens / seen)
+            move = max(1.0 - pow(1.0 - RATES[row], tokens), tokens / seen)
             for key in range(first, first + experts):
                 self.reading[row, key] += move * (share[key] - self.reading[row, key])
                 guess[key] += self.weight[row] * self.reading[row, key]
@@ -73,7 +73,7 @@ class ExpectedUse(NamedTuple):
             guess[key] = 1.0 - pow(1.0 - guess[key], batch) if batch > 1.0 else guess[key]
             more, less = 1.0 + max(said[key], 0.0), 1.0 - min(said[key], 0.0)
             p[key] = guess[key] * more / (guess[key] * more + (1.0 - guess[key]) * less)
-            self.told[4, key] = event.clock + event.num_layers / p[key]
+            self.told[4, key] = TURN * event.clock + event.num_layers / p[key]
 
     def rank(self, key: int, event: Event) -> float:
         """Let the latest due leave first."""

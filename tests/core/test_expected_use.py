@@ -43,9 +43,8 @@ class Expected:
         self.before[layer] = {key: tokens[key] / max(1.0, count) for key in tokens}
         for key in keys:
             used = self.before[layer].get(key, 0.0)
-            for row, rate in enumerate((0.0, 0.25, 0.03)):
-                pace = rate * count
-                move = max(pace / (1 + pace), count / (self.seen[layer] + 2))
+            for row, rate in enumerate((0.0, 0.2, 0.03)):
+                move = max(1 - (1 - rate) ** count, count / (self.seen[layer] + 2))
                 self.means[key][row] += move * (used - self.means[key][row])
             p = sum(w * mean for w, mean in zip(self.weights, self.means[key], strict=True))
             p = min(max(p, 0.002), 0.998)
@@ -54,7 +53,7 @@ class Expected:
             odds = self.guess[key] / (1 - self.guess[key])
             odds = odds * (1 + said) if said > 0 else odds / (1 - said)
             self.p[key] = odds / (1 + odds)
-            self.due[key] = clock + self.layers / self.p[key]
+            self.due[key] = clock / 2 + self.layers / self.p[key]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -89,7 +88,7 @@ def test_it_learns_which_expert_follows_which():
     for i in range(len(turns)):
         event = event_at(chunk, i, np.zeros(0, np.int64))
         policy.on_event(event)
-    due = [-policy.rank(key, event) - event.clock for key in range(8)]
+    due = [-policy.rank(key, event) - event.clock / 2 for key in range(8)]
     follower = (turns[-1] + 1) % 6
     assert due[follower] < 2  # most likely at the next visit
     assert min(wait for key, wait in enumerate(due) if key != follower) > 3
