@@ -20,7 +20,7 @@ import numpy as np
 
 from specmd import load, simulate
 from specmd.core.event import World
-from specmd.core.kernel import Planner
+from specmd.core.planner import Planner
 from specmd.core.prefetch import Outlook
 from specmd.policy.registry import Entry, choose, entries
 from specmd.simulation.events import EventStream

@@ -85,7 +85,7 @@ def rate(
 
 @cache
 def bench_trace(seed: int = 3) -> Trace:
-    """Make the trace of a seed: 16 layers of 64 experts, top-8, skewed and sticky as real ones are."""
+    """Make the trace of a seed: 16 layers of 64 experts, top-8, skewed and sticky as real ones."""
     return synthetic(
         num_layers=16,
         num_experts=64,

@@ -21,7 +21,8 @@ from specmd.core.binding import Executing
 from specmd.core.event import NOBODY, IntArray, World, event_at
 from specmd.core.execution import EXECUTED, STAND_INS
 from specmd.core.hooks import predict, reroute, rerouted, settle
-from specmd.core.kernel import Kernel, Planner
+from specmd.core.kernel import Kernel
+from specmd.core.planner import Planner
 from specmd.core.prefetch import Outlook, Proposals, make_proposals, rank_proposals
 from specmd.core.serve import complete, demand
 from specmd.core.state import NEVER_ADMIT, NO_CHOICES, Choices, Chunk, Core

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from specmd.core.event import World
-from specmd.core.kernel import Planner
+from specmd.core.planner import Planner
 from specmd.core.prefetch import Outlook
 from specmd.core.state import Chunk
 from specmd.runs.foresight import Foreseen, Foresight

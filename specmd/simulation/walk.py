@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from specmd.core.event import DECODE, NEVER, NO_RATES, IntArray, World
 from specmd.core.instant_link import NOTED, InstantLink
-from specmd.core.kernel import Kernel, Planner
+from specmd.core.kernel import Kernel
+from specmd.core.planner import Planner
 from specmd.core.prefetch import Outlook
 from specmd.core.specialise import Function
 from specmd.core.state import BYPASS, FETCHED_EVER, FORCED, NEVER_ADMIT, Chunk

@@ -11,7 +11,7 @@ from reference import Reference, core_log, random_steps
 
 from specmd.core import state as residency
 from specmd.core.event import World
-from specmd.core.kernel import Planner
+from specmd.core.planner import Planner
 from specmd.core.prefetch import Outlook
 from specmd.policy.registry import choose
 from specmd.runs.options import RunConfig

@@ -10,7 +10,7 @@ import pytest
 
 from specmd.conformance.cases import small_trace
 from specmd.core.event import World
-from specmd.core.kernel import Planner
+from specmd.core.planner import Planner
 from specmd.policy.registry import choose
 from specmd.simulation.events import EventStream
 from specmd.simulation.loads import training_rows
