@@ -2,7 +2,8 @@
 
 Event-atomic, compiled, a quarter of the keys resident, no clock, no bounds; all in one process, the
 best of three rounds each, in processor seconds of one thread. Policies that are fitted beforehand
-are fitted on the first half of the trace, and all are timed on the second.
+are fitted on one half of the trace's requests, and all are timed on the other; learned ones, whose
+weights are in a file, are left out.
 
     python benchmarks/policy_rates.py [TRACE.npz] [--floor 2] [--capacity 25] [--json]
 
@@ -19,13 +20,13 @@ from pathlib import Path
 from specmd.conformance.speed import bench_trace, rate
 from specmd.policy.needs import offered, unmet
 from specmd.policy.registry import BUILT_IN, Choice, entries
-from specmd.trace import Trace, load, slice_tokens
+from specmd.trace import Trace, load
+from specmd.trace.overlap import split
 
 
 def rates(trace: Trace, percent: float) -> dict[str, float]:
     """Return accesses a second by policy, for all that the trace meets the needs of."""
-    half = trace.num_tokens // 2
-    learned, judged = slice_tokens(trace, 0, half), slice_tokens(trace, half, trace.num_tokens)
+    learned, judged = split(trace, 0.5)
     slots = max(1, round(percent / 100 * trace.header.num_layers * trace.header.num_experts))
     found = {}
     for entry in entries("evict"):

@@ -71,3 +71,7 @@ class ARC(NamedTuple):
         too_many = ones > target or (ones == target and ghost == AGAIN_GHOST)
         first, then = (ONCE, AGAIN) if ones >= 1 and too_many else (AGAIN, ONCE)
         return make_way(queues, pool, incoming, older(queues, pool, first, then, core))
+
+    def metrics(self) -> dict[str, float]:
+        """Say where the balance came to stand: the wanted size of ONCE, of all pools."""
+        return {"target": float(self.balance.target.sum())}

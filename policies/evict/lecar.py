@@ -74,3 +74,7 @@ class LeCaR(NamedTuple):
         stalest = oldest(self.experts.queues, pool, RESIDENT, core)
         rarest = last_evictable(self.ladder.lists, pool, core)
         return choose_one(self.experts, pool, stalest, rarest, event.clock)
+
+    def metrics(self) -> dict[str, float]:
+        """Say how much LRU is trusted in the end, LFU has the rest."""
+        return {"recency_weight": float(self.experts.weight.mean())}

@@ -8,6 +8,7 @@ leaves at least one to the probation segment. The first use of a prefetched key 
 from typing import NamedTuple, Self
 
 from specmd.policy import (
+    EMPTY,
     NOWHERE,
     Core,
     Cut,
@@ -59,3 +60,12 @@ class SLRU(NamedTuple):
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Choose from the back of probation, else of the protected segment."""
         return older(self.segments.queues, pool, PROBATION, PROTECTED, core)
+
+    def metrics(self) -> dict[str, float]:
+        """Count the keys that have proven themselves."""
+        return {"proven": int((self.segments.queues.where == PROTECTED).sum())}
+
+    def finished(self, core: Core) -> str:
+        """Compare the segments with the cache."""
+        kept, there = int(self.segments.queues.size.sum()), int((core.state != EMPTY).sum())
+        return "" if kept == there else f"{kept} keys in segments, {there} in the cache"

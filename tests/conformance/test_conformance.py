@@ -185,7 +185,7 @@ def test_sound_plugins_of_both_forms_pass(plugin, base):
 def test_the_policies_of_the_documentation_pass(tmp_path, plugin):
     text = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text("utf-8")
     found = re.findall(r"^<!-- file: (\S+) -->\n+```python\n(.*?)^```$", text, re.M | re.S)
-    assert len(found) == 2
+    assert len(found) == 3
     for name, source in found:
         (tmp_path / name).write_text(source)
         (entry,) = registry.add_plugin(tmp_path / name)

@@ -208,3 +208,14 @@ def test_a_run_of_before_there_were_any_is_read(tmp_path):
     path = tmp_path / f"{run.id}.json"
     path.write_text(json.dumps(said))
     assert read_run(path) == run
+
+
+@pytest.mark.parametrize(
+    ("evict", "name", "most"),
+    [("arc", "target", 40), ("lecar", "recency_weight", 1), ("slru", "proven", 32)],
+)
+@pytest.mark.parametrize("interpreted", [False, True])
+def test_built_in_policies_say_where_they_came_to_stand(evict, name, most, interpreted):
+    options = {"prefetch": "prev_token", "bounds": False, "interpreted": interpreted}
+    run = specmd.simulate(TRACE, evict, 40, **options)
+    assert 0 < run.policy_metrics[f"evict {evict}"][name] <= most
