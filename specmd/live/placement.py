@@ -14,6 +14,7 @@ from specmd.models.layout import Layouts
 from specmd.models.low_bit import LowBit, low_bit_layouts
 from specmd.models.moe import MoeModel
 from specmd.policy.registry import Choice, choose
+from specmd.policy.schedule import Schedule
 from specmd.runs.pools import divide, parse_capacity
 from specmd.runs.resolve import resolve_host
 from specmd.trace.header import TraceHeader
@@ -81,6 +82,18 @@ def plan_host(moe: MoeModel, world: World, options: dict[str, Any]) -> tuple[Wor
         raise SpecmdError(f"prefill {options['prefill']} has no host_capacity: leave one out")
     pools = divide(slots, layers, sizes)
     return World.of(world, *pools, seed=int(options["seed"])), choose("evict", evict)
+
+
+def plan_schedule(spelled: str) -> Schedule:
+    """Return the schedule; raises SpecmdError for one that decides by a simulated clock."""
+    schedule = choose("schedule", spelled)
+    if schedule.entry.simulated_only:
+        raise SpecmdError(
+            f"schedule {schedule.spelled} decides by a clock that a live cache has not: "
+            "simulate it, or choose another"
+        )
+    made: Schedule = schedule.create()
+    return made
 
 
 def plan_copies(layouts: Layouts, miss: Choice, *, tiered: bool) -> tuple[LowBit, ...]:
