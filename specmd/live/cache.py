@@ -32,13 +32,13 @@ from specmd.live.passes import Passes
 from specmd.live.patch import Patch
 from specmd.live.placement import (
     find_device,
-    live_schedule,
     plan_copies,
     plan_host,
+    plan_schedule,
     plan_world,
 )
 from specmd.live.report import Report, make_report
-from specmd.live.room import room_on
+from specmd.live.room import dense_bytes, room_on
 from specmd.live.routing_log import RoutingLog
 from specmd.live.service import Residence
 from specmd.live.slots import Slots
@@ -78,7 +78,7 @@ class Offload:
         self._miss = choose("miss", options["miss"])
         behind = plan_host(self._moe, self._world, options)
         self._low = plan_copies(self._layouts, self._miss, tiered=behind is not None)
-        self._schedule = live_schedule(options["schedule"])
+        self._schedule = plan_schedule(options["schedule"])
         self._decisions = Decisions(
             self._world,
             choose("evict", options["evict"]),
@@ -194,7 +194,7 @@ class Offload:
             store=self._store,
             link_name=self.link_name,
             throttle=self._throttle,
-            dense_bytes=self._dense_bytes(),
+            dense_bytes=dense_bytes(self._model),
         )
 
     @property
@@ -348,12 +348,6 @@ class Offload:
         if self.link_name == "cpu":
             return None
         return lambda: torch.accelerator.current_stream(self.device).synchronize()
-
-    def _dense_bytes(self) -> int:
-        """Bytes of everything in the model that is not an expert."""
-        tensors = [*self._model.parameters(), *self._model.buffers()]
-        own = {t.data_ptr(): t.numel() * t.element_size() for t in tensors if not t.is_meta}
-        return sum(own.values())
 
     def _staging_slots(self) -> int:
         double = self._options["prefill"] == "double_buffer"

@@ -60,18 +60,6 @@ def plan_world(
     return World.of(header, *pools, seed=int(options["seed"]), popularity=popularity, training=rows)
 
 
-def live_schedule(spelled: str) -> Schedule:
-    """Return the options of a schedule; raises SpecmdError for one that needs a simulated clock."""
-    choice = choose("schedule", spelled)
-    if choice.entry.simulated_only:
-        raise SpecmdError(
-            f"schedule {choice.spelled} decides by a clock that a live cache has not: simulate it, "
-            "or choose another"
-        )
-    found: Schedule = choice.create()
-    return found
-
-
 def plan_host(moe: MoeModel, world: World, options: dict[str, Any]) -> tuple[World, Choice] | None:
     """Return pools and policy of the host tier, None where every expert is in host memory.
 
@@ -94,6 +82,18 @@ def plan_host(moe: MoeModel, world: World, options: dict[str, Any]) -> tuple[Wor
         raise SpecmdError(f"prefill {options['prefill']} has no host_capacity: leave one out")
     pools = divide(slots, layers, sizes)
     return World.of(world, *pools, seed=int(options["seed"])), choose("evict", evict)
+
+
+def plan_schedule(spelled: str) -> Schedule:
+    """Return the schedule; raises SpecmdError for one that decides by a simulated clock."""
+    schedule = choose("schedule", spelled)
+    if schedule.entry.simulated_only:
+        raise SpecmdError(
+            f"schedule {schedule.spelled} decides by a clock that a live cache has not: "
+            "simulate it, or choose another"
+        )
+    made: Schedule = schedule.create()
+    return made
 
 
 def plan_copies(layouts: Layouts, miss: Choice, *, tiered: bool) -> tuple[LowBit, ...]:

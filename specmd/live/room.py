@@ -54,6 +54,13 @@ def free_bytes(device: torch.device) -> int:
     return int(free)
 
 
+def dense_bytes(model: nn.Module) -> int:
+    """Bytes of everything in an offloaded model that is not an expert."""
+    tensors = [*model.parameters(), *model.buffers()]
+    own = {t.data_ptr(): t.numel() * t.element_size() for t in tensors if not t.is_meta}
+    return sum(own.values())
+
+
 def _other_weights(model: nn.Module, moe: MoeModel) -> int:
     experts = {id(t) for layer in moe.layers for t in layer.experts.parameters()}
     experts |= {id(t) for layer in moe.layers for t in layer.experts.buffers()}
