@@ -30,13 +30,7 @@ from specmd.live.links.speed import time_link
 from specmd.live.links.throttle import Throttle
 from specmd.live.passes import Passes
 from specmd.live.patch import Patch
-from specmd.live.placement import (
-    find_device,
-    plan_copies,
-    plan_host,
-    plan_schedule,
-    plan_world,
-)
+from specmd.live.placement import find_device, plan_copies, plan_host, plan_schedule, plan_world
 from specmd.live.report import Report, make_report
 from specmd.live.room import dense_bytes, room_on
 from specmd.live.routing_log import RoutingLog

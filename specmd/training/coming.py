@@ -68,7 +68,9 @@ def _samples(trace: Trace) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.floa
     steps = min(trace.num_steps, MOST_STEPS, MOST_NUMBERS // (layers * experts * (3 + DEPTH)))
     stop = trace.step_starts[steps]
     ids = np.minimum(trace.expert_ids[:stop], experts).astype(np.int64)
-    gates = np.zeros((steps, layers, experts + 1), np.float32)  # what is no expert goes to the end
+    gates: Any = np.zeros(
+        (steps, layers, experts + 1), np.float32
+    )  # what is no expert goes to the end
     where = trace.step[:stop, None, None].astype(np.int64), np.arange(layers)[None, :, None], ids
     np.add.at(gates, where, trace.weights[:stop].astype(np.float32))
     gates = gates[..., :experts].reshape(-1, experts)
