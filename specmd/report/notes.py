@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from specmd.policy.registry import is_lossy
 from specmd.report.names import caption, is_clairvoyant, outlives_eviction, policy_name
 from specmd.runs.options import STAGING_SLOTS
 from specmd.runs.run import Run
@@ -18,6 +19,13 @@ _MARKS: tuple[tuple[str, str, str, Callable[[Run], bool]], ...] = (
         "remembers evicted experts",
         "remembers experts that left the cache, beyond what its slots hold",
         lambda run: outlives_eviction(run) and not is_clairvoyant(run),
+    ),
+    (
+        "~",
+        "lossy",
+        "lossy: executes other experts than the model chose, or copies of few bits; compare it by "
+        "the true hit rate and the kept mass",
+        lambda run: is_lossy(run.config),
     ),
 )
 _STANDING = (

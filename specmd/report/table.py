@@ -17,13 +17,13 @@ from itertools import chain
 from typing import Any
 
 from specmd.hardware.shape import shape_for_model
-from specmd.policy.registry import AXES
+from specmd.policy.registry import AXES, is_lossy
 from specmd.report.names import CIRCUMSTANCES, captions, is_clairvoyant, policy_name, varied_axes
 from specmd.report.notes import marks, notes
 from specmd.report.text import Cell, Column, Section, Style, Table, cells
 from specmd.runs.declared import spelled
 from specmd.runs.identity import SPELLED
-from specmd.runs.metrics import PARTS, Better, Metric
+from specmd.runs.metrics import PARTS, Better, Metric, choices
 from specmd.runs.options import RunConfig
 from specmd.runs.policy_metrics import look_up
 from specmd.runs.run import Bounds, Run
@@ -189,6 +189,9 @@ def _regret_column(optimum: str) -> _Shown:
 def default_metrics(runs: Sequence[Run]) -> list[str]:
     """Choose the columns that say something about these runs."""
     names = ["hit_rate", "collision_rate", "misses"]
+    if any(is_lossy(run.config) for run in runs):
+        names[1:1] = ["true_hit_rate", "kept_mass"]
+        names += [name for name in choices("quality") if any(run.metrics.get(name) for run in runs)]
     if any(run.config.prefetch != "none" for run in runs):
         names[1:1] = ["late_rate"]
         names += ["prefetch_precision", "bytes_per_token"]

@@ -8,6 +8,7 @@ from specmd.errors import SpecmdError
 from specmd.report.names import policy_name
 from specmd.report.table import default_metrics, run_table
 from specmd.report.text import Cell, Column, Section, Table, cells, markdown, plain, terminal
+from specmd.trace import synthetic
 
 
 def grid(**options):
@@ -315,3 +316,17 @@ def test_runs_with_and_without_a_clock_never_borrow_each_others_times():
     untimed = table.sections[0].rows[0]
     assert [untimed[at].text for at in timed] == ["-", "-"]
     assert all(table.sections[1].rows[0][at].text != "-" for at in timed)
+
+
+def test_lossy_runs_show_what_they_keep():
+    trace = synthetic(logits=True, num_requests=2, decode_length=12)
+    lossless, lossy = (
+        specmd.simulate(trace, "lru", "20%", miss=miss, bounds=False)
+        for miss in ("overlap", "drop:factor=1")
+    )
+    kept = {"true hit rate (%)", "kept mass (%)"}
+    assert not kept & set(titles(run_table([lossless])))
+    table = run_table([lossless, lossy])
+    assert kept < set(titles(table))
+    assert [row[0].text.endswith("~") for row in table.sections[0].rows] == [False, True]
+    assert any("~ lossy" in note for note in table.notes)
