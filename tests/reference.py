@@ -541,9 +541,6 @@ class Reference:
         misses = [key for key in demanded if key not in self.resident]
         for key in demanded:
             know.uses[key] += 1
-        for rule in self.rules:
-            if hasattr(rule, "begins"):
-                rule.begins(now)
         count["accesses"] += len(demanded)
         count["tokens"] += sum(now.tokens.values())
         count["token_hits"] += sum(now.tokens[key] for key in hits)

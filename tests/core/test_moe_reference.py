@@ -165,6 +165,13 @@ def test_hobbit_with_one_weight_is_lru_lfu_or_layer_distance():
                     assert decided(f"hobbit:{weights}", made) == decided(other, made)
 
 
+def test_lrfu_that_forgets_nothing_is_lfu_of_residents():
+    for place in ({}, {"pools": True}, {"bypass": True}):
+        for seed in range(20):
+            made = setting(seed + 1200, **place)
+            assert decided("lrfu:decay=0", made) == decided("lfu:resident=true", made)
+
+
 def test_hysteresis_without_a_ratio_keeps_the_hottest():
     for seed in range(20):
         made = setting(seed + 1100, bypass=True)
