@@ -73,9 +73,9 @@ def _samples(trace: Trace) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.floa
     )  # what is no expert goes to the end
     where = trace.step[:stop, None, None].astype(np.int64), np.arange(layers)[None, :, None], ids
     np.add.at(gates, where, trace.weights[:stop].astype(np.float32))
-    gates = gates[..., :experts].reshape(-1, experts)
-    used = (gates > 0).astype(np.float32)
-    gates /= np.maximum(gates.sum(axis=1, keepdims=True), 1e-30)
+    events = gates[..., :experts].reshape(-1, experts)
+    used = (events > 0).astype(np.float32)
+    events /= np.maximum(events.sum(axis=1, keepdims=True), 1e-30)
 
     def shifted(rows: Any, by: int) -> Any:
         """Return of each event the one `by` later, zeros where there is none."""
@@ -87,6 +87,6 @@ def _samples(trace: Trace) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.floa
         found[here] = rows[there]
         return found.reshape(steps, layers, experts)
 
-    x = np.concatenate([shifted(gates, by) for by in (0, -1, 1 - layers)], axis=2)
+    x = np.concatenate([shifted(events, by) for by in (0, -1, 1 - layers)], axis=2)
     y = np.concatenate([shifted(used, by) for by in range(1, DEPTH + 1)], axis=2)
     return x[:-1], y[:-1]
