@@ -22,7 +22,7 @@ from specmd.trace import DECODE, load  # noqa: E402
 
 
 def test_there_are_questions():
-    assert len(questions()) == 11
+    assert len(questions()) == 13
 
 
 @pytest.mark.parametrize("name", questions())
