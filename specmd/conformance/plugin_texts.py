@@ -229,17 +229,72 @@ _MISS = _both(
     _MISS_HEAD, _MISS_IMPORTS, _MISS_BODY, "Fetches what more tokens chose.", "tokens int 1"
 )
 
+_ADMISSION = '''"""{title}: a key enters when it is missed again within so many steps."""
+
+from specmd.policy import policy
+
+
+@policy("{name}", axis="admission", source="my own", remembers=True)
+class {title}:
+    """Remembers when each key was missed last."""
+
+    @classmethod
+    def create(cls, world, *, within: int = 16):
+        """Build it; keyword arguments are what `{name}:within=16` sets."""
+        return cls(within)
+
+    def __init__(self, within):
+        self.within = within
+        self.missed = {{}}  # step of the last miss, by key
+
+    def admits(self, key, pool, core, event):
+        """Say whether a missed key may have a slot; one that may not streams through."""
+        before = self.missed.get(key)
+        self.missed[key] = event.step
+        return before is not None and event.step - before <= self.within
+'''
+
+_ADMISSION_COMPILED = '''"""{title}: a key enters when it is missed again within so many steps."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from specmd.policy import IntArray, policy
+
+
+@policy("{name}", axis="admission", source="my own", remembers=True, compiled=True)
+class {title}(NamedTuple):
+    """Remembers when each key was missed last. What changes is an array."""
+
+    missed: IntArray  # (keys,) step of the last miss, -1 never
+    within: int
+
+    @classmethod
+    def create(cls, world, *, within: int = 16):
+        """Build it; keyword arguments are what `{name}:within=16` sets."""
+        return cls(np.full(world.num_keys, -1, np.int64), within)
+
+    def admits(self, key, pool, core, event):
+        """Say whether a missed key may have a slot; one that may not streams through."""
+        before = self.missed[key]
+        self.missed[key] = event.step
+        return before >= 0 and event.step - before <= self.within
+'''
+
 PLAIN: dict[str, str] = {
     "evict": _EVICT,
     "prefetch": _PREFETCH,
     "route": _ROUTE[0],
     "miss": _MISS[0],
+    "admission": _ADMISSION,
 }
 COMPILED: dict[str, str] = {
     "evict": _EVICT_COMPILED,
     "prefetch": _PREFETCH_COMPILED,
     "route": _ROUTE[1],
     "miss": _MISS[1],
+    "admission": _ADMISSION_COMPILED,
 }
 
 TEST = '''"""{name} keeps to the rules, and does what it says."""
