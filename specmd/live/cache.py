@@ -31,6 +31,7 @@ from specmd.live.links.throttle import Throttle
 from specmd.live.passes import Passes
 from specmd.live.patch import Patch
 from specmd.live.placement import find_device, plan_copies, plan_host, plan_schedule, plan_world
+from specmd.live.rates import known_rates
 from specmd.live.report import Report, make_report
 from specmd.live.room import dense_bytes, room_on
 from specmd.live.routing_log import RoutingLog
@@ -70,6 +71,9 @@ class Offload:
         self._world = plan_world(self._moe, self._facts, options, room)
         self.capacity_slots = int(self._world.capacity.sum())
         self._miss = choose("miss", options["miss"])
+        if "rates" in self._miss.needs:
+            known = known_rates(self._moe, self._layouts, self.device, options)
+            self._world = self._world._replace(rates=known)
         behind = plan_host(self._moe, self._world, options)
         self._low = plan_copies(self._layouts, self._miss, tiered=behind is not None)
         self._schedule = plan_schedule(options["schedule"])
@@ -123,6 +127,11 @@ class Offload:
         """What the policies publish of themselves; raises SpecmdError if books do not add up."""
         self._settle_host()
         return self._decisions.published() | ({} if self._tier is None else self._tier.published())
+
+    @property
+    def rates(self) -> npt.NDArray[np.float64]:
+        """Seconds an expert takes, (4,) as `World.rates`; empty unless a policy needs them."""
+        return self._world.rates
 
     @property
     def low_share(self) -> float:
@@ -285,9 +294,8 @@ class Offload:
         self._patch = Patch(self._model, moe, self._layouts, moved_to)
         self._patch.empty_experts(store)
         if self._low:
-            self._copies = mover.copies = LowBitStore(
-                store, self._low, pinned_budget_bytes=self._pinned_left(link, store)
-            )
+            budget = options["pinned_budget"] if link.needs_pinned else 0
+            self._copies = mover.copies = LowBitStore(store, self._low, budget)
         self._patch.move_dense()
         self._passes.install()
         self._patch.wrap_generate(self._passes.follow)
@@ -379,13 +387,6 @@ class Offload:
             return CheckpointStore(options["checkpoint"], moe, self._layouts)
         budget = options["pinned_budget"] if link.needs_pinned else 0
         return HostStore(self._layouts, pinned_budget_bytes=budget)
-
-    def _pinned_left(self, link: Link, store: ExpertStore) -> int | None:
-        """Bytes that may yet be pinned beside a store; None is no limit."""
-        budget = self._options["pinned_budget"]
-        if not link.needs_pinned:
-            return 0
-        return None if budget is None else max(0, int(budget) - store.locked_bytes)
 
     def _make_link(self, slots: Slots) -> Link:
         if self.link_name == "cpu":

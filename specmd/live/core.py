@@ -132,6 +132,7 @@ class Decisions:
             lookahead=world.num_layers - 1,
             renormalised=world.num_layers - 1,
             logits=True,
+            rates=bool(len(world.rates)),
             residuals=learnt.lookahead.shape[2] if learnt is not None and learnt.logits.size else 0,
         )
         self.admission, self._gate = admitting(admission or choose("admission", "forced"), evict)

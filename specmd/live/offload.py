@@ -7,6 +7,7 @@ way, the model is what it was before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any, Literal
 
@@ -39,6 +40,7 @@ def offload(
     pinned_budget: int | None = None,
     chunk_bytes: int = 4 << 20,
     staging_slots: int = STAGING_SLOTS,
+    rates: Sequence[float] | None = None,
     log_routing: bool = False,
     prefill: Prefill = "waves",
     timeout_s: float = 60.0,
@@ -65,6 +67,8 @@ def offload(
         pinned_budget: bytes of host memory that may be pinned; None is no limit.
         chunk_bytes: a demand waits for at most one chunk of a prefetch.
         staging_slots: slots, beyond the capacity, for experts that only pass through.
+        rates: seconds of an expert over the link, on the host for a token, there for each token
+            more, and on the device, for policies that share misses out; measured by default.
         log_routing: keep the routing, see `Offload.trace`.
         prefill: what events wider than the cache do. "waves": they pass through it, as in the
             simulator; "bypass": they leave it alone; "double_buffer": they leave it alone, and the

@@ -58,6 +58,32 @@ def test_experts_computed_on_the_host(family: str, options: dict[str, Any]) -> N
     assert report.cpu_expert_s > 0
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"route": "max_rank", "prefetch": "next_gate"},
+        {"miss": "drop_cascade", "chunk_bytes": 700},
+        {"miss": "lowest_bit", "pinned_budget": 0},
+        {"miss": "next_best", "prefetch": "prev_token"},
+    ],
+    ids=str,
+)
+def test_what_is_executed_is_what_the_host_would_execute(asked: dict[str, Any]) -> None:
+    inputs = prompt(2, 12)
+    for family in ("olmoe", "gpt_oss"):
+        model, given = build(family), {"capacity": 9, "deterministic": True, "log_routing": True}
+        with offload(model, link="cpu", interpreted=True, **given, **asked) as cache:
+            _, own = generate(model, 6, **inputs)
+        _, logits, there = live(model, 6, inputs, **given, **asked)
+        assert there.decision_digest == cache.decision_digest
+        assert (logits - own).abs().max() <= 1e-4 * max(1.0, float(own.abs().max()))
+        named = {
+            name: asked[name] for name in asked if name not in ("chunk_bytes", "pinned_budget")
+        }
+        run = simulate(there.trace, capacity=9, **named, bounds=False, interpreted=True)
+        assert there.decision_digest == run.decision_digest
+
+
 def test_layers_of_experts_of_several_sizes() -> None:
     model = build_mixed()
     own = generate(model, **prompt(1, 16))

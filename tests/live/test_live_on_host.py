@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from live_models import FAMILIES, build, generate, offload, prompt, tiny
@@ -15,8 +16,10 @@ from specmd.errors import SpecmdError
 from specmd.live.commands import FETCH, HOST
 from specmd.live.on_host import HostRows
 from specmd.models.meta import load_without_experts
+from specmd.policy.registry import entries
 from specmd.runs.metrics import PART_COLUMN
 from specmd.runs.resolve import grid
+from specmd.simulation import walk
 from specmd.simulation.replay import replay
 
 WAYS: list[dict[str, Any]] = [
@@ -74,6 +77,39 @@ def test_other_ways_of_prefilling(prefill: str) -> None:
         found = generate(model, **inputs)
         assert torch.equal(own[1], found[1])
         assert cache.report().host_experts > 0
+
+
+SPLITS = [entry.name for entry in entries("miss") if "rates" in entry.needs]
+
+
+@pytest.mark.parametrize("rates", [(2.0, 1.0, 0.1, 0.0), (1.0, 4.0, 1.0, 0.0)])
+@pytest.mark.parametrize("miss", [*SPLITS, "fiddler"])
+def test_misses_shared_out_by_rates(
+    miss: str, rates: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, inputs = build("olmoe"), prompt(3, 9)
+    with live(model, capacity="100%") as cache:
+        own = generate(model, **inputs)
+    with live(model, miss=miss, rates=rates, deterministic=True) as cache:
+        found = generate(model, **inputs)
+        log, given = cache.trace, cache.commands_by_key.sum(axis=1)
+    assert torch.equal(own[1], found[1])
+    monkeypatch.setattr(walk, "rates", lambda *_: np.array(rates))
+    run = simulate(log, capacity=5, miss=miss, profile="t4", bounds=False, interpreted=True)
+    assert cache.decision_digest == run.decision_digest
+    assert given[HOST] == run.metrics["host_experts"]
+    assert given[HOST] > 0 or rates[0] < rates[1]  # the link is the faster one: it may have all
+    assert given[FETCH] > 0 or miss == "fiddler"
+
+
+def test_rates_are_measured_where_none_are_given() -> None:
+    model = build("gpt_oss")
+    for miss in SPLITS:
+        with live(model, miss=miss) as cache:
+            generate(model)
+            assert (cache.rates[:2] > 0).all()
+    with pytest.raises(SpecmdError, match="give 4 numbers"):
+        live(model, miss=SPLITS[0], rates=(1.0, 2.0))
 
 
 def test_compiled_and_started_over() -> None:

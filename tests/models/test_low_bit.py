@@ -55,7 +55,7 @@ def test_experts_of_every_family(family: str, bits: int) -> None:
     for layer in moe.layers:
         store.take_layer(layer.experts)
     low = low_bit_layouts(layouts, bits)
-    copies = LowBitStore(store, low, pinned_budget_bytes=0)
+    copies = LowBitStore(store, low, 0)
     for key in range(layouts.num_keys):
         number = key // layouts.experts
         whole = layouts.of(key).views(store.whole(key))

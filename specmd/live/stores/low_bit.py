@@ -19,7 +19,7 @@ class LowBitStore(ArenaStore):
     Args:
         store: the experts, whole.
         low: by layer, how their copies lie in memory.
-        pinned_budget_bytes: how much may be locked; None is no limit, 0 nothing.
+        pinned_budget_bytes: how much may be locked, with the store; None is no limit.
         pin: pins an arena.
 
     """
@@ -28,12 +28,15 @@ class LowBitStore(ArenaStore):
         self,
         store: ExpertStore,
         low: tuple[LowBit, ...],
-        *,
         pinned_budget_bytes: int | None = None,
+        *,
         pin: Callable[[Tensor], Pinned] = pin,
     ) -> None:
         layouts = Layouts(tuple(each.packed for each in low), store.layouts.experts)
-        super().__init__(layouts, pinned_budget_bytes=pinned_budget_bytes, pin=pin)
+        left = pinned_budget_bytes
+        if left is not None:
+            left = max(0, left - store.locked_bytes)
+        super().__init__(layouts, pinned_budget_bytes=left, pin=pin)
         with torch.no_grad():
             for number, each in enumerate(low):
                 for expert, copy in enumerate(self.add_layer()):
