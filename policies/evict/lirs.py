@@ -56,7 +56,6 @@ class LIRS(NamedTuple):
     def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Leave; in the stack its place is kept."""
         move(self.status, pool, key, GHOST if self.stack.where[key] == 0 else NOWHERE)
-        prune(self, pool)
 
     def victim(self, incoming: int, pool: int, core: Core, event: Event) -> int:
         """Take the first in line, else the oldest LIR key."""
@@ -64,8 +63,12 @@ class LIRS(NamedTuple):
 
 
 def use(policy: LIRS, key: int, pool: int) -> None:
-    """Go to the top of the stack; be LIR if in it before, or while no key is HIR."""
+    """Prune the stack, go to its top; be LIR if in it before, or while no key is HIR."""
     stack, status = policy.stack, policy.status
+    while length(stack, pool, 0) > 0 and status.where[back(stack.lists, pool)] != LIR:
+        end = move_oldest(stack, pool, 0, NOWHERE)
+        if status.where[end] == GHOST:
+            move(status, pool, end, NOWHERE)
     lirs, hirs = length(status, pool, LIR), length(status, pool, HIR)
     known = stack.where[key] == 0 or (lirs < policy.limit[pool] and hirs == 0)
     move(stack, pool, key, 0)
@@ -74,13 +77,3 @@ def use(policy: LIRS, key: int, pool: int) -> None:
         move_oldest(status, pool, LIR, HIR)
     while length(status, pool, GHOST) > status.limit[pool]:
         move(stack, pool, move_oldest(status, pool, GHOST, NOWHERE), NOWHERE)
-    prune(policy, pool)
-
-
-def prune(policy: LIRS, pool: int) -> None:
-    """Take HIR keys off the end of the stack; the ghosts among them are forgotten."""
-    stack, status = policy.stack, policy.status
-    while length(stack, pool, 0) > 0 and status.where[back(stack.lists, pool)] != LIR:
-        key = move_oldest(stack, pool, 0, NOWHERE)
-        if status.where[key] == GHOST:
-            move(status, pool, key, NOWHERE)
