@@ -12,6 +12,7 @@ from specmd.simulation.replay import replay
 from specmd.trace import synthetic
 
 OVERHEAD = list(PARTS).index("overhead")
+COMPUTE = list(PARTS).index("compute")
 STALLS = [list(PARTS).index(name) for name in ("demand_stall", "late_prefetch_stall")]
 EXPERT_BYTES = 4_000_000
 
@@ -47,10 +48,28 @@ def test_every_prefetch_is_charged_and_no_demand(trace):
 
 def test_a_prefetcher_that_looks_ahead_is_charged_a_layer(trace):
     layers = trace.num_steps * trace.header.num_layers
-    for prefetch, count in (("next_gate", layers), ("none", 0)):
+    for prefetch, count in (("next_gate", layers), ("ema", layers), ("oracle", 0), ("none", 0)):
         plain, _, _ = play(trace, prefetch=prefetch)
         charged, _, _ = play(trace, prefetch=prefetch, predict_s=1e-6)
         assert charged - plain == pytest.approx(1e-6 * count, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("prefetch", "asks"), [("next_gate", 1), ("shuffled", 1), ("ema", 0), ("oracle", 0)]
+)
+def test_gates_are_charged_where_they_are_asked(trace, prefetch, asks):
+    """One for each layer looked ahead to, in every layer that has so many behind it."""
+    none = {"kernel_s": 0.0, "prefill_read_scale": 1.0, "gate_weights": 1e3, "weight_read_s": 0.0}
+    config = RunConfig(evict="lru", prefetch=prefetch, capacity="200", capacity_slots=200)
+    costs = coefficients(load_profile("t4"), None, EXPERT_BYTES)._replace(**none, weight_flop_s=0.0)
+    count = asks * trace.num_steps * (trace.header.num_layers - 1)
+    plain = replay(trace, config, costs=costs)
+    assert plain.predict_s == 0.0
+    for part, figure in ((COMPUTE, {"weight_read_s": 1e-9}), (OVERHEAD, {"kernel_s": 1e-6})):
+        charged = replay(trace, config, costs=costs._replace(**figure))
+        spent = (charged.step_seconds - plain.step_seconds).sum(axis=0)[part]
+        assert spent == pytest.approx(1e-6 * count, rel=1e-3)
+        assert charged.predict_s == pytest.approx(1e-6 * count)
 
 
 @pytest.mark.parametrize("miss", ["overlap", "block"])
