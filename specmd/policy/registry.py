@@ -16,7 +16,7 @@ import logging
 import pkgutil
 import sys
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -114,14 +114,22 @@ class Choice:
     @property
     def content(self) -> str:
         """Canonical spelling by content: a file of weights counts by what is in it."""
+        return self._with_files(file_content)
+
+    @property
+    def recorded(self) -> str:
+        """Canonical spelling as it is recorded: files by their names, not by where they lie."""
+        return self._with_files(lambda path: Path(path).name)
+
+    def _with_files(self, spell: Callable[[str], str]) -> str:
         kinds = typing.get_type_hints(self.entry.cls.create, include_extras=True)
         said = {
-            name: file_content(value)
+            name: spell(value)
             for name, value in self.values.items()
-            if kinds.get(name) == ModelFile
+            if kinds.get(name) == ModelFile and value
         }
         if self.inner is not None:
-            said[self.entry.of] = self.inner.content.replace(",", ";")
+            said[self.entry.of] = self.inner._with_files(spell).replace(",", ";")
         return Choice(self.entry, self.values | said).spelled if said else self.spelled
 
     @property

@@ -81,9 +81,11 @@ def label(profile: HardwareProfile | None) -> str:
 
 
 def recorded_config(config: RunConfig, profile: HardwareProfile | None) -> RunConfig:
-    """Return the configuration as it is recorded: hardware by name, not by where its file lies."""
+    """Return the configuration as it is recorded: files by name, not by where they lie."""
     shape = load_shape(config.shape).name if config.shape else None
-    return config.model_copy(update={"profile": profile.name if profile else None, "shape": shape})
+    policies = {axis: choose(axis, getattr(config, axis)).recorded for axis in AXES}
+    named = {"profile": profile.name if profile else None, "shape": shape}
+    return config.model_copy(update=policies | named)
 
 
 def trace_facts(whole: Trace, trace: Trace, name: str, first_step: int) -> TraceFacts:
