@@ -18,7 +18,7 @@ from specmd.core import hooks, serve, turnover
 from specmd.core.event import NOBODY, Event, IntArray, KeyArray, World
 from specmd.core.hooks import admits, on_evict, on_insert, on_use, outweighs, victim
 from specmd.core.specialise import Function
-from specmd.core.state import NEVER_ADMIT, Core, give_back, take_free
+from specmd.core.state import EMPTY, NEVER_ADMIT, Core, give_back, take_free
 from specmd.core.turnover import evict
 
 
@@ -147,3 +147,12 @@ def bind_staging() -> dict[Function, Function]:
         turnover.admit_staged: admit_staged,
         serve.wait_for_slot: wait_for_slot,
     }
+
+
+def as_told(core: Any) -> Any:
+    """Return the core as the eviction policy knows it: staged keys are not there."""
+    if core.staging == ():
+        return core
+    held = zip(core.state, core.staging.held, strict=True)
+    state = [EMPTY if staged else state for state, staged in held]
+    return core._replace(state=state if isinstance(core.state, list) else np.array(state, np.uint8))

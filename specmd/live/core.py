@@ -25,6 +25,7 @@ from specmd.core.kernel import Kernel
 from specmd.core.planner import Planner
 from specmd.core.prefetch import Outlook, Proposals, make_proposals, rank_proposals
 from specmd.core.serve import complete, demand
+from specmd.core.staging import as_told
 from specmd.core.state import NEVER_ADMIT, NO_CHOICES, Choices, Chunk, Core
 from specmd.errors import SpecmdError
 from specmd.live.commands import PENDING, WRITTEN, Commands
@@ -203,8 +204,7 @@ class Decisions:
             admission=self.admission,
             gate=None if self._gate is None else (self.world, self._gate),
             guarded=self.schedule.guard,
-            budget=self.schedule.budget,
-            staging=self.schedule.staging,
+            **dict[str, Any](budget=self.schedule.budget, staging=self.schedule.staging),
             execution=self._executing,
             interpreted=self.interpreted,
         )
@@ -382,7 +382,7 @@ class Decisions:
     def published(self) -> Published:
         """Ask the policies what they publish, and whether their books add up."""
         kernel, names = self.kernel, (self.evict.entry.name, self.prefetch.entry.name)
-        found = publish("evict", names[0], kernel.policy, kernel.core)
+        found = publish("evict", names[0], kernel.policy, as_told(kernel.core))
         return found | (publish("prefetch", names[1], self._planner.state) if self.predicts else {})
 
     def pending(self) -> Iterator[int]:

@@ -17,6 +17,7 @@ from specmd.core.kernel import Kernel
 from specmd.core.planner import Planner
 from specmd.core.prefetch import Outlook
 from specmd.core.specialise import Function
+from specmd.core.staging import as_told
 from specmd.core.state import BYPASS, FETCHED_EVER, FORCED, NEVER_ADMIT, Chunk
 from specmd.errors import SpecmdError
 from specmd.policy.admission import admitting
@@ -263,7 +264,7 @@ class Walk:
         if self.resident != "cache":
             return {}
         kernel, name = self.kernel, self.evict.entry.name
-        found = publish("evict", name, kernel.policy, kernel.core)
+        found = publish("evict", name, kernel.policy, as_told(kernel.core))
         if self.config.host_slots is not None:
             tier, name = kernel.link.tier, choose("evict", self.config.host_evict).entry.name
             found |= publish("host_evict", name, tier.policy, tier.core)

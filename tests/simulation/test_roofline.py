@@ -78,6 +78,11 @@ def names(axis, trace=None):
     ]
 
 
+def only_moving():
+    """Names of the miss policies that fetch all: others are lossy, or compute on the host."""
+    return [e.name for e in registry.entries("miss") if not hasattr(e.cls, "answer")]
+
+
 def random_configs(rng, trace):
     """Every eviction policy once, each with whatever else there is."""
     keys = trace.header.num_layers * trace.header.num_experts
@@ -92,8 +97,8 @@ def random_configs(rng, trace):
             scope=scope,
             prefetch=str(rng.choice(names("prefetch", trace))),
             schedule=str(rng.choice(names("schedule"))),
-            miss=str(rng.choice([name for name in names("miss") if name != "host"])),
-            admission="forced" if evict == "static" else str(rng.choice(["forced", "bypass"])),
+            miss=str(rng.choice(only_moving())),
+            admission=str(rng.choice(names("admission"))),
             reset=str(rng.choice(["none", "request"])),
             warmup=int(rng.choice([0, 0, 2])),
             seed=int(rng.integers(100)),
