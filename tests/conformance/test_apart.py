@@ -140,7 +140,7 @@ ONLY_PLAIN = {
         def rank(self, key, event):
             return random.random()
         """),
-    "clock": (REPRODUCIBLE, "time.perf_counter() is another", "time.perf", """
+    "wall_clock": (REPRODUCIBLE, "time.perf_counter() is another", "time.perf", """
         def rank(self, key, event):
             return time.perf_counter() * 1e9 % 1009
         """),
@@ -179,6 +179,37 @@ AHEAD = {
 }  # fmt: skip
 
 
+EXECUTING = {
+    "route_no_expert": ("route", "32 slots", "what is not an expert", "", """
+        def route(self, event, rows, core):
+            rows.ids[0] = rows.experts + 3
+        """),
+    "route_twice": ("route", "32 slots", "an expert twice for a token", "", """
+        def route(self, event, rows, core):
+            rows.ids[1] = rows.ids[0]
+        """),
+    "route_writes": ("route", UNTOUCHED, "route wrote to the core's arrays", "def route", """
+        def route(self, event, rows, core):
+            core.state[0] = READY
+        """),
+    "miss_answers": ("miss", "8 slots", "none of FETCH, HOST, LOWBIT and DROP", "", """
+        def answer(self, key, event, rows, core):
+            return 7
+        """),
+    "miss_absent": ("miss", "8 slots", "stand in that is not ready", "", """
+        def answer(self, key, event, rows, core):
+            for pair in range(pairs(rows)):
+                if needs_it(rows, pair, key - event.layer * event.num_experts):
+                    replace(rows, pair, key - event.layer * event.num_experts)
+            return FETCH
+        """),
+    "miss_raises": ("miss", "8 slots", "ZeroDivisionError", "1 //", """
+        def answer(self, key, event, rows, core):
+            return 1 // (key - key)
+        """),
+}  # fmt: skip
+
+
 def _classes():
     for kind, form, faults in (
         ("plain", PLAIN, BOTH | ONLY_PLAIN),
@@ -190,6 +221,15 @@ def _classes():
             body = textwrap.indent(textwrap.dedent(body), "    ")
             text = form.format(name=full, axis="evict", title=title, body=body)
             yield f"evict {full}", check, words, line, text
+    for form, end in ((PLAIN, ""), (ARRAYS, "_compiled")):
+        for name, (axis, check, words, line, body) in EXECUTING.items():
+            title = "".join(map(str.capitalize, (name + end).split("_")))
+            head = form.partition("    def on_insert")[0].replace(
+                'source="test"', 'source="test", needs=["weights"], lossy=True'
+            )
+            text = head.format(name=name + end, axis=axis, title=title)
+            body = textwrap.indent(textwrap.dedent(body), "    ")
+            yield f"{axis} {name}{end}", check, words, line, text + body
     for name, (check, words, line, body) in AHEAD.items():
         body = f"    def predict(self, event, outlook, proposals):\n        {body}\n"
         title = "".join(map(str.capitalize, name.split("_")))
