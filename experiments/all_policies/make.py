@@ -144,8 +144,8 @@ def compare_eviction(jobs: int, only: list[str] | None) -> None:
             least = bounds["belady_bypass"]["misses"]
             rows.append(row | {"regret_bypass": run["metrics"]["misses"] / least - 1})
         print(f"eviction {name}: {time.monotonic() - started:.0f} s, {len(rows)} rows", flush=True)
-    _write(HERE / "eviction.csv", rows)
-    _write(HERE / "skipped.csv", _once(skipped))
+        _write(HERE / "eviction.csv", rows)
+        _write(HERE / "skipped.csv", _once(skipped))
 
 
 def compare_prefetch(jobs: int, only: list[str] | None) -> None:
@@ -177,8 +177,8 @@ def compare_prefetch(jobs: int, only: list[str] | None) -> None:
                     reason = _shortened(run["reason"])
                     skipped.append({"trace": name, "policy": row["prefetch"], "reason": reason})
         print(f"prefetch {name}: {time.monotonic() - started:.0f} s, {len(rows)} rows", flush=True)
-    _write(HERE / "prefetch.csv", rows)
-    _write(HERE / "prefetch_skipped.csv", _once(skipped))
+        _write(HERE / "prefetch.csv", rows)
+        _write(HERE / "prefetch_skipped.csv", _once(skipped))
 
 
 def _named(run: dict[str, Any], trace: str, *options: str) -> dict[str, Any]:
