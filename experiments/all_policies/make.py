@@ -31,9 +31,9 @@ from specmd.trace import Trace, load, save, select_requests, slice_tokens  # noq
 
 OUT = ROOT / "results" / "experiments" / "all_policies"
 TOKENS = 1000  # of a trace, and of what is trained on: what two cores do in an hour
-TIMED_TOKENS = 300
+TIMED_TOKENS = 200
 CAPACITIES = ["1%", "5%", "10%", "20%", "40%"]
-TIMED = ["olmoe", "gptoss_20b", "qwen3_30b", "tiny-prose-b1"]  # the last has lookahead scores
+TIMED = ["olmoe", "tiny-prose-b1"]  # the second has lookahead scores
 TIMED_CAPACITY = ["10%"]
 PROFILES = ["rtx4090", "t4"]
 COUNTED = (
@@ -132,7 +132,8 @@ def compare_eviction(jobs: int, only: list[str] | None) -> None:
         for run in sweep(f"eviction-{name}", trace, training, grid, jobs):
             row = _named(run, name, "scope")
             if run["status"] != "ok":
-                skipped.append(row | {"reason": _shortened(run["reason"])})
+                reason = _shortened(run["reason"])
+                skipped.append({"trace": name, "policy": row["evict"], "reason": reason})
                 continue
             bounds = run["bounds"]
             row |= {"hit_rate": run["metrics"]["hit_rate"]}
@@ -143,14 +144,15 @@ def compare_eviction(jobs: int, only: list[str] | None) -> None:
             least = bounds["belady_bypass"]["misses"]
             rows.append(row | {"regret_bypass": run["metrics"]["misses"] / least - 1})
         print(f"eviction {name}: {time.monotonic() - started:.0f} s, {len(rows)} rows", flush=True)
-    _write(HERE / "eviction.csv", rows)
-    _write(HERE / "skipped.csv", skipped)
+        _write(HERE / "eviction.csv", rows)
+        _write(HERE / "skipped.csv", _once(skipped))
 
 
 def compare_prefetch(jobs: int, only: list[str] | None) -> None:
     """Run the ten best and Least-Stale with each prefetcher, guard on and off, on two devices."""
     chosen = best_policies(pd.read_csv(HERE / "eviction.csv"), 10)
     rows: list[dict[str, Any]] = []
+    skipped: list[dict[str, Any]] = []
     for name, (trace, training) in traces(TIMED_TOKENS, only or TIMED).items():
         started = time.monotonic()
         known = {text.partition(":")[0]: text for text in spelled("evict", training, bounds=False)}
@@ -167,12 +169,16 @@ def compare_prefetch(jobs: int, only: list[str] | None) -> None:
                 "profile": PROFILES,
             }
             for run in sweep(f"prefetch-{name}-{scope}", trace, training, grid, jobs):
+                row = _named(run, name, "scope", "prefetch", "schedule", "profile")
+                row["profile"] = Path(row["profile"]).stem
                 if run["status"] == "ok":
-                    row = _named(run, name, "scope", "prefetch", "schedule", "profile")
-                    row["profile"] = Path(row["profile"]).stem
                     rows.append(row | {metric: run["metrics"][metric] for metric in COUNTED})
+                else:
+                    reason = _shortened(run["reason"])
+                    skipped.append({"trace": name, "policy": row["prefetch"], "reason": reason})
         print(f"prefetch {name}: {time.monotonic() - started:.0f} s, {len(rows)} rows", flush=True)
-    _write(HERE / "prefetch.csv", rows)
+        _write(HERE / "prefetch.csv", rows)
+        _write(HERE / "prefetch_skipped.csv", _once(skipped))
 
 
 def _named(run: dict[str, Any], trace: str, *options: str) -> dict[str, Any]:
@@ -184,6 +190,10 @@ def _named(run: dict[str, Any], trace: str, *options: str) -> dict[str, Any]:
         key: text.partition(":model=")[0] if isinstance(text, str) else text
         for key, text in row.items()
     }
+
+
+def _once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [dict(row) for row in dict.fromkeys(tuple(row.items()) for row in rows)]
 
 
 def _shortened(reason: str) -> str:

@@ -46,7 +46,8 @@ def render_page(text: str, folder: Path) -> str:
     parts["ranking"] = ranking_text(rows)
     parts["winners"] = winners_text(rows)
     parts["own"] = own_text(rows)
-    parts["skipped"] = skipped_text(pd.read_csv(folder / "skipped.csv"))
+    files = [path for path in sorted(folder.glob("*skipped.csv")) if path.stat().st_size > 1]
+    parts["skipped"] = skipped_text(pd.concat([pd.read_csv(path) for path in files]))
     if (folder / "prefetch.csv").is_file():
         timed = pd.read_csv(folder / "prefetch.csv")
         parts["prefetchers"] = prefetchers_text(timed)
@@ -132,9 +133,9 @@ def skipped_text(rows: pd.DataFrame) -> str:
     """Write what was not run, and why."""
     if rows.empty:
         return "Nothing was skipped."
-    kept = rows.groupby(["evict", "reason"])["trace"].unique().reset_index()
+    kept = rows.groupby(["policy", "reason"])["trace"].unique().reset_index()
     return "\n".join(
-        f"- {row.evict}: {row.reason} ({', '.join(row.trace)})" for row in kept.itertuples()
+        f"- {row.policy}: {row.reason} ({', '.join(row.trace)})" for row in kept.itertuples()
     )
 
 
