@@ -32,9 +32,9 @@ def test_what_is_missing_is_on_its_way_before_the_scores_are_asked_for(
     seen: list[tuple[int, int]] = []
     look_ahead, fetch = Engine._look_ahead, Residence._fetch
 
-    def noting_fetch(self: Residence, key: int, slot: int | None) -> Transfer:
+    def noting_fetch(self: Residence, key: int, slot: int | None, **more: Any) -> Transfer:
         queued.append(key)
-        return fetch(self, key, slot)
+        return fetch(self, key, slot, **more)
 
     def noting_look_ahead(self: Engine, *args: Any) -> None:
         misses = self._decisions.kernel.counters[:, :, COMPULSORY_MISSES : CAPACITY_MISSES + 1]

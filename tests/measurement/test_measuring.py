@@ -124,3 +124,18 @@ def test_the_identity_is_that_of_the_inputs(workload, header):
 
     assert name() == name()
     assert len({name(), name(lfu), name(deterministic=True), name(throttle=(1e9, 0.0))}) == 4
+
+
+def test_a_lossy_run_has_its_masses_and_its_quality(measured):
+    asked = {"evict": "lfu", "capacity": "25%", "miss": "drop:factor=1.0"}
+    found = measured(quality=True, deterministic=True, **asked)
+    metrics = found.run.metrics
+    again = specmd.simulate(found.trace, **asked, bounds=False, interpreted=True)
+    assert found.run.decision_digest == again.decision_digest
+    for name in ("kept_mass", "dropped_mass", "true_hit_rate", "dropped", "changed_rows"):
+        assert metrics[name] == pytest.approx(again.metrics[name])
+    assert metrics["dropped_mass"] > 0
+    assert metrics["quality_kl"] > 0
+    assert metrics["quality_top1"] < 1
+    assert 0 <= metrics["greedy_match"] <= 5
+    assert again.metrics["quality_kl"] is None
