@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from specmd import offload, simulate
 from specmd.errors import SpecmdError
 from specmd.measurement.quality import answers, quality
@@ -129,7 +131,7 @@ def _row(
     row |= {name: f"{found[name]:.5f}" for name in MEASURED}
     row["true_hit_rate"] = f"{again.metrics['true_hit_rate']:.4f}"
     row["t4_tpot_ms"] = f"{1e3 * again.metrics['tpot_s']:.3f}"
-    row["stall_ms"] = f"{1e3 * float(seconds[decodes][:, stalls].sum(axis=1).mean()):.2f}"
+    row["stall_ms"] = f"{1e3 * float(np.median(seconds[decodes][:, stalls].sum(axis=1))):.2f}"
     row["kb_per_token"] = f"{moved / timed.num_tokens / 1e3:.1f}"
     row |= {"digest": digest[:12], "same_digest": int(digest == again.decision_digest)}
     return row

@@ -145,7 +145,7 @@ def test_an_unknown_metric_names_the_closest():
 
 def test_choices_keep_the_order_of_columns_and_cover_every_group():
     assert choices() == list(METRICS)
-    groups = ("count", "rate", "prefetch", "bytes", "time")
+    groups = ("count", "rate", "prefetch", "bytes", "time", "quality")
     assert sorted(name for group in groups for name in choices(group)) == sorted(METRICS)
 
 
