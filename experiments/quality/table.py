@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--texts", type=int, default=1, help="texts of each domain, at most 6")
     parser.add_argument("--tokens", type=int, default=16, help="that each prompt is continued by")
-    parser.add_argument("--only", nargs="*", help="policies; all without")
+    parser.add_argument("--only", nargs="*", help="policies to measure again; all without")
     args = parser.parse_args()
     prompts = read_prompts()
     kept: dict[str, int] = {}
@@ -59,20 +59,19 @@ def main() -> None:
     with offload(model, **CACHE, link="cpu", interpreted=True):
         own = answers(model, tokenizer, played)
         print(f"{len(own.targets)} positions, {len(texts)} texts")
-    with FILE.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*FIELDS, *MEASURED, *COSTS], lineterminator="\n")
-        writer.writeheader()
-        for axis, name in _policies(args.only):
-            asked = CACHE | ({axis: name} if axis else {})
-            try:
-                row = _row(model, tokenizer, played, asked, own, recorded, known)
-            except SpecmdError as error:
-                print(f"{axis} {name}: {error}")
-                continue
-            row |= {"axis": axis or "-", "policy": name}
-            writer.writerow(row)
-            file.flush()
-            print(row)
+    rows = _rows_so_far() if args.only else {}
+    for axis, name in _policies():
+        if args.only and name not in args.only:
+            continue
+        asked = CACHE | ({axis: name} if axis else {})
+        try:
+            row = _row(model, tokenizer, played, asked, own, recorded, known)
+        except SpecmdError as error:
+            print(f"{axis} {name}: {error}")
+            continue
+        rows[axis, name] = row | {"axis": axis or "-", "policy": name}
+        _write(rows)
+        print(row)
 
 
 def _count(kept: dict[str, int], prompt: Any) -> bool:
@@ -80,13 +79,26 @@ def _count(kept: dict[str, int], prompt: Any) -> bool:
     return True
 
 
-def _policies(only: list[str] | None) -> Iterator[tuple[str, str]]:
+def _rows_so_far() -> dict[tuple[str, str], dict[str, Any]]:
+    with FILE.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {(row["axis"].strip("-"), row["policy"]): row for row in rows}
+
+
+def _write(rows: dict[tuple[str, str], dict[str, Any]]) -> None:
+    with FILE.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*FIELDS, *MEASURED, *COSTS], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[each] for each in _policies() if each in rows)
+
+
+def _policies() -> Iterator[tuple[str, str]]:
     """Yield the lossless run, the host computing misses, then all that is lossy."""
     yield "", "lossless"
     for axis in AXES:
         for entry in entries(axis):
             wanted = entry.lossy or entry.name == "host"
-            if entry.origin == "built-in" and wanted and (not only or entry.name in only):
+            if entry.origin == "built-in" and wanted:
                 yield axis, entry.name
 
 
