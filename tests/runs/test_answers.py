@@ -57,9 +57,8 @@ def test_what_is_skipped_is_what_declares_a_need(weights, depth):
     trace = synthetic(num_requests=1, decode_length=6, lookahead_depth=depth)
     trace = trace if weights else replace(trace, weights=None)
     missing = {
-        "training",
-        "logits",
-        "rates",
+        *("training", "residuals", "model", "rates"),
+        *("logits", "renormalised", "draft"),
         *(() if weights else ("weights",)),
         *(() if depth else ("lookahead",)),
     }
