@@ -30,10 +30,9 @@ from specmd.policy import registry  # noqa: E402
 from specmd.trace import Trace, load, save, select_requests, slice_tokens  # noqa: E402
 
 OUT = ROOT / "results" / "experiments" / "all_policies"
-TOKENS = 1000  # of a trace, and of what is trained on: what two cores do in an hour
-TIMED_TOKENS = 200
+TOKENS = 200  # of a trace, and of what is trained on: what two busy cores do in half an hour
 CAPACITIES = ["1%", "5%", "10%", "20%", "40%"]
-TIMED = ["olmoe", "tiny-prose-b1"]  # the second has lookahead scores
+TIMED = {"tiny-prose-b1": 100, "olmoe": 40}  # tokens; the first has lookahead scores
 TIMED_CAPACITY = ["10%"]
 PROFILES = ["rtx4090", "t4"]
 COUNTED = (
@@ -153,7 +152,8 @@ def compare_prefetch(jobs: int, only: list[str] | None) -> None:
     chosen = best_policies(pd.read_csv(HERE / "eviction.csv"), 10)
     rows: list[dict[str, Any]] = []
     skipped: list[dict[str, Any]] = []
-    for name, (trace, training) in traces(TIMED_TOKENS, only or TIMED).items():
+    for name in only or TIMED:
+        trace, training = traces(TIMED.get(name, TOKENS), [name])[name]
         started = time.monotonic()
         known = {text.partition(":")[0]: text for text in spelled("evict", training, bounds=False)}
         for scope in ("global", "layer"):

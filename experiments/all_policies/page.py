@@ -15,8 +15,9 @@ def ranked(rows: pd.DataFrame) -> pd.DataFrame:
     """Rank policies with their scope by mean points below Belady with bypass, best first."""
     real = rows[~rows["trace"].str.startswith("tiny")].copy()
     real = real if len(real) else rows.copy()
-    real["below"] = 100 * (real["belady_bypass"] - real["hit_rate"])
-    real["below_forced"] = 100 * (real["belady"] - real["hit_rate"])
+    for kind, name in (("belady_bypass", "below"), ("belady", "below_forced")):
+        bound = real.groupby(["trace", "capacity"])[kind].transform("max")  # of both scopes
+        real[name] = 100 * (bound - real["hit_rate"])
     table = real.pivot_table(
         index=["evict", "scope"], columns="capacity", values="below", sort=False
     )
@@ -36,7 +37,7 @@ def best_policies(rows: pd.DataFrame, count: int) -> list[tuple[str, str]]:
     for evict, scope in whole.index:
         found.setdefault(evict, scope)
     best = list(found.items())[:count]
-    return best if ALWAYS in dict(best) else [*best, (ALWAYS, found.get(ALWAYS, "global"))]
+    return best if ALWAYS in dict(best) else [*best, (ALWAYS, "global")]
 
 
 def render_page(text: str, folder: Path) -> str:
@@ -47,7 +48,8 @@ def render_page(text: str, folder: Path) -> str:
     parts["winners"] = winners_text(rows)
     parts["own"] = own_text(rows)
     files = [path for path in sorted(folder.glob("*skipped.csv")) if path.stat().st_size > 1]
-    parts["skipped"] = skipped_text(pd.concat([pd.read_csv(path) for path in files]))
+    missed = [pd.read_csv(path) for path in files] or [pd.DataFrame()]
+    parts["skipped"] = skipped_text(pd.concat(missed))
     if (folder / "prefetch.csv").is_file():
         timed = pd.read_csv(folder / "prefetch.csv")
         parts["prefetchers"] = prefetchers_text(timed)
