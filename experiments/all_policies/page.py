@@ -12,7 +12,10 @@ _MARKED = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def ranked(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rank policies with their scope by mean points below Belady with bypass, best first."""
+    """Rank policies with their scope by mean points below Belady with bypass, best first.
+
+    Those that were skipped somewhere have another mean, and come after those that ran everywhere.
+    """
     real = rows[~rows["trace"].str.startswith("tiny")].copy()
     real = real if len(real) else rows.copy()
     for kind, name in (("belady_bypass", "below"), ("belady", "below_forced")):
@@ -26,7 +29,7 @@ def ranked(rows: pd.DataFrame) -> pd.DataFrame:
     table["worst"] = real.groupby(["evict", "scope"])["below"].max()
     table["cells"] = real.groupby(["evict", "scope"])["below"].count()
     table["refuses"] = real.groupby(["evict", "scope"])["refuses"].any()
-    return table.sort_values("mean")
+    return table.sort_values(["cells", "mean"], ascending=[False, True])
 
 
 def best_policies(rows: pd.DataFrame, count: int) -> list[tuple[str, str]]:
@@ -135,10 +138,8 @@ def skipped_text(rows: pd.DataFrame) -> str:
     """Write what was not run, and why."""
     if rows.empty:
         return "Nothing was skipped."
-    kept = rows.groupby(["policy", "reason"])["trace"].unique().reset_index()
-    return "\n".join(
-        f"- {row.policy}: {row.reason} ({', '.join(row.trace)})" for row in kept.itertuples()
-    )
+    kept = rows.groupby("reason")["trace"].unique().reset_index()
+    return "\n".join(f"- {row.reason} ({', '.join(row.trace)})" for row in kept.itertuples())
 
 
 def _paired(rows: pd.DataFrame) -> pd.DataFrame:
