@@ -253,7 +253,7 @@ def choose(axis: Axis, spelled: str) -> Choice:
         raise unknown(f"{axis} policy", name, {each.name for each in entries(axis)})
     if not rest:
         return Choice.usual(entry)
-    hints = typing.get_type_hints(entry.cls.create)
+    hints = typing.get_type_hints(entry.cls.create, include_extras=True)
     values = Choice.usual(entry).values
     for part in filter(None, rest.split(",")):
         key, equals, text = part.partition("=")

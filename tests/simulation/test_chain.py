@@ -8,6 +8,7 @@ from reference import LOG, PREFETCH, random_steps, tell
 from test_timed_link import MB, NOTES, arrivals, costs, one_layer
 
 from specmd.core import state as residency
+from specmd.core.binding import Executing
 from specmd.core.event import World
 from specmd.core.kernel import Kernel
 from specmd.policy.registry import choose
@@ -74,7 +75,7 @@ def run(
         choose("evict", "lru"),
         link,
         guarded=options.guard,
-        host_tokens=computes,
+        execution=computing(world, computes),
         interpreted=True,
         behind=(World.of(trace.header, [host]), choose("evict", evict), residency.FORCED),
         also={residency.log: tell},
@@ -85,6 +86,22 @@ def run(
     if concludes:
         kernel.conclude()
     return kernel.link, list(LOG), kernel.core, kernel
+
+
+def computing(world, tokens):
+    """Have the host compute missed experts of so many tokens, if of any."""
+    if not tokens:
+        return None
+    misser = choose("miss", f"host:tokens={tokens}")
+    return Executing(
+        router=None,
+        misser=misser,
+        tokens=1,
+        has_rows=False,
+        low_share=1.0,
+        rule_renormalises=True,
+        world_of=lambda _: world,
+    )
 
 
 def expect(link, total, disk=0.0, demand=0.0, late=0.0):
