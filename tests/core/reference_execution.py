@@ -179,17 +179,17 @@ class Miss:
             return "host" if 7.0 * load <= 70.0 else "fetch"
         if self.name in ("hybrimoe", "freetoken"):
             return self.plan[key]
-        if self.name == "lowest_bit":
+        if self.name == "fetch_lowest_bit":
             return "low"
         if self.name == "drop":
             least = float(self.given.get("factor", 0.5)) / self.top_k
             return "fetch" if any(t.shares()[p] >= least for t, p in mine) else "drop"
-        if self.name in ("hobbit", "drop_cascade"):
+        if self.name in ("hobbit", "drop_priority_cascade"):
             wishes = [self.before(token, place, missing, key) for token, place in mine]
             full, low = (float(self.given.get(n, d)) for n, d in (("full", 0.6), ("low", 0.9)))
             least = min(wishes)
             return "fetch" if least <= full else "low" if least <= low else "drop"
-        if self.name == "next_best":
+        if self.name == "substitute":
             for token, place in mine:
                 free = [e for e in ranked(token.logits) if e in there and not token.runs(e)]
                 if free:
@@ -197,7 +197,7 @@ class Miss:
                     token.fate[place], token.instead[place] = "replaced", free[0]
                     token.weights[place] *= shares[free[0]] / shares[expert]
             return "fetch"
-        if self.name in ("buddy", "substitution"):
+        if self.name in ("buddy", "substitution_score"):
             like = {e: self.near[key, e] for e in there if self.near[key, e] > 0}
             if like:
                 best = min(like, key=lambda e: (-like[e], e))

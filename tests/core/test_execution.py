@@ -24,17 +24,32 @@ ROUTES = [
     *("top_k", "top_k:keep=1"),
 ]
 MISSES = [
-    *("overlap", "host", "host:tokens=2", "fiddler", "hybrimoe", "freetoken", "lowest_bit"),
-    *("drop", "drop:factor=1", "hobbit", "hobbit:full=0.3,low=0.5", "drop_cascade"),
-    *("drop_cascade:full=0.1,low=0.3", "next_best", "substitution", "buddy", "buddy:buddies=1"),
+    *("overlap", "host", "host:tokens=2", "fiddler", "hybrimoe", "freetoken", "fetch_lowest_bit"),
+    *("drop", "drop:factor=1", "hobbit", "hobbit:full=0.3,low=0.5", "drop_priority_cascade"),
+    *(
+        "drop_priority_cascade:full=0.1,low=0.3",
+        "substitute",
+        "substitution_score",
+        "buddy",
+        "buddy:buddies=1",
+    ),
 ]
 PAIRS = [("none", miss) for miss in MISSES] + [(route, "overlap") for route in ROUTES[1:]]
-PAIRS += [("max_rank", "next_best"), ("cache_prior", "drop_cascade"), ("cecar", "lowest_bit")]
+PAIRS += [
+    ("max_rank", "substitute"),
+    ("cache_prior", "drop_priority_cascade"),
+    ("cecar", "fetch_lowest_bit"),
+]
 # Each rule once, two at a time: a kernel takes seconds to compile.
 COMPILED = [
-    *(("max_rank", "next_best"), ("cumulative", "drop"), ("cache_prior", "drop_cascade")),
-    *(("eras", "buddy"), ("cecar", "lowest_bit"), ("adaptive_top_k", "hybrimoe")),
-    *(("top_k", "hobbit"), ("max_rank", "substitution"), ("top_k", "host"), ("none", "fiddler")),
+    *(("max_rank", "substitute"), ("cumulative", "drop"), ("cache_prior", "drop_priority_cascade")),
+    *(("eras", "buddy"), ("cecar", "fetch_lowest_bit"), ("adaptive_top_k", "hybrimoe")),
+    *(
+        ("top_k", "hobbit"),
+        ("max_rank", "substitution_score"),
+        ("top_k", "host"),
+        ("none", "fiddler"),
+    ),
     ("cumulative", "freetoken"),
 ]
 COMBINED = [pytest.param(*pair, id="-".join(pair)) for pair in PAIRS]
@@ -93,7 +108,7 @@ def reference_of(trace, slots, route, miss, *, over_chosen):
     layers, experts, top_k = header.num_layers, header.num_experts, header.top_k
     state = choose("miss", miss)
     near = {}
-    if miss.startswith(("buddy", "substitution")):
+    if miss.startswith(("buddy", "substitution_score")):
         world = World.of(header, [slots], training=training_rows(trace))
         table = state.create(world).near.reshape(layers * experts, experts)
         near = {(k, e): table[k, e] for k in range(len(table)) for e in range(experts)}

@@ -62,9 +62,9 @@ def test_experts_computed_on_the_host(family: str, options: dict[str, Any]) -> N
     "asked",
     [
         {"route": "max_rank", "prefetch": "next_gate"},
-        {"miss": "drop_cascade", "chunk_bytes": 700},
-        {"miss": "lowest_bit", "pinned_budget": 0},
-        {"miss": "next_best", "prefetch": "prev_token"},
+        {"miss": "drop_priority_cascade", "chunk_bytes": 700},
+        {"miss": "fetch_lowest_bit", "pinned_budget": 0},
+        {"miss": "substitute", "prefetch": "prev_token"},
     ],
     ids=str,
 )

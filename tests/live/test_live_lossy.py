@@ -72,7 +72,7 @@ def test_a_simulation_of_the_log_has_its_digest(
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-@pytest.mark.parametrize("changed", [("route", "max_rank"), ("miss", "drop_cascade")])
+@pytest.mark.parametrize("changed", [("route", "max_rank"), ("miss", "drop_priority_cascade")])
 def test_every_family(family: str, changed: tuple[str, str], training: Trace) -> None:
     model, asked = build(family), {"capacity": 8, changed[0]: changed[1]}
     with live(model, **asked) as cache:
@@ -188,7 +188,7 @@ def _scaled(_gate: Any, _args: Any, output: Any) -> Any:
 
 
 def test_compiled_wider_and_started_over(training: Trace) -> None:
-    options = {"capacity": 20, "route": "max_rank", "miss": "lowest_bit"}
+    options = {"capacity": 20, "route": "max_rank", "miss": "fetch_lowest_bit"}
     with live(tiny(), **options, interpreted=False) as cache:
         for width in (12, 40):  # more tokens than there was room for at first
             own = generate(tiny(), 6, **prompt(1, width, vocab=2048))
@@ -203,7 +203,7 @@ def test_compiled_wider_and_started_over(training: Trace) -> None:
 
 def test_copies_of_few_bits_move_fewer_bytes() -> None:
     sizes = {}
-    for miss in ("overlap", "lowest_bit:bits=8", "lowest_bit:bits=4"):
+    for miss in ("overlap", "fetch_lowest_bit:bits=8", "fetch_lowest_bit:bits=4"):
         with live(tiny(), capacity=12, miss=miss) as cache:
             generate(tiny(), 4, **prompt(1, 6, vocab=2048))
             report = cache.report()
@@ -212,12 +212,12 @@ def test_copies_of_few_bits_move_fewer_bytes() -> None:
         assert fetched == report.misses
         assert cache.commands_by_key[HOST].sum() == 0
     share = {miss: size / sizes["overlap"] for miss, size in sizes.items()}
-    assert share["lowest_bit:bits=8"] == pytest.approx((8 + 16 / 64) / 32, abs=0.01)
-    assert share["lowest_bit:bits=4"] == pytest.approx((4 + 16 / 64) / 32, abs=0.01)
+    assert share["fetch_lowest_bit:bits=8"] == pytest.approx((8 + 16 / 64) / 32, abs=0.01)
+    assert share["fetch_lowest_bit:bits=4"] == pytest.approx((4 + 16 / 64) / 32, abs=0.01)
 
 
 def test_copies_of_few_bits_with_a_disk_behind_are_refused(tmp_path: Any) -> None:
     model = build("olmoe")
     model.save_pretrained(tmp_path)
     with pytest.raises(SpecmdError, match="leave host_capacity out"):
-        live(model, checkpoint=tmp_path, host_capacity=6, miss="lowest_bit")
+        live(model, checkpoint=tmp_path, host_capacity=6, miss="fetch_lowest_bit")

@@ -29,7 +29,7 @@ from specmd.policy import (
 
 
 @policy(
-    "drop_cascade",
+    "drop_priority_cascade",
     axis="miss",
     source="SpecMD, arXiv:2602.03921",
     needs=["weights"],

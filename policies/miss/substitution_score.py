@@ -29,7 +29,7 @@ from specmd.policy import (
 
 
 @policy(
-    "substitution",
+    "substitution_score",
     axis="miss",
     source="SpecMD, arXiv:2602.03921",
     needs=["logits", "training", "weights"],

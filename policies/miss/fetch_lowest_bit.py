@@ -12,7 +12,7 @@ from specmd.policy import LOWBIT, Core, Event, Rows, World, policy
 
 
 @policy(
-    "lowest_bit",
+    "fetch_lowest_bit",
     axis="miss",
     source="SpecMD, arXiv:2602.03921",
     needs=["weights"],

@@ -1,4 +1,4 @@
-"""Next best: in place of a missing expert a token executes the best-ranked one that is there.
+"""Substitute: in place of a missing expert a token executes the best-ranked one that is there.
 
 The rule of DAOP in decode (Y. Zhang et al., arXiv:2501.10375) and of masked gating (SwapMoE, R.
 Kong et al., arXiv:2308.15030): per token, the best-ranked READY expert that it does not execute
@@ -28,20 +28,20 @@ from specmd.policy import (
 
 
 @policy(
-    "next_best",
+    "substitute",
     axis="miss",
     source="DAOP, arXiv:2501.10375",
     needs=["logits", "weights"],
     compiled=True,
     lossy=True,
 )
-class NextBest(NamedTuple):
+class Substitute(NamedTuple):
     """Down to which rank an expert may stand in."""
 
     ranks: int
 
     @classmethod
-    def create(cls, world: World, *, ranks: Width = 0) -> NextBest:
+    def create(cls, world: World, *, ranks: Width = 0) -> Substitute:
         """Look among the first `ranks` (0: all)."""
         return cls(min(ranks or world.num_experts, world.num_experts))
 
