@@ -7,6 +7,7 @@ name has another marker and line. Causes of waiting are greys.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from colorsys import hls_to_rgb
 from math import log
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
@@ -35,7 +36,6 @@ COLOURS = {
     "mru": "#1b4f72",
     "random": "#7fc41c",
 }
-_OTHERS = ("#005f56", "#ff6f59", "#4b2e83", "#c2185b", "#00897b", "#795548")
 BOUND = "black"
 _MARKERS = "osD^vPX*"
 _STYLES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
@@ -84,7 +84,15 @@ def colour(run: Run) -> str:
     name = run.config.evict.split(":")[0]
     if name == "belady":
         return BOUND
-    return COLOURS.get(name) or _OTHERS[crc32(name.encode()) % len(_OTHERS)]
+    return COLOURS.get(name) or _made_of(name)
+
+
+def _made_of(name: str) -> str:
+    """Make a colour of a name: so many policies have no place in a palette."""
+    code = crc32(name.encode())
+    hue, light = (code & 0xFFFF) / 0x10000, 0.32 + 0.26 * (code >> 24) / 0xFF
+    red, green, blue = (round(255 * part) for part in hls_to_rgb(hue, light, 0.6))
+    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def draw_hits(axes: Axes, panel: Panel) -> None:
