@@ -72,6 +72,17 @@ def is_clairvoyant(run: Run) -> bool:
     )
 
 
+def changes_answers(run: Run) -> bool:
+    """Say whether a policy of a run is lossy; of one that is not loaded here it is not known."""
+    from specmd.errors import SpecmdError
+    from specmd.policy.registry import is_lossy
+
+    try:
+        return is_lossy(run.config)
+    except SpecmdError:
+        return False
+
+
 def outlives_eviction(run: Run) -> bool:
     """Say whether the eviction policy remembers keys that left: it is more than its slots."""
     from specmd.errors import SpecmdError

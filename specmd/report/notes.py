@@ -6,8 +6,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from specmd.policy.registry import is_lossy
-from specmd.report.names import caption, is_clairvoyant, outlives_eviction, policy_name
+from specmd.report.names import (
+    caption,
+    changes_answers,
+    is_clairvoyant,
+    outlives_eviction,
+    policy_name,
+)
 from specmd.runs.options import STAGING_SLOTS
 from specmd.runs.run import Run
 
@@ -25,7 +30,7 @@ _MARKS: tuple[tuple[str, str, str, Callable[[Run], bool]], ...] = (
         "lossy",
         "lossy: executes other experts than the model chose, or copies of few bits; compare it by "
         "the true hit rate and the kept mass",
-        lambda run: is_lossy(run.config),
+        changes_answers,
     ),
 )
 _STANDING = (

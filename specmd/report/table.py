@@ -17,8 +17,15 @@ from itertools import chain
 from typing import Any
 
 from specmd.hardware.shape import shape_for_model
-from specmd.policy.registry import AXES, is_lossy
-from specmd.report.names import CIRCUMSTANCES, captions, is_clairvoyant, policy_name, varied_axes
+from specmd.policy.registry import AXES
+from specmd.report.names import (
+    CIRCUMSTANCES,
+    captions,
+    changes_answers,
+    is_clairvoyant,
+    policy_name,
+    varied_axes,
+)
 from specmd.report.notes import marks, notes
 from specmd.report.text import Cell, Column, Section, Style, Table, cells
 from specmd.runs.declared import spelled
@@ -189,7 +196,7 @@ def _regret_column(optimum: str) -> _Shown:
 def default_metrics(runs: Sequence[Run]) -> list[str]:
     """Choose the columns that say something about these runs."""
     names = ["hit_rate", "collision_rate", "misses"]
-    if any(is_lossy(run.config) for run in runs):
+    if any(map(changes_answers, runs)):
         names[1:1] = ["true_hit_rate", "kept_mass"]
         names += [name for name in choices("quality") if any(run.metrics.get(name) for run in runs)]
     if any(run.config.prefetch != "none" for run in runs):
