@@ -14,16 +14,13 @@ from specmd.policy import (
     DROP,
     FETCH,
     LOWBIT,
-    NO_EXPERT,
     Core,
     Event,
     Rows,
     Share,
     World,
-    needs_it,
-    pairs,
+    least_before,
     policy,
-    share,
 )
 
 
@@ -58,17 +55,6 @@ class HobbitBits(NamedTuple):
 
     def answer(self, key: int, event: Event, rows: Rows, core: Core) -> int:
         """Ask each token; the largest wish counts."""
-        first = event.layer * event.num_experts
-        least = 2.0
-        for pair in range(pairs(rows)):
-            if not needs_it(rows, pair, key - first):
-                continue
-            before = 0.0
-            begin = pair // rows.top_k * rows.top_k
-            for other in range(begin, begin + rows.top_k):
-                mine, its = rows.weights[pair], rows.weights[other]
-                heavier = its > mine or (its == mine and other < pair)
-                if heavier and rows.ids[other] != NO_EXPERT:
-                    before += share(rows, other)
-            least = min(least, before)
+        expert = key - event.layer * event.num_experts
+        least = least_before(rows, expert, core, event, 0)
         return FETCH if least <= self.full else LOWBIT if least <= self.low else DROP

@@ -21,8 +21,8 @@ from specmd.policy import (
     needs_it,
     pairs,
     policy,
-    probability,
     rank_experts,
+    read_chances,
     replace,
 )
 
@@ -53,11 +53,11 @@ class Substitute(NamedTuple):
                 continue
             token = pair // rows.top_k
             rank_experts(rows, token)
+            read_chances(rows, token)
             for rank in range(self.ranks):
                 other = rows.order[rank]
                 if is_ready(core, event, other) and not executes(rows, token, other):
-                    chance = probability(rows, token, other) / probability(rows, token, expert)
                     replace(rows, pair, other)
-                    rows.weights[pair] *= chance
+                    rows.weights[pair] *= rows.chance[other] / rows.chance[expert]
                     break
         return FETCH

@@ -20,11 +20,8 @@ from specmd.policy import (
     Rows,
     Share,
     World,
-    is_ready,
-    needs_it,
-    pairs,
     policy,
-    replace,
+    replace_by_nearest,
 )
 
 
@@ -56,14 +53,5 @@ class Substitution(NamedTuple):
 
     def answer(self, key: int, event: Event, rows: Rows, core: Core) -> int:
         """Let the nearest that is there stand in for all tokens."""
-        experts = event.num_experts
-        best, most = -1, self.least
-        for other in range(experts):
-            near = self.near[key * experts + other]
-            if near > most and is_ready(core, event, other):
-                best, most = other, near
-        if best >= 0:
-            for pair in range(pairs(rows)):
-                if needs_it(rows, pair, key - event.layer * experts):
-                    replace(rows, pair, best)
+        replace_by_nearest(rows, key, core, event, self.near, self.least)
         return FETCH

@@ -53,10 +53,11 @@ class CachePrior(NamedTuple):
         """Choose by the raised logits; then fold this event's range in."""
         spread = 0.0
         for token in range(rows.tokens[0]):
-            rank_experts(rows, token)
             base = token * rows.experts
-            last = rows.order[rows.experts - 1]
-            spread += rows.logits[base + rows.order[0]] - rows.logits[base + last]
+            top = bottom = rows.logits[base]
+            for i in range(base, base + rows.experts):
+                top, bottom = max(top, rows.logits[i]), min(bottom, rows.logits[i])
+            spread += top - bottom
         spread /= max(1, rows.tokens[0])
         usual = self.range[event.layer] if self.range[event.layer] >= 0.0 else spread
         for token in range(rows.tokens[0]):

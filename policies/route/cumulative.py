@@ -20,8 +20,8 @@ from specmd.policy import (
     execute_only,
     is_there,
     policy,
-    probability,
     rank_experts,
+    read_chances,
 )
 
 
@@ -47,9 +47,10 @@ class Cumulative(NamedTuple):
         """Take what is there of S, then the rest."""
         for token in range(rows.tokens[0]):
             rank_experts(rows, token)
+            read_chances(rows, token)
             reached, size = 0.0, 0
             while size < rows.experts and reached < self.mass:
-                reached += probability(rows, token, rows.order[size])
+                reached += rows.chance[rows.order[size]]
                 size += 1
             count, done = chosen(rows, token), 0
             for stage in range(2):

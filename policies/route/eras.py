@@ -24,7 +24,7 @@ from specmd.policy import (
     execute_only,
     is_there,
     policy,
-    probability,
+    read_chances,
 )
 
 Bonus = Annotated[float, Field(ge=0)]
@@ -51,6 +51,7 @@ class ERAS(NamedTuple):
         """Choose by the changed scores; then count what was chosen in truth."""
         first = event.layer * rows.experts
         for token in range(rows.tokens[0]):
+            read_chances(rows, token)
             for expert in range(rows.experts):
                 there = is_there(core, event, expert)
                 if self.biases:
@@ -59,7 +60,7 @@ class ERAS(NamedTuple):
                     rows.score[expert] = rows.logits[token * rows.experts + expert] + lowered
                 else:
                     raised = self.bonus if there else 0.0
-                    rows.score[expert] = probability(rows, token, expert) + raised
+                    rows.score[expert] = rows.chance[expert] + raised
             count = chosen(rows, token)
             for done in range(count):
                 best = 0

@@ -144,7 +144,7 @@ def cycles_since(event: Event, clock: int) -> int:
 
 
 def event_at(chunk: Any, index: int, future: IntArray) -> Event:
-    """Build an event of a chunk (`specmd.core.state.Chunk`); nothing else builds events."""
+    """Build an event of a chunk (`specmd.core.state.Chunk`)."""
     return Event(
         chunk.clock[0] + index,
         chunk.step[index],
@@ -158,6 +158,24 @@ def event_at(chunk: Any, index: int, future: IntArray) -> Event:
         chunk.num_layers,
         chunk.num_experts,
         future,
+    )
+
+
+def event_of(event: Event, start: int, stop: int, keys: Any, tokens: Any, gates: Any) -> Event:
+    """Build the event that has other keys in the place of an event's own."""
+    return Event(
+        event.clock,
+        event.step,
+        event.layer,
+        event.phase,
+        start,
+        stop,
+        keys,
+        tokens,
+        gates,
+        event.num_layers,
+        event.num_experts,
+        event.next_use,
     )
 
 

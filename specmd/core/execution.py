@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from specmd.core.event import Event, FloatArray, IntArray, KeyArray, World
+from specmd.core.event import Event, FloatArray, IntArray, KeyArray, World, event_of
 from specmd.core.hooks import answer, compute_on_host, prepare, route
 from specmd.core.rows import (
     DROP,
@@ -114,6 +114,7 @@ def make_execution(
         stand_in=numbers.copy(),
         order=np.zeros(experts, np.int64),
         score=np.zeros(experts),
+        chance=np.zeros(experts),
         top_k=world.top_k,
         experts=experts,
         renormalises=int(rule_renormalises),
@@ -160,20 +161,9 @@ def rerouted(core: Core, event: Event) -> Event:
     execution: Execution = core.execution
     if execution.has_rows == 0:
         return event
-    return Event(
-        event.clock,
-        event.step,
-        event.layer,
-        event.phase,
-        0,
-        execution.count[EXECUTED],
-        execution.keys,
-        execution.loads,
-        execution.gates if len(event.gates) > 0 else event.gates,
-        event.num_layers,
-        event.num_experts,
-        event.next_use,
-    )
+    gates = execution.gates if len(event.gates) > 0 else event.gates
+    count = execution.count[EXECUTED]
+    return event_of(event, 0, count, execution.keys, execution.loads, gates)
 
 
 def read_rows(rows: Rows, chunk: Chunk, index: int, event: Event) -> None:

@@ -6,7 +6,7 @@ dropped; the four add up to all of it. Then the rows are put in the form in whic
 
 from __future__ import annotations
 
-from specmd.core.event import Event
+from specmd.core.event import Event, event_of
 from specmd.core.execution import NUM_MASSES, STAND_INS, Execution
 from specmd.core.rows import EXACT, LEFT_OUT, LOW, NO_EXPERT, REPLACED
 from specmd.core.state import (
@@ -49,25 +49,7 @@ def close(core: Core, event: Event) -> Event:
     stop = event.stop + execution.count[STAND_INS]
     for i in range(event.stop, stop):
         core.hold[event.keys[i]] -= 1
-    return widened(event, stop)
-
-
-def widened(event: Event, stop: int) -> Event:
-    """Return an event with more keys."""
-    return Event(
-        event.clock,
-        event.step,
-        event.layer,
-        event.phase,
-        event.start,
-        stop,
-        event.keys,
-        event.tokens,
-        event.gates,
-        event.num_layers,
-        event.num_experts,
-        event.next_use,
-    )
+    return event_of(event, event.start, stop, event.keys, event.tokens, event.gates)
 
 
 def is_low(core: Core, key: int) -> bool:

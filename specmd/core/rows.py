@@ -6,11 +6,11 @@ they say); the functions here are what they may use.
 
 from __future__ import annotations
 
-from math import exp
 from typing import NamedTuple
 
 from specmd.core.event import Event, FloatArray, IntArray
-from specmd.core.state import READY, Core
+from specmd.core.order.votes import softmax
+from specmd.core.state import EMPTY, READY, Core
 
 # What a miss policy may answer.
 FETCH, HOST, LOWBIT, DROP = range(4)
@@ -32,6 +32,7 @@ class Rows(NamedTuple):
     stand_in: IntArray  # (pairs,) expert in place of a replaced one
     order: IntArray  # (experts,) scratch of `rank_experts`
     score: FloatArray  # (experts,) scratch for policies
+    chance: FloatArray  # (experts,) what `read_chances` read last
     top_k: int
     experts: int
     renormalises: int  # the model's weights of a token add up to 1, whatever it chose
@@ -59,16 +60,10 @@ def rank_experts(rows: Rows, token: int) -> None:
         rows.order[place] = expert
 
 
-def probability(rows: Rows, token: int, expert: int) -> float:
-    """Softmax of a token's logits over all experts, at one."""
+def read_chances(rows: Rows, token: int) -> None:
+    """Put the softmax of a token's logits over all experts into `rows.chance`."""
     base = token * rows.experts
-    top = rows.logits[base]
-    for each in range(rows.experts):
-        top = max(top, rows.logits[base + each])
-    total = 0.0
-    for each in range(rows.experts):
-        total += exp(rows.logits[base + each] - top)
-    return exp(rows.logits[base + expert] - top) / total
+    softmax(rows.logits[base : base + rows.experts], rows.chance)
 
 
 def executes(rows: Rows, token: int, expert: int) -> bool:
@@ -120,8 +115,9 @@ def execute_only(rows: Rows, token: int, count: int) -> None:
         total += rows.weights[i]
     if strange:
         total, whole = 0.0, 1.0
+        read_chances(rows, token)
         for i in range(first, first + count):
-            rows.weights[i] = probability(rows, token, rows.ids[i])
+            rows.weights[i] = rows.chance[rows.ids[i]]
             total += rows.weights[i]
     if rows.renormalises and total > 0.0:
         for i in range(first, first + count):
@@ -156,6 +152,46 @@ def needs_it(rows: Rows, pair: int, expert: int) -> bool:
 def pairs(rows: Rows) -> int:
     """Count the pairs of the event."""
     return int(rows.tokens[0] * rows.top_k)
+
+
+def least_before(rows: Rows, expert: int, core: Core, event: Event, only_missing: int) -> float:
+    """Return the least share of its weight that a token gives to what it ranks above an expert.
+
+    Of the tokens that need the expert; of what goes before, all (0) or what is missing, too (1).
+    """
+    first, least = event.layer * event.num_experts, 2.0
+    for pair in range(pairs(rows)):
+        if not needs_it(rows, pair, expert):
+            continue
+        before, begin = 0.0, pair // rows.top_k * rows.top_k
+        for other in range(begin, begin + rows.top_k):
+            mine, its = rows.weights[pair], rows.weights[other]
+            heavier = its > mine or (its == mine and other < pair)
+            if not heavier or rows.ids[other] == NO_EXPERT:
+                continue
+            if only_missing == 0 or core.state[first + rows.ids[other]] == EMPTY:
+                before += share(rows, other)
+        least = min(least, before)
+    return least
+
+
+def replace_by_nearest(
+    rows: Rows, key: int, core: Core, event: Event, near: FloatArray, least: float
+) -> None:
+    """Let the READY expert nearest to a missing one stand in for all tokens, if any is near.
+
+    `near` (keys * experts,) says how near each expert of its layer is to a key; nearer than `least`
+    counts.
+    """
+    experts = event.num_experts
+    best, most = NO_EXPERT, least
+    for other in range(experts):
+        if near[key * experts + other] > most and is_ready(core, event, other):
+            best, most = other, near[key * experts + other]
+    if best != NO_EXPERT:
+        for pair in range(pairs(rows)):
+            if needs_it(rows, pair, key - event.layer * experts):
+                replace(rows, pair, best)
 
 
 def place_of(event: Event, key: int) -> int:

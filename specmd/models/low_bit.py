@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from specmd.errors import SpecmdError
+from specmd.hardware.precision import GROUP
 from specmd.models.layout import Layout, Layouts, Piece, place
 
-GROUP = 64
 CODES, SCALES = ".codes", ".scales"
 Bits = Literal[4, 8]
 
