@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -44,6 +45,7 @@ def check_apart(named: str, *, limit_s: float | None = None, timed: bool = True)
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         assert process.stdin is not None
         assert process.stdout is not None
