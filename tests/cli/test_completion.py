@@ -54,10 +54,10 @@ def bash(folder, line):
 
 ASKED = [
     ("specmd simul", ["simulate"]),
-    ("specmd simulate -e lf", ["lfru", "lfu"]),
+    ("specmd simulate -e lfr", ["lfru"]),
     ("specmd simulate -e lfu:re", ["lfu:resident="]),
-    ("specmd simulate -p next", ["next_gate"]),
-    ("specmd simulate --host-evict lf", ["lfru", "lfu"]),
+    ("specmd simulate -p next", ["next_gate", "next_gate_renormalised"]),
+    ("specmd simulate --host-evict lf", ["lfru", "lfu", "lfu_da"]),
     ("specmd simulate --scope ", ["global", "layer"]),
     ("specmd simulate a", ["a-first.npz", "a-second.npz"]),
     ("specmd simulate tr", ["traces/deep.npz"]),

@@ -116,7 +116,12 @@ def shipped(name: str, tokens: int) -> Trace:
 
 
 def mixed(
-    seed: int = 0, *, depth: int = 2, interleaved: bool = False, single: bool = False
+    seed: int = 0,
+    *,
+    depth: int = 2,
+    interleaved: bool = False,
+    single: bool = False,
+    full: bool = False,
 ) -> Trace:
     """Steps as a server with chunked prefill makes them: decodes beside a chunk of a prompt.
 
@@ -125,6 +130,7 @@ def mixed(
         depth: of the lookahead scores, 0 for none.
         interleaved: put the tokens of a step in random order.
         single: weights in float32 instead of float16.
+        full: also logits, and lookahead scores of re-normalised states.
 
     """
     rng = np.random.default_rng(seed)
@@ -153,6 +159,7 @@ def mixed(
     lookahead = rng.normal(size=(tokens, LAYERS, depth, EXPERTS))
     for layer in range(LAYERS):
         lookahead[:, layer, max(0, LAYERS - 1 - layer) :] = np.nan
+    known = {"logits": score, "lookahead_renormalised": lookahead + 1} if full else {}
     return build_trace(
         ids,
         num_experts=EXPERTS,
@@ -163,6 +170,7 @@ def mixed(
         lookahead=lookahead if depth else None,
         prompt_lengths=prompts,
         header={"kind": "synthetic"},
+        **known,
     )
 
 

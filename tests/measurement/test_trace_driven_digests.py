@@ -17,7 +17,7 @@ from specmd.policy.registry import entries
 from specmd.trace import Trace, build_trace, interleave
 
 EVICT = [e.name for e in entries("evict") if e.origin == "built-in" and "future" not in e.needs]
-PREFETCH = [e.name for e in entries("prefetch") if "future" not in e.needs]
+PREFETCH = [e.name for e in entries("prefetch") if not {"future", "draft"} & set(e.needs)]
 
 
 def play(trace: Trace, family: str = "olmoe", **options: Any) -> tuple[TraceWorkload, Offload]:
@@ -62,8 +62,10 @@ def test_every_eviction_policy_on_mixed_steps(evict: str) -> None:
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_every_prefetcher_on_mixed_steps(prefetch: str, scope: str) -> None:
     capacity = 24 if scope == "global" else "4/layer"
-    options: dict[str, Any] = {"capacity": capacity, "scope": scope, "training": mixed(1)}
-    agree(mixed(2), evict="lfu", prefetch=prefetch, schedule="fifo", interpreted=True, **options)
+    other = mixed(1, full=True)
+    options: dict[str, Any] = {"capacity": capacity, "scope": scope, "training": other}
+    options |= {"evict": "lfu", "prefetch": prefetch, "schedule": "fifo", "interpreted": True}
+    agree(mixed(2, full=True), **options)
 
 
 @pytest.mark.parametrize("evict", ["least_stale", "lrfu"])
