@@ -182,15 +182,42 @@ class _Graph:
                     todo.append(resolved)
         return list(found)
 
+    def _unbound(self, entry: Function) -> set[FunctionType]:
+        """Those of the functions called from `entry` from which no placeholder is reached."""
+        known: dict[FunctionType, bool] = {}
+
+        def unbound(function: FunctionType) -> bool:
+            if function not in known:
+                known[function] = True
+                for name in function.__code__.co_names:
+                    value = function.__globals__.get(name)
+                    called = self.resolve(value)
+                    if called is not None:
+                        itself = getattr(value, "py_func", value) is called
+                        known[function] &= itself and unbound(called)
+            return known[function]
+
+        return {f for f in self.reachable(entry) if unbound(f)} - {entry}
+
     def rebuild(
-        self, entry: Function, finish: Callable[[FunctionType, bool], Function]
+        self,
+        entry: Function,
+        finish: Callable[[FunctionType, bool], Function],
+        shared: dict[FunctionType, Function] | None = None,
     ) -> Function:
-        """Clone the graph; `finish(clone, is_entry)` decorates each function after its callees."""
+        """Clone the graph; `finish(clone, is_entry)` decorates each function after its callees.
+
+        What reaches no placeholder is the same in every graph: it is taken from `shared`, or left
+        there for the next.
+        """
         done: dict[FunctionType, Function] = {}
+        alike = set() if shared is None else self._unbound(entry)
 
         def build(function: FunctionType) -> Function:
             if function in done:
                 return done[function]
+            if shared is not None and function in alike and function in shared:
+                return shared[function]
             scope = dict(function.__globals__)
             for name in function.__code__.co_names:
                 resolved = self.resolve(scope.get(name))
@@ -208,6 +235,8 @@ class _Graph:
             clone.__module__ = function.__module__
             clone.__qualname__ = function.__qualname__
             done[function] = finish(clone, function is entry)
+            if shared is not None and function in alike:
+                shared[function] = done[function]
             return done[function]
 
         assert isinstance(entry, FunctionType)
@@ -259,7 +288,12 @@ def _compile(
                 config.CACHE_DIR = before
         return jitted
 
-    return graph.rebuild(entry, finish)
+    return graph.rebuild(entry, finish, _compiled[checked])
+
+
+# Functions compiled into more than one kernel, by whether they are checked: numba takes most of a
+# kernel's time for them, and once a process is enough.
+_compiled: tuple[dict[FunctionType, Function], ...] = {}, {}
 
 
 def _folder(graph: _Graph, entry: Function, *extra: str) -> Path:
