@@ -64,7 +64,7 @@ class StandIn(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(tmp_path):
-    """The stand-in, serving; call it with a command line of specmd."""
+    """The stand-in, serving; call it with a command line of specmd, or code."""
     made = {
         name: save(synthetic(num_requests=2, decode_length=6, seed=seed), tmp_path / f"{name}.npz")
         for seed, name in enumerate(COMMITS)
@@ -83,9 +83,10 @@ def hub(tmp_path):
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
 
-    def call(*argv, **more):
+    def call(*argv, code=None, **more):
+        program = ["-m", "specmd"] if code is None else ["-c", code]
         return subprocess.run(
-            [sys.executable, "-m", "specmd", *map(str, argv)],
+            [sys.executable, *program, *map(str, argv)],
             env=environment | more,
             capture_output=True,
             text=True,
@@ -138,22 +139,29 @@ def test_experiments_and_imports_take_addresses(hub, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(
-    ("address", "said"),
-    [
-        ("hf://datasets/somebody/routing/other.npz", "no such file in the repository"),
-        ("hf://datasets/nobody/routing/t.npz", "no such repository"),
-        ("hf://datasets/somebody/routing/deep/t.npz@v9", "no revision 'v9'"),
-        ("hf://somebody", "write hf://datasets/OWNER/NAME"),
-        ("hf://datasets/so--mebody/routing/t.npz", "write hf://datasets/OWNER/NAME"),
-        ("hf://datasets/somebody/routing/deep/plain.csv", "not an npz file"),
-    ],
-)
-def test_what_cannot_be_had_is_one_line(hub, address, said):
-    done = hub("inspect", address)
-    errors = [line for line in done.stderr.splitlines() if not line.startswith("specmd: fetching")]
-    assert (done.returncode, len(errors)) == (2, 1)
-    assert said in errors[0]
+REFUSED = {
+    "hf://datasets/somebody/routing/other.npz": "no such file in the repository",
+    "hf://datasets/nobody/routing/t.npz": "no such repository",
+    "hf://datasets/somebody/routing/deep/t.npz@v9": "no revision 'v9'",
+    "hf://somebody": "write hf://datasets/OWNER/NAME",
+    "hf://datasets/so--mebody/routing/t.npz": "write hf://datasets/OWNER/NAME",
+    "hf://datasets/somebody/routing/deep/plain.csv": "not an npz file",
+}
+
+
+def test_what_cannot_be_had_is_one_line(hub):
+    """All in one process: most of the time of one is its start."""
+    done = hub(
+        code="import sys; from specmd.__main__ import main\n"
+        f"for address in {list(REFUSED)}: print('=', main(['inspect', address]), file=sys.stderr)"
+    )
+    *answers, end = done.stderr.split("= 2\n")
+    assert (len(answers), end) == (len(REFUSED), ""), done.stderr
+    for (address, said), answer in zip(REFUSED.items(), answers, strict=True):
+        lines = answer.splitlines()
+        errors = [line for line in lines if not line.startswith("specmd: fetching")]
+        assert len(errors) == 1, address
+        assert said in errors[0]
 
 
 def test_out_of_reach_is_one_line(hub):
