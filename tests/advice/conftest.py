@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from specmd.advice import space
+from specmd.core import specialise
 from specmd.policy.registry import entries
 from specmd.trace import load, slice_tokens
 
@@ -28,14 +29,16 @@ def few_policies(monkeypatch):
         return [e for e in entries(axis) if e.name in FEW[e.axis] or e.origin != "built-in"]
 
     monkeypatch.setattr(space, "entries", few)
+    # So little is asked of each kernel that compiling it would take most of the time.
+    monkeypatch.setattr(specialise, "COMPILING_S", 60.0)
 
 
 @pytest.fixture(params=["one at a time", "eight at once"])
 def small_trace(request):
     """The end of a prompt and some decoding, of the embedded model."""
     if request.param == "one at a time":
-        return slice_tokens(load(TRACES / "tiny-docs-b1.npz"), 80, 180)
-    return slice_tokens(load(TRACES / "tiny-mixed-b8.npz"), 480, 640)
+        return slice_tokens(load(TRACES / "tiny-docs-b1.npz"), 94, 144)
+    return slice_tokens(load(TRACES / "tiny-mixed-b8.npz"), 480, 560)
 
 
 @pytest.fixture

@@ -66,6 +66,7 @@ def test_all_fits(one_trace):
     assert "2 GB more" not in found.columns[0].more
 
 
+@pytest.mark.usefixtures("few_policies")
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
