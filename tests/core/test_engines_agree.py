@@ -72,6 +72,14 @@ def config(evict="lru", slots=13, **more):
     return RunConfig(evict=evict, capacity=str(slots), capacity_slots=slots, **more)
 
 
+def both(trace, chosen, **more):
+    """Outcomes compiled, however few the accesses are, and interpreted."""
+    return (
+        replay(trace, chosen, compiled=True, **more),
+        replay(trace, chosen, interpreted=True, **more),
+    )
+
+
 def same(one, other, seconds=True):
     assert one.decision_digest == other.decision_digest
     assert (one.counters == other.counters).all()
@@ -91,9 +99,10 @@ def test_a_history_that_outlives_eviction_is_declared(spelled):
     assert registry.choose("evict", spelled).remembers == (spelled in REMEMBERING)
 
 
-# A kernel takes some eight seconds to compile; these use every order structure, and both forms of
-# one class share a kernel.
-COMPILED = ["lru", "lfu", "belady", "least_stale", "least_stale:order=fifo", "random"]
+# A kernel takes seconds to compile, that of sequential mode a third; these use every order
+# structure, and both forms of one class share a kernel.
+COMPILED = ["lru", "belady", "least_stale", "least_stale:order=fifo", "lrfu", "static"]
+COMPILED_SEQUENTIAL = ["lru", "lfu", "arc", "random"]
 
 
 @pytest.mark.parametrize("evict", COMPILED)
@@ -107,13 +116,19 @@ def test_interpreted_is_compiled(evict):
         {"admission": "bypass", "slots": 6},
         {"reset": "request", "warmup": 3},
     ):
-        chosen = config(evict, **options)
-        same(replay(trace, chosen), replay(trace, chosen, interpreted=True))
+        same(*both(trace, config(evict, **options), training=made(seed=1)))
 
 
-def test_interpreted_is_compiled_in_sequential_mode():
-    chosen = config(sequential=True)
-    same(replay(made(), chosen), replay(made(), chosen, interpreted=True))
+@pytest.mark.parametrize("evict", COMPILED_SEQUENTIAL)
+def test_interpreted_is_compiled_in_sequential_mode(evict):
+    trace = made()
+    for options in (
+        {},
+        {"scope": "layer", "slots": 9},
+        {"slots": 3},
+        {"reset": "request", "warmup": 3},
+    ):
+        same(*both(trace, config(evict, sequential=True, **options)))
 
 
 @pytest.mark.parametrize("prefetch", ["oracle:depth=3,recall=0.6,extra=2", "next_gate:depth=2"])
@@ -123,9 +138,7 @@ def test_interpreted_is_compiled_on_the_clock_bit_for_bit(prefetch):
     for schedule, miss in (("fifo", "overlap"), ("guard", "block"), ("cancel", "overlap")):
         chosen = config(prefetch=prefetch, schedule=schedule, miss=miss)
         for costs in (SLOW_LINK, FAST_LINK):
-            compiled, interpreted = (
-                replay(trace, chosen, costs=costs, interpreted=each) for each in (False, True)
-            )
+            compiled, interpreted = both(trace, chosen, costs=costs)
             assert compiled.step_seconds.sum() > 0
             same(compiled, interpreted)
 

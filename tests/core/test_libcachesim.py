@@ -37,10 +37,10 @@ def accesses(trace):
 
 def theirs(keys, name, slots, path):
     """Hits of libcachesim, over its own reader of the binary form with next uses."""
-    last, upcoming = {}, np.full(len(keys), -1, np.int64)
-    for i in range(len(keys) - 1, -1, -1):
-        upcoming[i] = last.get(keys[i], -1)
-        last[keys[i]] = i
+    listed, last, upcoming = keys.tolist(), {}, [-1] * len(keys)
+    for i in range(len(listed) - 1, -1, -1):
+        upcoming[i] = last.get(listed[i], -1)
+        last[listed[i]] = i
     records = np.zeros(len(keys), RECORD)
     records["time"], records["key"] = np.arange(len(keys)), keys + 1
     records["bytes"], records["next"] = 1, upcoming

@@ -326,9 +326,12 @@ def test_what_is_due_first_goes_first_then_the_best():
 @pytest.mark.parametrize("schedule", ["staging:slots=3", "edf", "share"])
 def test_interpreted_is_compiled(schedule):
     ours, theirs = (
-        ran(made(), schedule, costs=LINK, interpreted=each, compiled=not each)
+        ran(
+            made(), schedule, prefetch="oracle:depth=3,recall=0.7,extra=2", costs=LINK,
+            interpreted=each, compiled=not each,
+        )
         for each in (True, False)
-    )
+    )  # fmt: skip
     assert alike(ours, theirs)
     assert (ours.step_seconds == theirs.step_seconds).all()
 

@@ -53,8 +53,8 @@ def test_an_infinitely_fast_chain_decides_like_none(host_evict):
 
 def test_interpreted_is_compiled():
     # Two kernels, one without a clock and one with; the options are values in them.
-    trace = made()
-    for options in OPTIONS[:3]:
+    trace, ahead = made(), {"prefetch": "oracle:depth=3,recall=0.7,extra=2"}
+    for options in ({}, ahead | {"schedule": "guard"}, ahead | {"schedule": "cancel", "slots": 6}):
         chosen = config("least_stale", host_evict="fifo", **options)
         for costs in (None, SLOW_DISK):
             compiled, interpreted = (

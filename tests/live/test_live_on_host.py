@@ -118,7 +118,8 @@ def test_compiled_and_started_over() -> None:
     with live(tiny(), **options, interpreted=False, deterministic=True) as cache:
         own = generate(tiny(), 12, **inputs)
         digest = cache.decision_digest
-        assert simulate(cache.trace, **options, bounds=False).decision_digest == digest
+        run = simulate(cache.trace, **options, bounds=False, interpreted=True)
+        assert run.decision_digest == digest
         cache.restart()
         assert cache.report().cpu_expert_s == 0.0
         again = generate(tiny(), 12, **inputs)

@@ -33,6 +33,7 @@ def of_steps(step: list[int], request: list[int], phase: list[int], **more: Any)
 
 def block(workload: TraceWorkload, **options: Any) -> Any:
     given = {"evict": "lru", "capacity": 24, "store": workload.store(), "deterministic": True}
+    given |= {"interpreted": True}
     return offload(workload.model, **{**given, **options}, routing=workload.routing)
 
 
@@ -165,7 +166,7 @@ def test_memory_does_not_grow_over_steps() -> None:
 
 def test_a_trace_can_be_played_again_and_the_model_used_between() -> None:
     workload = TraceWorkload(mixed(), small_shape(), dtype="float32")
-    with block(workload, prefetch="next_gate") as cache:
+    with block(workload, prefetch="next_gate", interpreted=False) as cache:
         workload.play()
         first = cache.decision_digest
         cache.restart()
@@ -216,7 +217,7 @@ def test_sizes_by_layer_are_those_of_the_trace(family: str) -> None:
     with block(workload, **options, canary=True) as cache:
         before = cache.report().moved_bytes
         workload.play()
-    run = simulate(workload.trace, **options, bounds=False)
+    run = simulate(workload.trace, **options, bounds=False, interpreted=True)
     assert run.decision_digest == cache.decision_digest
     assert [each.slots for each in run.regime.size_classes] == [8, 4, 12]
     moved = sum(run.metrics[f"bytes_{kind}"] for kind in MOVES)

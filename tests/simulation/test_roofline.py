@@ -83,13 +83,14 @@ def only_moving():
     return [e.name for e in registry.entries("miss") if not hasattr(e.cls, "answer")]
 
 
-def random_configs(rng, trace):
-    """Every eviction policy once, each with whatever else there is."""
+def random_configs(rng, trace, seed):
+    """Every eviction policy with whatever else there is: half of them on each seed's trace."""
     keys = trace.header.num_layers * trace.header.num_experts
     scope = str(rng.choice(["global", "layer"]))
     least = trace.header.num_layers if scope == "layer" else 1
     slots = int(rng.integers(least, keys + 1))
-    for evict in (with_weights("evict", name, trace.header) for name in names("evict")):
+    half = names("evict")[seed % 2 :: 2]
+    for evict in (with_weights("evict", name, trace.header) for name in half):
         (config,) = grid(
             trace,
             evict=evict,
@@ -112,7 +113,6 @@ def _nothing_known(monkeypatch):
 
 
 def ends(trace, config, costs):
-    module._known.clear()  # a clock made up here is not part of what a bound is known by
     return module._ends(trace, config, costs, others(trace), True, None)
 
 
@@ -125,7 +125,7 @@ def seconds(trace, config, costs):
 def test_the_roofline_is_never_beaten(seed):
     rng = np.random.default_rng(seed)
     trace, costs = random_trace(rng), random_clock(rng)
-    for config in random_configs(rng, trace):
+    for config in random_configs(rng, trace, seed):
         found = ends(trace, config, costs)
         assert found.roofline_s <= seconds(trace, config, costs) * (1 + 1e-9), f"{seed}: {config}"
         assert found.roofline_s <= found.belady_bypass.total_s * (1 + 1e-9), f"{seed}: {config}"
@@ -135,7 +135,7 @@ def test_the_roofline_is_never_beaten(seed):
 def test_the_roofline_of_a_chain_is_never_beaten(seed):
     rng = np.random.default_rng(2000 + seed)
     trace, costs = random_trace(rng), random_clock(rng)
-    for plain in random_configs(rng, trace):
+    for plain in random_configs(rng, trace, seed):
         config = with_host(rng, trace, plain)
         found = ends(trace, config, costs)
         took_s = seconds(trace, config, costs)
@@ -190,6 +190,7 @@ def test_the_roofline_is_reached_where_transfers_or_computing_are_all_there_is()
     computing = CostCoefficients(
         **none | {"bytes_per_s": float("inf"), "chunk_bytes": BYTES, "read_s_per_byte": 1 / BYTES}
     )
+    module._known.clear()  # a clock made up here is not part of what a bound is known by
     found = ends(trace, config, computing)
     events = trace.num_steps * 3
     assert found.roofline_s == pytest.approx(events * 2)
