@@ -22,17 +22,24 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(ROOT / "experiments"), str(HERE)]
 
+import numpy as np  # noqa: E402
+import numpy.typing as npt  # noqa: E402
 import pandas as pd  # noqa: E402
 from page import best_policies, render_page  # noqa: E402
 from reproduction.recordings import RECORDINGS, make_ready  # noqa: E402
 
 from specmd.policy import registry  # noqa: E402
 from specmd.trace import Trace, load, save, select_requests, slice_tokens  # noqa: E402
+from specmd.trace.overlap import groups  # noqa: E402
 
 OUT = ROOT / "results" / "experiments" / "all_policies"
-TOKENS = 200  # of a trace, and of what is trained on: what two busy cores do in half an hour
+TOKENS = 20_000  # of a trace, and of what is trained on
 CAPACITIES = ["1%", "5%", "10%", "20%", "40%"]
-TIMED = {"tiny-prose-b1": 100, "olmoe": 40}  # tokens; the first has lookahead scores
+# Tokens of those that are timed; those of the project have lookahead scores.
+TIMED = {
+    "olmoe": 300, "gptoss_20b": 300, "olmoe_warp": 299, "qwen3_30b": 200, "gptoss_120b": 100,
+    "tiny-prose-b1": 400, "tiny-mixed-b8": 400,
+}  # fmt: skip
 TIMED_CAPACITY = ["10%"]
 PROFILES = ["rtx4090", "t4"]
 COUNTED = (
@@ -63,8 +70,8 @@ def main() -> int:
 def traces(tokens: int, only: list[str] | None) -> dict[str, tuple[Path, Path | None]]:
     """Make ready every trace that is here, and what its policies may learn from.
 
-    Of a trace of several requests every second one is run, the others are learned from; a trace of
-    one request is run whole, and there is nothing to learn from.
+    Of a trace of several requests every second one is run, the others are learned from; those that
+    share text or routing stay together. A trace of one is run whole: nothing to learn from.
     """
     found: dict[str, tuple[Path, Path | None]] = {}
     first = {source.file: name for name, source in reversed(RECORDINGS.items()) if source.others}
@@ -75,18 +82,18 @@ def traces(tokens: int, only: list[str] | None) -> dict[str, tuple[Path, Path | 
         if only and name not in only:
             continue
         trace = load(source)
-        several = trace.num_requests > 1
-        mine = _kept(f"{name}-{tokens}", trace, slice(0, None, 2) if several else None, tokens)
-        rest = _kept(f"{name}-{tokens}-rest", trace, slice(1, None, 2), tokens) if several else None
+        odd = groups(trace) % 2
+        mine = _kept(f"{name}-{tokens}", trace, odd == 0, tokens)
+        rest = _kept(f"{name}-{tokens}-rest", trace, odd == 1, tokens) if odd.any() else None
         found[name] = mine, rest
     return found
 
 
-def _kept(name: str, trace: Trace, requests: slice | None, tokens: int) -> Path:
+def _kept(name: str, trace: Trace, requests: npt.NDArray[np.bool_], tokens: int) -> Path:
     path = OUT / "traces" / f"{name}.npz"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = trace if requests is None else select_requests(trace, requests)
+        part = select_requests(trace, np.flatnonzero(requests).tolist())
         save(slice_tokens(part, 0, min(tokens, part.num_tokens)), path)
     return path
 
