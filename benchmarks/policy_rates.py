@@ -2,10 +2,9 @@
 
 Event-atomic, compiled, a quarter of the keys resident, no clock, no bounds; all in one process, the
 best of three rounds each, in processor seconds of one thread. Policies that are fitted beforehand
-are fitted on one half of the trace's requests, and all are timed on the other; learned ones, whose
-weights are in a file, are left out.
+are fitted on one half of the trace's requests, and all are timed on the other.
 
-    python benchmarks/policy_rates.py [TRACE.npz] [--floor 2] [--capacity 25] [--json]
+    python benchmarks/policy_rates.py [TRACE.npz] [--floor 2] [--capacity 25] [--tokens N] [--json]
 
 The exit code is 1 where a policy is slower than the floor, in M accesses a second.
 """
@@ -16,28 +15,39 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from specmd.conformance.speed import bench_trace, rate
 from specmd.policy.needs import offered, unmet
 from specmd.policy.registry import BUILT_IN, Choice, entries
-from specmd.trace import Trace, load
+from specmd.trace import Trace, load, slice_tokens
 from specmd.trace.overlap import split
+from specmd.training.training import train
+
+LEARNED = 2000  # tokens that weights are learned from: what they are hardly matters for the time
 
 
-def rates(trace: Trace, percent: float) -> dict[str, float]:
+def rates(trace: Trace, percent: float, tokens: int | None, folder: Path) -> dict[str, float]:
     """Return accesses a second by policy, for all that the trace meets the needs of."""
     learned, judged = split(trace, 0.5)
+    if tokens is not None:
+        judged = slice_tokens(judged, 0, min(tokens, judged.num_tokens))
     slots = max(1, round(percent / 100 * trace.header.num_layers * trace.header.num_experts))
     found = {}
     for entry in entries("evict"):
         if entry.origin != BUILT_IN:
             continue
         choice = Choice.usual(entry)
+        if "model" in choice.needs:
+            weights = folder / f"{entry.name}.safetensors"
+            few = slice_tokens(learned, 0, min(LEARNED, learned.num_tokens))
+            train(entry.name, few, weights, hold_out=0)
+            choice = Choice(entry, choice.values | {"model": str(weights)})
         if reason := unmet(choice, offered(judged, learned)):
             print(f"{entry.name}: left out: {reason}", file=sys.stderr)
             continue
         training = learned if "training" in choice.needs else None
-        found[entry.name] = rate(judged, {"evict": entry.name}, slots=slots, training=training)
+        found[entry.name] = rate(judged, {"evict": choice.spelled}, slots=slots, training=training)
     return found
 
 
@@ -46,10 +56,12 @@ def main() -> int:
     parser.add_argument("trace", nargs="?", type=Path)
     parser.add_argument("--floor", type=float, default=2.0, help="M accesses/s")
     parser.add_argument("--capacity", type=float, default=25.0, help="per cent of all keys")
+    parser.add_argument("--tokens", type=int, help="time so many at most")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     trace = bench_trace() if asked.trace is None else load(asked.trace)
-    found = rates(trace, asked.capacity)
+    with TemporaryDirectory(prefix="specmd-") as folder:
+        found = rates(trace, asked.capacity, asked.tokens, Path(folder))
     slowest = min(found, key=found.__getitem__)
     below = [name for name, value in found.items() if value < asked.floor * 1e6]
     if asked.json:

@@ -1,5 +1,6 @@
 """Tests share one process; what one registers must not reach the next."""
 
+import gc
 import sys
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from specmd.policy import registry
 # Some test modules are used from other folders, too, whichever of them are run.
 for folder in ("races", "core", "cli", "live", "trace", "comparison"):
     sys.path.append(str(Path(__file__).parent / folder))
+
+# A compiled kernel leaves a hundred thousand objects that live as long as the process: looking
+# through them for garbage again and again is a seventh of the time of the next.
+gc.set_threshold(200_000, 50, 100)
 
 
 def pytest_addoption(parser):

@@ -38,7 +38,7 @@ CAPACITIES = ["1%", "5%", "10%", "20%", "40%"]
 # Tokens of those that are timed; those of the project have lookahead scores.
 TIMED = {
     "olmoe": 300, "gptoss_20b": 300, "olmoe_warp": 299, "qwen3_30b": 200, "gptoss_120b": 100,
-    "tiny-prose-b1": 400, "tiny-mixed-b8": 400,
+    "tiny-prose-b1": 400, "tiny-mixed-b8": 400, "tiny-math-b1-full": 200,
 }  # fmt: skip
 TIMED_CAPACITY = ["10%"]
 PROFILES = ["rtx4090", "t4"]

@@ -46,11 +46,12 @@ def written(axis, name, chosen):
     yield "from typing import Any, NamedTuple"
     yield "from specmd.core.specialise import embed"
     yield "from specmd.policy import policy"
-    for i, choice in enumerate(chosen):
-        yield f"from {choice.cls.__module__} import {choice.cls.__name__} as C{i}"
+    of = {choice.cls: f"C{i}" for i, choice in enumerate(chosen)}  # forms of a class share its code
+    for cls, short in of.items():
+        yield f"from {cls.__module__} import {cls.__name__} as {short}"
         for hook in (*TOLD[axis], *ASKED[axis]):
-            if hasattr(choice.cls, hook):
-                yield f"{hook}_{i} = embed(C{i}.{hook}, {{}})"
+            if hasattr(cls, hook):
+                yield f"{hook}_{short} = embed({short}.{hook}, {{}})"
     yield f'@policy("{name}", axis="{axis}", source="the tests", compiled=True, {said})'
     yield "class Relay(NamedTuple):"
     yield '    """Takes turns."""'
@@ -58,18 +59,18 @@ def written(axis, name, chosen):
     yield "    @classmethod"
     yield f"    def create(cls, world{', *, bits: int = 4' if 'bits' in said else ''}):"
     yield '        """Make them all."""'
-    made = (f"C{i}.create(world, **{choice.values!r})" for i, choice in enumerate(chosen))
+    made = (f"{of[each.cls]}.create(world, **{each.values!r})" for each in chosen)
     yield f"        return cls({', '.join(made)})"
     for hook, arguments in TOLD[axis].items():
         yield f"    def {hook}(self, {arguments}):"
         for i, choice in enumerate(chosen):
             if hasattr(choice.cls, hook):
-                yield f"        {hook}_{i}(self.c{i}, {arguments})"
+                yield f"        {hook}_{of[choice.cls]}(self.c{i}, {arguments})"
     for hook, arguments in ASKED[axis].items():
         yield f"    def {hook}(self, {arguments}):"
         yield f"        turn = event.clock % {len(chosen)}"
         for i, choice in enumerate(chosen):
             if hasattr(choice.cls, hook):
                 yield f"        if turn == {i}:"
-                yield f"            return {hook}_{i}(self.c{i}, {arguments})"
+                yield f"            return {hook}_{of[choice.cls]}(self.c{i}, {arguments})"
         yield f"        return {USUALLY.get(hook, 'True')}"

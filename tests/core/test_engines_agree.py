@@ -99,10 +99,9 @@ def test_a_history_that_outlives_eviction_is_declared(spelled):
     assert registry.choose("evict", spelled).remembers == (spelled in REMEMBERING)
 
 
-# A kernel takes seconds to compile, that of sequential mode a third; these use every order
-# structure, and both forms of one class share a kernel.
+# A kernel takes seconds to compile (test_compiled_policies.py compiles every policy alone); of one
+# class all forms share a kernel.
 COMPILED = ["lru", "belady", "least_stale", "least_stale:order=fifo", "lrfu", "static"]
-COMPILED_SEQUENTIAL = ["lru", "lfu", "arc", "random"]
 
 
 @pytest.mark.parametrize("evict", COMPILED)
@@ -119,8 +118,7 @@ def test_interpreted_is_compiled(evict):
         same(*both(trace, config(evict, **options), training=made(seed=1)))
 
 
-@pytest.mark.parametrize("evict", COMPILED_SEQUENTIAL)
-def test_interpreted_is_compiled_in_sequential_mode(evict):
+def test_interpreted_is_compiled_in_sequential_mode():
     trace = made()
     for options in (
         {},
@@ -128,7 +126,7 @@ def test_interpreted_is_compiled_in_sequential_mode(evict):
         {"slots": 3},
         {"reset": "request", "warmup": 3},
     ):
-        same(*both(trace, config(evict, sequential=True, **options)))
+        same(*both(trace, config(sequential=True, **options)))
 
 
 @pytest.mark.parametrize("prefetch", ["oracle:depth=3,recall=0.6,extra=2", "next_gate:depth=2"])

@@ -4,10 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from learned_files import others, with_weights
+from learned_files import others
 
 from specmd.core.state import CAPACITY_MISSES, COLLISION_MISSES, COMPULSORY_MISSES
-from specmd.policy import registry
 from specmd.runs.options import RunConfig
 from specmd.runs.pools import pools_of
 from specmd.simulation.bounds import bounds
@@ -66,12 +65,9 @@ def test_a_size_class_is_a_cache_of_its_layers_alone(trace, evict):
         )
 
 
-@pytest.mark.parametrize(
-    "evict", [entry.name for entry in registry.entries("evict") if "training" not in entry.needs]
-)
+@pytest.mark.parametrize("evict", ["lru", "belady", "lrfu"])
 def test_compiled_and_interpreted_decide_alike(trace, evict):
-    chosen = with_weights("evict", evict, trace.header)
-    config = configured(evict=chosen, prefetch="next_gate")
+    config = configured(evict=evict, prefetch="next_gate")
     found = [replay(trace, config, interpreted=slow, compiled=not slow) for slow in (True, False)]
     assert found[0].decision_digest == found[1].decision_digest
     np.testing.assert_array_equal(found[0].counters, found[1].counters)
