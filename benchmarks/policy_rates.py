@@ -48,6 +48,7 @@ def rates(trace: Trace, percent: float, tokens: int | None, folder: Path) -> dic
             continue
         training = learned if "training" in choice.needs else None
         found[entry.name] = rate(judged, {"evict": choice.spelled}, slots=slots, training=training)
+        print(f"{entry.name}: {found[entry.name] / 1e6:.2f} M accesses/s", file=sys.stderr)
     return found
 
 
