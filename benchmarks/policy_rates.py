@@ -2,7 +2,8 @@
 
 Event-atomic, compiled, a quarter of the keys resident, no clock, no bounds; all in one process, the
 best of three rounds each, in processor seconds of one thread. Policies that are fitted beforehand
-are fitted on one half of the trace's requests, and all are timed on the other.
+are fitted on one half of the trace's requests, and all are timed on the other; weights that are
+learned are those of a made-up trace: what they are hardly matters for the time.
 
     python benchmarks/policy_rates.py [TRACE.npz] [--floor 2] [--capacity 25] [--tokens N] [--json]
 
@@ -15,19 +16,16 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from specmd.conformance.cases import equipped
 from specmd.conformance.speed import bench_trace, rate
 from specmd.policy.needs import offered, unmet
 from specmd.policy.registry import BUILT_IN, Choice, entries
 from specmd.trace import Trace, load, slice_tokens
 from specmd.trace.overlap import split
-from specmd.training.training import train
-
-LEARNED = 2000  # tokens that weights are learned from: what they are hardly matters for the time
 
 
-def rates(trace: Trace, percent: float, tokens: int | None, folder: Path) -> dict[str, float]:
+def rates(trace: Trace, percent: float, tokens: int | None) -> dict[str, float]:
     """Return accesses a second by policy, for all that the trace meets the needs of."""
     learned, judged = split(trace, 0.5)
     if tokens is not None:
@@ -37,12 +35,7 @@ def rates(trace: Trace, percent: float, tokens: int | None, folder: Path) -> dic
     for entry in entries("evict"):
         if entry.origin != BUILT_IN:
             continue
-        choice = Choice.usual(entry)
-        if "model" in choice.needs:
-            weights = folder / f"{entry.name}.safetensors"
-            few = slice_tokens(learned, 0, min(LEARNED, learned.num_tokens))
-            train(entry.name, few, weights, hold_out=0)
-            choice = Choice(entry, choice.values | {"model": str(weights)})
+        choice = equipped(Choice.usual(entry), judged)
         if reason := unmet(choice, offered(judged, learned)):
             print(f"{entry.name}: left out: {reason}", file=sys.stderr)
             continue
@@ -61,8 +54,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     trace = bench_trace() if asked.trace is None else load(asked.trace)
-    with TemporaryDirectory(prefix="specmd-") as folder:
-        found = rates(trace, asked.capacity, asked.tokens, Path(folder))
+    found = rates(trace, asked.capacity, asked.tokens)
     slowest = min(found, key=found.__getitem__)
     below = [name for name, value in found.items() if value < asked.floor * 1e6]
     if asked.json:

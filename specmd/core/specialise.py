@@ -210,14 +210,13 @@ class _Graph:
         What reaches no placeholder is the same in every graph: it is taken from `shared`, or left
         there for the next.
         """
-        done: dict[FunctionType, Function] = {}
+        own: dict[FunctionType, Function] = {}
         alike = set() if shared is None else self._unbound(entry)
 
         def build(function: FunctionType) -> Function:
+            done = own if shared is None or function not in alike else shared
             if function in done:
                 return done[function]
-            if shared is not None and function in alike and function in shared:
-                return shared[function]
             scope = dict(function.__globals__)
             for name in function.__code__.co_names:
                 resolved = self.resolve(scope.get(name))
@@ -235,8 +234,6 @@ class _Graph:
             clone.__module__ = function.__module__
             clone.__qualname__ = function.__qualname__
             done[function] = finish(clone, function is entry)
-            if shared is not None and function in alike:
-                shared[function] = done[function]
             return done[function]
 
         assert isinstance(entry, FunctionType)

@@ -54,7 +54,7 @@ def bash(folder, line):
 
 ASKED = [
     ("specmd simul", ["simulate"]),
-    ("specmd simulate -e lfr", ["lfru"]),
+    ("specmd simulate -e lf", ["lfru", "lfu", "lfu_da"]),
     ("specmd simulate -e lfu:re", ["lfu:resident="]),
     ("specmd simulate -p next", ["next_gate", "next_gate_renormalised"]),
     ("specmd simulate --host-evict lf", ["lfru", "lfu", "lfu_da"]),

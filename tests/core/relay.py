@@ -8,19 +8,11 @@ of them that compiled code decides what interpreted code does.
 from specmd.core.clearance import clear
 from specmd.policy import registry
 
-# Hooks of an axis: those that all policies hear, and those that one answers for all.
-TOLD = {"admission": {"observe": "event"}, "route": {}, "miss": {}}
+# Hooks of an axis, which one policy answers for all.
 ASKED = {
-    "admission": {
-        "admits": "key, pool, core, event",
-        "admits_ahead": "key, pool, core, event",
-        "outweighs": "key, leaving, core, event",
-    },
     "route": {"route": "event, rows, core"},
     "miss": {"prepare": "event, core, missing", "answer": "key, event, rows, core"},
 }
-# What is answered where a policy does not care to.
-USUALLY = {"answer": "0", "prepare": "None", "route": "None"}
 
 
 def register_relay(axis, spelled, folder):
@@ -37,7 +29,7 @@ def register_relay(axis, spelled, folder):
 def written(axis, name, chosen):
     """The lines of a relay."""
     needs = sorted({need for each in chosen for need in each.needs})
-    said = f"needs={needs}, lossy={axis != 'admission'}"
+    said = f"needs={needs}, lossy=True"
     if any(each.bits for each in chosen):
         assert {each.bits for each in chosen} == {0, 4}  # a run has copies of one width
         said += ', bits="bits"'
@@ -49,7 +41,7 @@ def written(axis, name, chosen):
     of = {choice.cls: f"C{i}" for i, choice in enumerate(chosen)}  # forms of a class share its code
     for cls, short in of.items():
         yield f"from {cls.__module__} import {cls.__name__} as {short}"
-        for hook in (*TOLD[axis], *ASKED[axis]):
+        for hook in ASKED[axis]:
             if hasattr(cls, hook):
                 yield f"{hook}_{short} = embed({short}.{hook}, {{}})"
     yield f'@policy("{name}", axis="{axis}", source="the tests", compiled=True, {said})'
@@ -61,11 +53,6 @@ def written(axis, name, chosen):
     yield '        """Make them all."""'
     made = (f"{of[each.cls]}.create(world, **{each.values!r})" for each in chosen)
     yield f"        return cls({', '.join(made)})"
-    for hook, arguments in TOLD[axis].items():
-        yield f"    def {hook}(self, {arguments}):"
-        for i, choice in enumerate(chosen):
-            if hasattr(choice.cls, hook):
-                yield f"        {hook}_{of[choice.cls]}(self.c{i}, {arguments})"
     for hook, arguments in ASKED[axis].items():
         yield f"    def {hook}(self, {arguments}):"
         yield f"        turn = event.clock % {len(chosen)}"
@@ -73,4 +60,4 @@ def written(axis, name, chosen):
             if hasattr(choice.cls, hook):
                 yield f"        if turn == {i}:"
                 yield f"            return {hook}_{of[choice.cls]}(self.c{i}, {arguments})"
-        yield f"        return {USUALLY.get(hook, 'True')}"
+        yield f"        return {'0' if hook == 'answer' else 'None'}"

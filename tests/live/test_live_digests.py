@@ -19,7 +19,7 @@ PREFETCH = [
     if not {"future", "draft"} & set(e.needs) and e.name != "none"
 ]
 # A kernel takes seconds to compile. Compiled here is one that reads what a pass has shown, one that
-# keeps a history, and none; test_predictors compiles every rule.
+# keeps a history, and none; the other prefetchers are interpreted, as eviction is.
 COMPILED = {"prev_token", "next_gate", "none"}
 TEXT = prompt(1, 12, vocab=2048)
 OTHER = prompt(1, 14, vocab=2048, seed=1)

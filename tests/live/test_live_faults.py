@@ -265,7 +265,7 @@ def test_memory_is_slots_plus_dense(model: Any) -> None:
     assert all(not p.is_meta for p in model.parameters())
 
 
-def test_nothing_grows_over_hundreds_of_steps(model: Any) -> None:
+def test_nothing_grows_over_a_thousand_steps(model: Any) -> None:
     inputs = prompt(1, 4)
     with live(model, prefetch="random:width=2") as cache, torch.no_grad():
 
@@ -280,9 +280,9 @@ def test_nothing_grows_over_hundreds_of_steps(model: Any) -> None:
             gc.collect()
             return sum(1 for item in gc.get_objects() if issubclass(type(item), torch.Tensor))
 
-        steps(20)
-        before = steps(20)
-        assert steps(400) <= before + 2
+        steps(50)
+        before = steps(50)
+        assert steps(900) <= before + 2
         assert len(cache._residence._home) <= 24
         assert len(cache._residence._under_way) <= 24
         assert len(cache._mover.demand) == 0

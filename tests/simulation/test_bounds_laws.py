@@ -81,7 +81,7 @@ def shorten(trace, steps):
     return slice_steps(trace, 0, steps[-1].step + 1), steps
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(6))
 def test_belady_is_never_beaten(seed):
     trace, _ = random_steps(seed + 6000)
     keys = trace.header.num_layers * trace.header.num_experts
@@ -98,7 +98,7 @@ def test_belady_is_never_beaten(seed):
             assert bypass <= online, f"{name} seed {seed} slots {slots}"
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("options", [{}, {"scope": "layer"}, {"sequential": True}], ids=str)
 def test_after_a_warm_up_the_bound_is_never_beaten(seed, options):
     trace, steps = random_steps(seed + 6200)

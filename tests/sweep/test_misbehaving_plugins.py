@@ -108,7 +108,7 @@ def test_one_that_never_returns_is_ended_and_the_line_is_named(trace, tmp_path, 
     mine = write(tmp_path, {"loops": "def on_event(self, event):\n    while True: pass"})
     grid = make_grid({"evict": ["loops"], "capacity": [6, 7]})
     asked = {"bounds": False, "workers": 2, "plugins": [mine]}
-    assert sweep([trace], grid, tmp_path / "out", time_limit=10, **asked) == Tally(failed=2)
+    assert sweep([trace], grid, tmp_path / "out", time_limit=20, **asked) == Tally(failed=2)
     for run in read_runs(tmp_path / "out"):
-        assert "did not return within 10 s (mine.py:" in run.reason
+        assert "did not return within 20 s (mine.py:" in run.reason
         assert "in on_event); if it is only slow, give it more (--time-limit)" in run.reason
