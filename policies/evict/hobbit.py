@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.policy import Event, FloatArray, IntArray, Share, World, policy
+from specmd.policy import Event, FloatArray, IntArray, Scores, Share, World, join, policy
 
 HIGH = 0.6  # T1 of the paper
 
@@ -28,6 +28,7 @@ HIGH = 0.6  # T1 of the paper
 class Hobbit(NamedTuple):
     """Touches, and uses of the present sequence."""
 
+    scores: Scores
     last: IntArray  # (keys,) clock of the last touch
     uses: FloatArray  # (keys,) counted as `lfu`, and as `lhu` if in high precision
     sequence: IntArray  # [steps of it, number of the present one, phase of the last event]
@@ -45,7 +46,8 @@ class Hobbit(NamedTuple):
         near, parts = fld * (1 - ahead / world.num_layers), np.array([lru, lfu, lhu], float)
         last, layer = np.zeros(world.num_keys, np.int64), np.arange(world.num_keys)
         sequence, uses = np.array([0, -1, 0]), np.zeros(world.num_keys)
-        return cls(last, uses, sequence, np.zeros(2), near, layer // world.num_experts, parts)
+        layer //= world.num_experts
+        return cls(Scores.of(world), last, uses, sequence, np.zeros(2), near, layer, parts)
 
     def on_event(self, event: Event) -> None:
         """Count steps and uses, from zero where a sequence begins."""
@@ -68,6 +70,7 @@ class Hobbit(NamedTuple):
     def on_prefetch(self, key: int, pool: int, event: Event) -> None:
         """Touch."""
         self.last[key] = event.clock
+        join(self.scores, pool, key)
 
     def rank(self, key: int, event: Event) -> float:
         """Rank by the sum."""

@@ -16,11 +16,8 @@ from specmd.policy import (
     ModelFile,
     Scores,
     World,
-    cycles_since,
     join,
-    least_scored,
     load_weights,
-    part,
     policy,
 )
 
@@ -33,7 +30,9 @@ class LearnedCecar(NamedTuple):
 
     scores: Scores
     table: FloatArray  # (MOST + 1, STEPS + 1) flat: what leaves first by n and share
+    row: IntArray  # (MOST * layers + 1,) where the row of an age in events begins
     last: IntArray  # (keys,) clock of the last touch
+    share: IntArray  # (keys,) column
     uses: IntArray  # (keys,)
     most: IntArray  # (layers,) uses of the most used key
 
@@ -46,9 +45,10 @@ class LearnedCecar(NamedTuple):
         slots = world.capacity.sum() / world.num_layers
         long = 0.5 * min(1.0, slots / 24)
         score = (1 - long) * forward(w, "short", x) + long * forward(w, "long", x)
-        none = np.zeros(world.num_keys, np.int64)
+        row = -(-np.arange(MOST * world.num_layers + 1) // world.num_layers) * (STEPS + 1)
+        last, column, uses = np.zeros((3, world.num_keys), np.int64)
         most = np.ones(world.num_layers, np.int64)
-        return cls(Scores.of(world), -np.round(score, 6), none, none.copy(), most)
+        return cls(Scores.of(world), -np.round(score, 6), row, last, column, uses, most)
 
     def on_event(self, event: Event) -> None:
         """Count the uses."""
@@ -57,6 +57,9 @@ class LearnedCecar(NamedTuple):
             self.uses[key] += 1
             self.last[key] = event.clock
             self.most[event.layer] = max(self.most[event.layer], self.uses[key])
+        most, first = self.most[event.layer], event.layer * event.num_experts
+        for key in range(first, first + event.num_experts):
+            self.share[key] = (2 * STEPS * self.uses[key] + most) // (2 * most)
 
     def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter as touched: a use has been counted, a prefetch is none."""
@@ -65,11 +68,8 @@ class LearnedCecar(NamedTuple):
 
     def rank(self, key: int, event: Event) -> float:
         """Look the score up."""
-        n = min(cycles_since(event, self.last[key]), MOST)
-        most = self.most[key // event.num_experts]
-        return self.table[n * (STEPS + 1) + (2 * STEPS * self.uses[key] + most) // (2 * most)]
-
-    on_evict, victim = part, least_scored  # type: ignore[misc]
+        age = min(event.clock - self.last[key], len(self.row) - 1)
+        return self.table[self.row[age] + self.share[key]]
 
 
 def forward(w: dict[str, FloatArray], name: str, x: FloatArray) -> FloatArray:

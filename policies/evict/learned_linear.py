@@ -17,15 +17,12 @@ from specmd.policy import (
     ModelFile,
     Scores,
     World,
-    cycles_since,
     join,
-    least_scored,
     load_weights,
-    part,
     policy,
 )
 
-MOST, KEPT, GAIN = 1023, (0.85, 0.98, 1.0), (0.15, 0.02, 1.0)
+MOST, KEPT, GAIN = 1023, (0.85, 0.98), (0.15, 0.02)
 
 
 @policy("learned_linear", source="LRB, NSDI 2020", needs=["model"], remembers=True, compiled=True)
@@ -34,47 +31,54 @@ class LearnedLinear(NamedTuple):
 
     scores: Scores
     weight: FloatArray  # (8,)
+    cycles: IntArray  # (MOST * layers + 1,) n by age in events
     of_age: FloatArray  # (MOST + 1,) what n adds
-    left: tuple[FloatArray, ...]  # (MOST + 1,) each: what n cycles leave of the averages
+    left: FloatArray  # (2 * (MOST + 1),) what n cycles leave of both averages
     layer: IntArray  # (keys,)
     last: IntArray  # (keys,) clock of the last touch
-    mean: tuple[FloatArray, ...]  # (keys,) each, as of the last touch; the last counts all uses
+    mean: FloatArray  # (2 * keys,) both averages as of the last touch
+    uses: FloatArray  # (keys,)
+    root: FloatArray  # (keys,) of the uses
 
     @classmethod
     def create(cls, world: World, *, model: ModelFile = "") -> "LearnedLinear":
         """Read the weights."""
         w, n = load_weights(model, "learned_linear", world)["weight"], np.arange(MOST + 1.0)
-        of_age, left = w[1] * np.log2(1 + n) + w[2] / (1 + n), tuple(kept**n for kept in KEPT)
-        layer, mean = np.arange(world.num_keys) // world.num_experts, np.zeros((3, world.num_keys))
-        return cls(Scores.of(world), w, of_age, left, layer, np.zeros_like(layer), tuple(mean))
+        of_age, left = w[1] * np.log2(1 + n) + w[2] / (1 + n), np.append(KEPT[0] ** n, KEPT[1] ** n)
+        cycles = -(-np.arange(MOST * world.num_layers + 1) // world.num_layers)
+        layer, last = np.arange(world.num_keys) // world.num_experts, np.zeros(world.num_keys, int)
+        mean, (uses, root) = np.zeros(2 * world.num_keys), np.zeros((2, world.num_keys))
+        return cls(Scores.of(world), w, cycles, of_age, left, layer, last, mean, uses, root)
 
     def on_event(self, event: Event) -> None:
         """Count the uses."""
         for i in range(event.start, event.stop):
-            touch(self, event.keys[i], event, 1)
+            touch(self, event.keys[i], event, 1.0)
 
     def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Enter as touched: a use has been counted, a prefetch is none."""
-        touch(self, key, event, 0)
+        touch(self, key, event, 0.0)
         join(self.scores, pool, key)
 
     def rank(self, key: int, event: Event) -> float:
         """Predict; the latest leaves first."""
-        w, n = self.weight, min(cycles_since(event, self.last[key]), MOST)
-        u = self.mean[2][key] * event.num_layers / event.clock
+        w, age = self.weight, event.clock - self.last[key]
+        n = self.cycles[min(age, len(self.cycles) - 1)]
+        rate = np.sqrt(event.num_layers / event.clock)
         ahead = self.layer[key] - event.layer
         ahead += event.num_layers if ahead <= 0 else 0
-        due = (w[0] * (event.clock - self.last[key]) + w[7] * ahead) / event.num_layers
-        due += self.of_age[n] + w[3] * np.sqrt(u) + w[4] * u
-        due += w[5] * self.mean[0][key] * self.left[0][n]
-        return -(due + w[6] * self.mean[1][key] * self.left[1][n])
-
-    on_evict, victim = part, least_scored  # type: ignore[misc]
+        due = (w[0] * age + w[7] * ahead) * (1.0 / event.num_layers)
+        due += self.of_age[n] + (w[3] * self.root[key] + w[4] * self.uses[key] * rate) * rate
+        due += w[5] * self.mean[key] * self.left[n]
+        return -(due + w[6] * self.mean[len(self.uses) + key] * self.left[MOST + 1 + n])
 
 
-def touch(self: LearnedLinear, key: int, event: Event, used: int) -> None:
+def touch(self: LearnedLinear, key: int, event: Event, used: float) -> None:
     """Bring the averages of a key up to now."""
-    n = min(cycles_since(event, self.last[key]), MOST)
-    for i in range(3):
-        self.mean[i][key] = self.mean[i][key] * self.left[i][n] + GAIN[i] * used
+    n = self.cycles[min(event.clock - self.last[key], len(self.cycles) - 1)]
+    other = len(self.uses) + key
+    self.mean[key] = self.mean[key] * self.left[n] + GAIN[0] * used
+    self.mean[other] = self.mean[other] * self.left[MOST + 1 + n] + GAIN[1] * used
+    self.uses[key] += used
+    self.root[key] = np.sqrt(self.uses[key])
     self.last[key] = event.clock

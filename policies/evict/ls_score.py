@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.policy import Event, FloatArray, IntArray, World, policy
+from specmd.policy import Event, FloatArray, IntArray, Scores, World, join, policy
 
 HORIZON = 5000  # steps; what is left of recency is then below the last bit of a score
 
@@ -21,6 +21,7 @@ HORIZON = 5000  # steps; what is left of recency is then below the last bit of a
 class Score(NamedTuple):
     """Uses and last touches, counted in steps."""
 
+    scores: Scores
     uses: IntArray  # (keys,)
     last: IntArray  # (keys,) steps begun at the last touch
     steps: IntArray  # [steps begun before this one, number of this one]
@@ -31,7 +32,7 @@ class Score(NamedTuple):
         """Start with no use."""
         numbers = np.zeros(world.num_keys, np.int64)
         recency = np.array([exp(-age / 100) for age in range(HORIZON)])
-        return cls(numbers, numbers.copy(), np.array([-1, -1]), recency)
+        return cls(Scores.of(world), numbers, numbers.copy(), np.array([-1, -1]), recency)
 
     def on_event(self, event: Event) -> None:
         """Count steps and uses."""
@@ -45,6 +46,7 @@ class Score(NamedTuple):
     def on_prefetch(self, key: int, pool: int, event: Event) -> None:
         """Touch."""
         self.last[key] = self.steps[0]
+        join(self.scores, pool, key)
 
     def rank(self, key: int, event: Event) -> float:
         """Rank by the score."""

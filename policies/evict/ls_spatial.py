@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.policy import Event, IntArray, World, policy
+from specmd.policy import Event, IntArray, Scores, World, join, policy
 
 GROUP = 1 << 40  # above any clock
 
@@ -22,6 +22,7 @@ GROUP = 1 << 40  # above any clock
 class Spatial(NamedTuple):
     """Clock and step of the last touch."""
 
+    scores: Scores
     last: IntArray  # (keys,)
     step: IntArray  # (keys,)
     layer: IntArray  # (keys,)
@@ -30,7 +31,8 @@ class Spatial(NamedTuple):
     def create(cls, world: World) -> Spatial:
         """Build stamps for all keys."""
         stamps = np.zeros(world.num_keys, np.int64)
-        return cls(stamps, stamps.copy(), np.arange(world.num_keys) // world.num_experts)
+        layer = np.arange(world.num_keys) // world.num_experts
+        return cls(Scores.of(world), stamps, stamps.copy(), layer)
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
         """Stamp."""
@@ -39,8 +41,8 @@ class Spatial(NamedTuple):
 
     def on_insert(self, key: int, pool: int, event: Event) -> None:
         """Stamp."""
-        self.last[key] = event.clock
-        self.step[key] = event.step
+        self.last[key], self.step[key] = event.clock, event.step
+        join(self.scores, pool, key)
 
     def rank(self, key: int, event: Event) -> float:
         """Rank by group, then last touch."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.policy import Event, FloatArray, IntArray, World, policy
+from specmd.policy import Event, FloatArray, IntArray, Scores, World, policy
 
 EPSILON = 1e-6
 
@@ -22,6 +22,7 @@ EPSILON = 1e-6
 class MoEInfinity(NamedTuple):
     """The activation matrix of the present sequence."""
 
+    scores: Scores
     tokens: FloatArray  # (keys + layers,) of each key, then of each layer
     phase: IntArray  # [of the last event]
     layer: IntArray  # (keys,) where each key's layer is in `tokens`
@@ -32,7 +33,8 @@ class MoEInfinity(NamedTuple):
         """Start with no sequence."""
         layer = np.arange(world.num_keys) // world.num_experts
         tokens, phase = np.zeros(world.num_keys + world.num_layers), np.zeros(1, np.int64)
-        return cls(tokens, phase, world.num_keys + layer, 1.0 - layer / world.num_layers)
+        keep = 1.0 - layer / world.num_layers
+        return cls(Scores.of(world), tokens, phase, world.num_keys + layer, keep)
 
     def on_event(self, event: Event) -> None:
         """Count tokens, from zero where a sequence begins."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.policy import Event, FloatArray, IntArray, World, policy
+from specmd.policy import Event, FloatArray, IntArray, Scores, World, forget, part, policy
 
 LITTLE = 1e-6
 
@@ -21,55 +21,70 @@ LITTLE = 1e-6
 class MoEInfinityCode(NamedTuple):
     """Tokens of the present sequence; hits of each resident, and of both halves of the layers."""
 
+    scores: Scores
     tokens: FloatArray  # (keys + layers,) of each key, then of each layer
-    share: FloatArray  # (keys + layers,) factor of the sequence; the last are not used
-    phase: IntArray  # [of the last event]
-    uses: FloatArray  # (keys + 2,) since entry of each key, then of all of each half
-    layer: IntArray  # (keys,)
-    half: IntArray  # (keys,) where its half is in `uses`
+    share: FloatArray  # (keys,) factor of the sequence
     depth: FloatArray  # (layers * layers,) factor of a layer in the event of another
+    factor: FloatArray  # (keys,) both, as of this event
+    phase: IntArray  # [of the last event]
+    uses: FloatArray  # (keys,) since entry
+    total: FloatArray  # [of the first half, of the second half]
 
     @classmethod
     def create(cls, world: World) -> MoEInfinityCode:
         """Start with no sequence."""
         keys, layers, experts = world.num_keys, world.num_layers, world.num_experts
-        layer = np.arange(keys) // experts
-        tokens, uses, phase = np.zeros(keys + layers), np.zeros(keys + 2), np.zeros(1, np.int64)
-        half, share = keys + (layer >= layers // 2), tokens + (1 / experts / layers + LITTLE)
-        return cls(tokens, share, phase, uses, layer, half, depths(layers, experts))
+        tokens, uses, total = np.zeros(keys + layers), np.zeros(keys), np.zeros(2)
+        share, phase = np.full(keys, 1 / experts / layers + LITTLE), np.zeros(1, np.int64)
+        depth, scores = depths(layers, experts), Scores.of(world)
+        return cls(scores, tokens, share, depth, share.copy(), phase, uses, total)
 
     def on_event(self, event: Event) -> None:
         """Count tokens, from zero where a sequence begins, and share them out."""
-        first, row = event.layer * event.num_experts, len(self.half) + event.layer
+        experts, layers, row = event.num_experts, event.num_layers, len(self.uses) + event.layer
         if event.phase < self.phase[0]:
             for i in range(len(self.tokens)):
                 self.tokens[i] = 0.0
-                self.share[i] = 1.0 / event.num_experts / event.num_layers + LITTLE
+            for key in range(len(self.share)):
+                self.share[key] = 1.0 / experts / layers + LITTLE
         self.phase[0] = event.phase
         for i in range(event.start, event.stop):
             self.tokens[event.keys[i]] += event.tokens[i]
             self.tokens[row] += event.tokens[i]
-        total = max(self.tokens[row], 1.0) * event.num_layers
-        for key in range(first, first + event.num_experts):
+        total = max(self.tokens[row], 1.0) * layers
+        for key in range(event.layer * experts, (event.layer + 1) * experts):
             self.share[key] = self.tokens[key] / total + LITTLE
+        for layer in range(layers):
+            depth = self.depth[event.layer * layers + layer]
+            for key in range(layer * experts, (layer + 1) * experts):
+                self.factor[key] = depth * self.share[key]
 
     def on_use(self, key: int, pool: int, event: Event) -> None:
         """Count the use."""
         self.uses[key] += 1.0
-        self.uses[self.half[key]] += 1.0
+        self.total[1 if key >= first_of_second(event) else 0] += 1.0
 
     def on_evict(self, key: int, pool: int, event: Event) -> None:
-        """Forget the uses."""
-        self.uses[self.half[key]] -= self.uses[key]
+        """Forget the uses; those of the others count for more then, but where none are left."""
+        half = 1 if key >= first_of_second(event) else 0
+        self.total[half] -= self.uses[key]
+        if self.uses[key] > 0.0 and self.total[half] == 0.0:
+            for each in range(len(self.scores.ranked)):
+                forget(self.scores, each)
         self.uses[key] = 0.0
+        part(self, key, pool, event)
 
     def rank(self, key: int, event: Event) -> float:
         """Rank by the product."""
-        keys, half = len(self.half), event.num_layers // 2 * event.num_experts
-        total = (self.uses[keys] or half) + (self.uses[keys + 1] or keys - half)
-        uses = self.uses[key] if self.uses[self.half[key]] > 0.0 else 1.0
-        place = event.layer * event.num_layers + self.layer[key]
-        return self.depth[place] * self.share[key] * (uses / total + LITTLE)
+        second = first_of_second(event)
+        total = (self.total[0] or second) + (self.total[1] or len(self.uses) - second)
+        uses = self.uses[key] if self.total[1 if key >= second else 0] > 0.0 else 1.0
+        return self.factor[key] * (uses / total + LITTLE)
+
+
+def first_of_second(event: Event) -> int:
+    """Return the first key of the second half of the layers."""
+    return event.num_layers // 2 * event.num_experts
 
 
 def depths(layers: int, experts: int) -> FloatArray:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd.policy import Count, Event, IntArray, World, policy
+from specmd.policy import Count, Event, IntArray, Scores, World, join, policy
 
 USE = 1 << 32  # above any clock
 INSIDE = 1 << 52  # above any count of uses
@@ -23,6 +23,7 @@ INSIDE = 1 << 52  # above any count of uses
 class TEC(NamedTuple):
     """Uses, clock of the last touch, and the layer's event in which that was."""
 
+    scores: Scores
     uses: IntArray  # (keys,)
     last: IntArray  # (keys,)
     seen: IntArray  # (keys,) events of the layer at the last touch
@@ -36,7 +37,8 @@ class TEC(NamedTuple):
         numbers, layer = np.zeros(world.num_keys, np.int64), np.arange(world.num_keys)
         events = np.zeros(world.num_layers, np.int64)
         last, seen = numbers.copy(), numbers.copy()
-        return cls(numbers, last, seen, layer // world.num_experts, events, window)
+        layer //= world.num_experts
+        return cls(Scores.of(world), numbers, last, seen, layer, events, window)
 
     def on_event(self, event: Event) -> None:
         """Count the event and the uses."""
@@ -51,6 +53,7 @@ class TEC(NamedTuple):
         """Come into the window."""
         self.last[key] = event.clock
         self.seen[key] = self.events[self.layer[key]]
+        join(self.scores, pool, key)
 
     def rank(self, key: int, event: Event) -> float:
         """Rank by uses outside the window, above them by recency inside."""

@@ -10,6 +10,7 @@ from specmd.core import execution, hooks, masses
 from specmd.core.clearance import is_cleared
 from specmd.core.event import NOBODY, Event, World
 from specmd.core.guards import guarded_answer, guarded_rank, guarded_route, guarded_victim
+from specmd.core.order import scores
 from specmd.core.order.scan import least_ranked
 from specmd.core.specialise import Function
 from specmd.core.state import READY, Core, evictable
@@ -142,12 +143,17 @@ def bind_policy(maker: Maker) -> dict[Function, Function]:
     """Return what the names stand for by which the core calls an eviction policy."""
     cls = maker.cls
     found = {hook: getattr(cls, hook.__name__, hook) for hook in POLICY_HOOKS}
+    scored = _keeps_scores(cls)
+    if scored and not hasattr(cls, "on_insert"):
+        found[hooks.on_insert] = scores.enter
+    if scored and not hasattr(cls, "on_evict"):
+        found[hooks.on_evict] = scores.part
     if not hasattr(cls, "on_prefetch"):
         found[hooks.on_prefetch] = found[hooks.on_insert]
     if hasattr(cls, "rank"):
         found[hooks.rank] = cls.rank
     if not hasattr(cls, "victim"):
-        found[hooks.victim] = least_ranked
+        found[hooks.victim] = scores.least_scored if scored else least_ranked
     elif not maker.compiled:
         found[hooks.victim] = _checked
     if not is_cleared(cls) and not (hasattr(cls, "victim") and not maker.compiled):
@@ -155,6 +161,12 @@ def bind_policy(maker: Maker) -> dict[Function, Function]:
         if not hasattr(cls, "victim"):
             found |= {hooks.own_rank: cls.rank, hooks.rank: guarded_rank}
     return found
+
+
+def _keeps_scores(cls: type) -> bool:
+    """Tell whether a policy has a field `scores: Scores`."""
+    kept = getattr(cls, "__annotations__", {}).get("scores")
+    return getattr(kept, "__forward_arg__", kept) in ("Scores", scores.Scores)
 
 
 def bind_gate(maker: Maker) -> dict[Function, Function]:

@@ -96,7 +96,7 @@ from specmd.core.order.queues import (
     sweep,
     sweep_up,
 )
-from specmd.core.order.scores import Scores, join, least_scored, part
+from specmd.core.order.scores import Scores, forget, join, least_scored, part
 from specmd.core.order.seats import SEATS, Seats, leaves, make_seats, seat_of
 from specmd.core.order.segments import (
     Segments,
@@ -235,6 +235,7 @@ __all__ = [
     "expect",
     "fill",
     "first_use",
+    "forget",
     "fraction",
     "front",
     "give_slots",
