@@ -315,6 +315,8 @@ class Offload:
 
     def _tear_down(self) -> None:
         try:
+            if self._residence is not None:
+                self._residence.deferral.close()
             if self._mover is not None:
                 self._mover.stop()
         finally:
