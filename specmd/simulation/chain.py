@@ -23,6 +23,7 @@ from specmd.core.hooks import stage
 from specmd.core.state import Core
 from specmd.simulation import timed_link
 from specmd.simulation.costs import host_expert_s, read_s, transfer_s
+from specmd.simulation.host_lane import wait_for_host
 from specmd.simulation.lanes import (
     IDLE,
     begin,
@@ -40,7 +41,7 @@ from specmd.simulation.lanes import (
     start_next,
     unqueue,
 )
-from specmd.simulation.timed_link import LINK, TimedLink, wait_for_host
+from specmd.simulation.timed_link import LINK, TimedLink
 from specmd.simulation.timeline import (
     DEVICE,
     DISK_STALL,

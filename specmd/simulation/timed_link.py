@@ -6,9 +6,7 @@ computes its attention and router first; its READY experts follow while missing 
 computed no sooner than it has arrived (`miss=block` computes nothing before all that has room is
 there). A wait for an expert is the disk's until it is whole in the host, then the link's.
 
-The host computes one expert after the other. A layer ends no sooner than those of its own that the
-host was asked for, and than those that the layer before put off: these are computed behind all that
-their own layer waits for.
+What the host computes it computes beside the device (`specmd.simulation.host_lane`).
 
 Device memory is that of the slots and of a few *staging* slots, as in the live cache, and no more.
 What gets no slot passes through the staging slots, one after the other, and can only be copied when
@@ -41,6 +39,7 @@ from specmd.simulation.costs import (
     transfer_s,
 )
 from specmd.simulation.deadlines import arrives_in_time, note_event
+from specmd.simulation.host_lane import await_host
 from specmd.simulation.lanes import (
     IDLE,
     Lanes,
@@ -57,7 +56,6 @@ from specmd.simulation.lanes import (
     unqueue,
 )
 from specmd.simulation.timeline import (
-    CPU_EXPERT,
     DEMAND_STALL,
     DEVICE,
     DISK_STALL,
@@ -352,23 +350,6 @@ class TimedLink(NamedTuple):
             await_host(self, event)
         self.count[DEMANDED] = 0
         remember(self, event)
-
-
-def await_host(clock: TimedLink, event: Event) -> None:
-    """Wait until the host has computed what this event waits for; the rest the next one does."""
-    for i in range(event.start, event.stop):
-        if clock.wanted[event.keys[i]] >= HOST_KEY:
-            clock.wanted[event.keys[i]] = READY_KEY
-    wait_for_host(clock, event)
-
-
-def wait_for_host(clock: TimedLink, event: Event) -> None:
-    """Let the device wait for what the host owes this event."""
-    waits_s = clock.owed_s[DEVICE] - clock.now_s[DEVICE]
-    if waits_s > 0.0:
-        clock.parts[event.step * NUM_PARTS + CPU_EXPERT] += waits_s
-        clock.now_s[DEVICE] = clock.owed_s[DEVICE]
-    clock.owed_s[DEVICE] = clock.host_s[DEVICE]
 
 
 # What a chain does otherwise (`specmd.simulation.chain.ChainedLink`).
