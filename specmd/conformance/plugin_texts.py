@@ -184,7 +184,7 @@ _MISS_HEAD = '''"""{title}: a missing expert that few tokens chose is computed o
 '''
 _MISS_BODY = '''
     def answer(self, key, event, rows, core):
-        """Say what is done about a missing key: FETCH, HOST, LOWBIT or DROP."""
+        """Say what is done about a missing key: FETCH, HOST, LOWBIT, DROP or DEFER."""
         return HOST if event.tokens[place_of(event, key)] <= self.tokens else FETCH
 '''
 _MISS_IMPORTS = '''from specmd.policy import FETCH, HOST, place_of, policy

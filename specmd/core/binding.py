@@ -39,6 +39,7 @@ LINK_HOOKS: tuple[Function, ...] = (
     hooks.await_landing,
     hooks.fetch,
     hooks.compute_on_host,
+    hooks.defer,
     hooks.prefetch,
     hooks.in_time,
     hooks.execute,

@@ -2,10 +2,10 @@
 
 An event's tokens come with their *true* choice. A routing policy may change it, given the logits
 and what is resident; U is then the union of the *executed* choice, and is served like any other. A
-miss policy answers for each missing key: fetch it, have the host compute it, fetch a low-bit copy,
-drop it, or let other experts stand in for it, token by token. What became of every true pair of
-token and expert is counted by its weight, so that `kept`, low-bit, substituted and dropped mass add
-up to all of it.
+miss policy answers for each missing key: fetch it, have the host compute it, now or for the next
+layer to add, fetch a low-bit copy, drop it, or let other experts stand in for it, token by token.
+What became of every true pair of token and expert is counted by its weight, so that `kept`,
+low-bit, substituted and dropped mass add up to all of it.
 
 The functions below take the places of four hooks (`specmd.core.hooks`) where a run has such a
 policy; a run without is compiled as if they did not exist.
@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from specmd.core.event import Event, FloatArray, IntArray, KeyArray, World, event_of
-from specmd.core.hooks import answer, compute_on_host, prepare, route
+from specmd.core.hooks import answer, compute_on_host, defer, prepare, route
 from specmd.core.rows import (
+    DEFER,
     DROP,
     EXACT,
     HOST,
@@ -27,13 +28,16 @@ from specmd.core.rows import (
     LOW,
     LOWBIT,
     NO_EXPERT,
+    PUT_OFF,
     REPLACED,
     Rows,
     place_of,
 )
 from specmd.core.state import (
+    DEFERRED,
     DROPPED,
     HOST_EXPERTS,
+    LOG_DEFER,
     LOG_DROP,
     LOG_HOST,
     LOG_LOWBIT,
@@ -69,6 +73,7 @@ class Execution(NamedTuple):
     gates: FloatArray  # (experts,)
     uses: IntArray  # (experts,) scratch: tokens by expert
     sums: FloatArray  # (experts,) scratch: weights by expert
+    later: KeyArray  # (experts,) scratch: keys put off to the next layer
     low: IntArray  # (keys,) 1 if the copy fetched last on demand was one of few bits
     mass: FloatArray  # (2 * layers * NUM_MASSES,), see `specmd.core.masses`
     count: IntArray  # type: ignore[assignment]  # keys of U, stand-ins
@@ -128,6 +133,7 @@ def make_execution(
         gates=np.zeros(experts),
         uses=np.zeros(experts, np.int64),
         sums=np.zeros(experts),
+        later=np.zeros(experts, np.uint32),
         low=np.zeros(world.num_keys, np.int64),
         mass=np.zeros(2 * world.num_layers * NUM_MASSES),
         count=np.zeros(2, np.int64),
@@ -213,15 +219,18 @@ def unite(execution: Execution, event: Event) -> None:
 def answer_misses(core: Core, policy: Any, link: Any, row: int, event: Event, missing: int) -> int:
     """Ask for each missing key what is to be done; return how many are to be fetched.
 
-    Those are the first of `core.missing` then, in their order.
+    Those are the first of `core.missing` then, in their order. What is put off goes to the host
+    behind all that this event waits for; nothing is where no layer follows, or no rows are told.
     """
     execution: Execution = core.execution
     rows = execution.rows
     prepare(execution.misser, event, core, missing)
-    fetched = 0
+    fetched = later = 0
     for i in range(missing):
         key = core.missing[i]
         said = answer(execution.misser, key, event, rows, core)
+        if said == DEFER and (execution.has_rows == 0 or event.layer == event.num_layers - 1):
+            said = HOST
         place = place_of(event, key)
         load = event.tokens[place]
         if execution.has_rows != 0:
@@ -235,6 +244,12 @@ def answer_misses(core: Core, policy: Any, link: Any, row: int, event: Event, mi
             core.counters[row + HOST_EXPERTS] += 1
             log(core, LOG_HOST, key)
             compute_on_host(link, core, key, load, event)
+        elif said == DEFER:
+            core.counters[row + HOST_EXPERTS] += 1
+            core.counters[row + DEFERRED] += 1
+            log(core, LOG_DEFER, key)
+            execution.later[later] = key
+            later += 1
         else:
             execution.low[key] = 0
             if said == LOWBIT:
@@ -243,6 +258,9 @@ def answer_misses(core: Core, policy: Any, link: Any, row: int, event: Event, mi
                 log(core, LOG_LOWBIT, key)
             core.missing[fetched] = key
             fetched += 1
+    for i in range(later):
+        key = execution.later[i]
+        defer(link, core, key, event.tokens[place_of(event, key)], event)
     if execution.has_rows != 0:
         seat_stand_ins(core, policy, row, event)
     return fetched
@@ -256,8 +274,11 @@ def settle_pairs(rows: Rows, expert: int, said: int) -> int:
             if said == DROP:
                 rows.fate[i] = LEFT_OUT
             else:
-                rows.fate[i] = LOW if said == LOWBIT else EXACT
                 left += 1
+                if said == LOWBIT:
+                    rows.fate[i] = LOW
+                elif said == DEFER:
+                    rows.fate[i] = PUT_OFF
     return left
 
 

@@ -18,7 +18,7 @@ from specmd.core.event import NOBODY, Event
 from specmd.core.hooks import own_answer, own_rank, own_route, own_victim
 from specmd.core.interpreted import Open, open_form
 from specmd.core.order.heap import Heap
-from specmd.core.rows import DROP, FETCH, NO_EXPERT, REPLACED, Rows, is_ready, pairs
+from specmd.core.rows import DEFER, FETCH, NO_EXPERT, REPLACED, Rows, is_ready, pairs
 from specmd.core.state import EMPTY, LOADING, READY, Chunk, Core, evictable
 
 TOLD = ("keys", "tokens", "gates", "start")
@@ -66,8 +66,8 @@ def guarded_route(router: Any, event: Event, rows: Rows, core: Any) -> None:
 def guarded_answer(misser: Any, key: int, event: Event, rows: Rows, core: Any) -> int:
     """Ask about a missing key, and look at the answer and at what stands in."""
     said = own_answer(misser, key, event, rows, core)
-    if said < FETCH or said > DROP:
-        raise Fault("answer returned none of FETCH, HOST, LOWBIT and DROP")
+    if said < FETCH or said > DEFER:
+        raise Fault("answer returned none of FETCH, HOST, LOWBIT, DROP and DEFER")
     for pair in range(pairs(rows) if len(rows.ids) > 0 else 0):
         if rows.fate[pair] == REPLACED:
             expert = rows.stand_in[pair]

@@ -174,6 +174,10 @@ def compute_on_host(link: Any, core: Any, key: int, tokens: int, event: Event) -
     """Start computing a missed key where it is, for so many tokens of the event."""
 
 
+def defer(link: Any, core: Any, key: int, tokens: int, event: Event) -> None:
+    """Start computing a missed key where it is; the next event of the step waits for it."""
+
+
 def prefetch(link: Any, core: Any, key: int, score: float, event: Event) -> None:
     """Queue a copy ahead of its use."""
 

@@ -74,6 +74,11 @@ class InstantLink(NamedTuple):
         self.missed[key] += 1
         self.wanted[key] = NOTED_HOST
 
+    def defer(self, core: Core, key: int, tokens: int, event: Event) -> None:
+        """Ask the tier for what the host computes meanwhile; no clock here tells the two apart."""
+        stage(self.tier, key, event.step, event.phase)
+        self.missed[key] += 1
+
     def prefetch(self, core: Core, key: int, score: float, event: Event) -> None:
         """Queue a copy; it lands before the next event."""
         stage(self.tier, key, event.step, event.phase)

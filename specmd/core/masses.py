@@ -1,14 +1,16 @@
 """The end of an event whose choice may have been changed: what became of every true pair.
 
 Each true pair of token and expert counts by its router weight as kept, low-bit, substituted or
-dropped; the four add up to all of it. Then the rows are put in the form in which they are computed.
+dropped; the four add up to all of it. What was put off to the next layer is substituted: what its
+own layer adds is not what the model would. Then the rows are put in the form in which they are
+computed.
 """
 
 from __future__ import annotations
 
 from specmd.core.event import Event, event_of
 from specmd.core.execution import NUM_MASSES, STAND_INS, Execution
-from specmd.core.rows import EXACT, LEFT_OUT, LOW, NO_EXPERT, REPLACED
+from specmd.core.rows import EXACT, LEFT_OUT, LOW, NO_EXPERT, PUT_OFF, REPLACED
 from specmd.core.state import (
     CHANGED_ROWS,
     LOWBIT_HITS,
@@ -86,7 +88,7 @@ def weigh_row(core: Core, token: int, event: Event) -> None:
                     kind = KEPT_MASS
                 elif rows.fate[i] == LOW:
                     kind = LOWBIT_MASS
-                elif rows.fate[i] == REPLACED:
+                elif rows.fate[i] == REPLACED or rows.fate[i] == PUT_OFF:
                     kind = SUBSTITUTED_MASS
         if not found and strangers > 0:
             strangers -= 1

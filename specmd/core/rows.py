@@ -12,10 +12,10 @@ from specmd.core.event import Event, FloatArray, IntArray
 from specmd.core.order.votes import softmax
 from specmd.core.state import EMPTY, READY, Core
 
-# What a miss policy may answer.
-FETCH, HOST, LOWBIT, DROP = range(4)
+# What a miss policy may answer; DEFER: the host computes it, and the next layer adds its output.
+FETCH, HOST, LOWBIT, DROP, DEFER = range(5)
 # What becomes of a pair of token and expert.
-EXACT, LOW, REPLACED, LEFT_OUT = range(4)
+EXACT, LOW, REPLACED, LEFT_OUT, PUT_OFF = range(5)
 NO_EXPERT = -1
 
 
@@ -28,7 +28,7 @@ class Rows(NamedTuple):
     logits: FloatArray  # (tokens * experts,) of the router, or empty
     ids: IntArray  # (pairs,) experts executed, NO_EXPERT where fewer; at first the true ones
     weights: FloatArray  # (pairs,) with which they are summed
-    fate: IntArray  # (pairs,) EXACT, LOW, REPLACED or LEFT_OUT
+    fate: IntArray  # (pairs,) EXACT, LOW, REPLACED, LEFT_OUT or PUT_OFF
     stand_in: IntArray  # (pairs,) expert in place of a replaced one
     order: IntArray  # (experts,) scratch of `rank_experts`
     score: FloatArray  # (experts,) scratch for policies

@@ -52,13 +52,14 @@ DROPPED = 24
 SUBSTITUTE_USES = 25
 ROWS = 26
 CHANGED_ROWS = 27
-NUM_COUNTERS = 28
+DEFERRED = 28  # of HOST_EXPERTS
+NUM_COUNTERS = 29
 
 # Entries of the decision log; a miss is fetched, or answered otherwise. From LOG_EVICT on, a key
 # leaves, or does not come; from LOG_LOWBIT on, it comes otherwise than as it is.
 LOG_HIT, LOG_LATE, LOG_FETCH, LOG_PREFETCH = range(1, 5)
 LOG_EVICT, LOG_BYPASS, LOG_CANCEL, LOG_HOST = range(5, 9)
-LOG_LOWBIT, LOG_SUBSTITUTE, LOG_DROP, LOG_STAND_IN = range(9, 13)
+LOG_LOWBIT, LOG_SUBSTITUTE, LOG_DROP, LOG_STAND_IN, LOG_DEFER = range(9, 14)
 
 
 class Core(NamedTuple):

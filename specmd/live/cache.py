@@ -145,7 +145,7 @@ class Offload:
 
     @property
     def commands_by_key(self) -> npt.NDArray[np.int64]:
-        """How often each command (`specmd.live.commands`) was given of each key, (7, keys)."""
+        """How often each command (`specmd.live.commands`) was given of each key, (8, keys)."""
         return np.array(self._decisions.link.written, np.int64).reshape(NUM_COMMANDS, -1)
 
     @property
@@ -315,6 +315,8 @@ class Offload:
 
     def _tear_down(self) -> None:
         try:
+            if self._residence is not None:
+                self._residence.deferral.close()
             if self._mover is not None:
                 self._mover.stop()
         finally:

@@ -2,9 +2,9 @@
 
 The residency core decides a whole event at once. Before it, Python says which prefetches have
 arrived and which have not started yet; while it decides, this link lists commands (fetch, promote,
-prefetch, cancel, await, host, low-bit); after it, Python hands them to a mover that carries bytes.
-Arrays on both sides, so that the core is compiled here as it is for a replay: one event costs some
-15 us.
+prefetch, cancel, await, host, low-bit, defer); after it, Python hands them to a mover that carries
+bytes. Arrays on both sides, so that the core is compiled here as it is for a replay: one event
+costs some 15 us.
 
 Nothing physical happens while the core decides, so `await_landing` may declare the next arrival:
 the mover keeps that copy ahead of whatever the core then puts into the slot.
@@ -21,8 +21,8 @@ from specmd.core.hooks import moved_bytes, staged
 from specmd.core.state import Core, land
 
 # Commands; the mover carries them out in the order in which they were written.
-FETCH, PROMOTE, PREFETCH, CANCEL, AWAIT, HOST, LOWBIT = range(7)
-NUM_COMMANDS = 7
+FETCH, PROMOTE, PREFETCH, CANCEL, AWAIT, HOST, LOWBIT, DEFER = range(8)
+NUM_COMMANDS = 8
 # Entries of `Commands.count`.
 PENDING, PROMOTED, WRITTEN = range(3)
 
@@ -34,7 +34,7 @@ class Commands(NamedTuple):
     arrived: IntArray  # (keys,) set by Python: 1 once all bytes of the prefetch are there
     queued: IntArray  # (keys,) set by Python: 1 while not a byte of the prefetch has moved
     promoted: KeyArray  # (keys,) late keys of this event
-    command: IntArray  # (3 * keys,) FETCH ... LOWBIT
+    command: IntArray  # (3 * keys,) FETCH ... DEFER
     key: KeyArray  # (3 * keys,) the key each command is about
     written: IntArray  # (NUM_COMMANDS * keys,) how often each command was written of each key
     score: FloatArray  # (keys,) of a prefetch; larger is fetched first where the schedule says so
@@ -127,6 +127,10 @@ class Commands(NamedTuple):
     def compute_on_host(self, core: Core, key: int, tokens: int, event: Event) -> None:
         """Ask for a demanded key to be computed where it is."""
         write(self, HOST, key)
+
+    def defer(self, core: Core, key: int, tokens: int, event: Event) -> None:
+        """Ask for a demanded key to be computed where it is, for the next layer to add."""
+        write(self, DEFER, key)
 
     def prefetch(self, core: Core, key: int, score: float, event: Event) -> None:
         """Ask for a key ahead of its use."""

@@ -26,7 +26,7 @@ from specmd.live.passes import Passes
 from specmd.live.ranges import named
 from specmd.live.routing import Routing
 from specmd.live.routing_log import RoutingLog, host_weights
-from specmd.live.service import ON_HOST, Residence
+from specmd.live.service import LATER, ON_HOST, Residence
 from specmd.models.gates import halved
 from specmd.models.lookahead import Lookahead
 from specmd.models.moe import MoeModel
@@ -153,6 +153,8 @@ class Engine:
             true = true_rows(live, known, count, half=self._routing is None)
             self._decisions.tell(true, logits)
         self.deciding_s += time.perf_counter() - began_deciding_s
+        deferral = self._residence.deferral
+        deferral.begin(passes.number, number)
         group: Grouping | None = None
         products: dict[int, Tensor] = {}
         timeline = self._timeline
@@ -165,16 +167,23 @@ class Engine:
             expert = key - number * count
             start_s = time.perf_counter() if timeline is not None else 0.0
             with named(f"specmd L{number} E{expert}", hidden.device):
-                if slot == ON_HOST:
+                if slot == LATER:
+                    assert self._rows is not None
+                    transfer, rows = self._residence.hosted[key], self._rows.of(expert)
+                    deferral.put_off(transfer, experts, rows, expert, group)
+                elif slot == ON_HOST:
                     products[expert] = self._on_host(experts, key, expert, group)
                 else:
                     tensors = self._residence.tensors(key, slot)
                     products[expert] = weighted_product(experts, tensors, hidden, group, expert)
-            if timeline is not None:
+            if timeline is not None and slot != LATER:
                 expert_name = timeline.key_name(key)
                 timeline.span("compute", expert_name, start_s, time.perf_counter(), slot=slot)
         self.events += 1
         total = torch.zeros_like(hidden) if group is None else sum_in_order(hidden, products, group)
+        if deferral.owes:
+            with self._residence.on_host():
+                self._crossing += deferral.add_to(total)
         if timeline is not None:
             timeline.span("compute", f"layer {number}", began_s, time.perf_counter())
         return total
@@ -243,6 +252,7 @@ class Engine:
         """Compute one expert in host memory; (t, H) on the device."""
         assert self._rows is not None
         with self._residence.on_host():
+            self._residence.deferral.wait()
             weights = self._residence.tensors(key, ON_HOST)
             product, crossing = self._rows.product(experts, weights, expert, group)
         self._crossing.append(crossing)

@@ -45,6 +45,10 @@ class HostRows:
         parts = torch.split(hidden[index].cpu(), [len(each) for each in rows])
         self._rows = dict(zip(experts, parts, strict=True))
 
+    def of(self, expert: int) -> Tensor:
+        """(t, H) of an expert's tokens, in host memory."""
+        return self._rows[expert]
+
     def product(
         self, experts: nn.Module, weights: dict[str, Tensor], expert: int, group: Grouping
     ) -> tuple[Tensor, Tensor]:

@@ -10,12 +10,13 @@ copies are on their way before anything is looked ahead for. Then the prefetches
   deadlocks: keys that are there are computed first, and each one computed frees a slot (these are
   the *waves* of a prefill).
 * A key left to the host is computed there, by this thread, whenever nothing that has come to the
-  device waits for it; it has no slot.
+  device waits for it; it has no slot. Nor has one put off to the next layer, which is another
+  thread's (`specmd.live.deferral`) once this event has nothing left for the host.
 * A key is computed once its copy is done, whatever the order of arrival.
 * Slots of the event's keys are safe meanwhile: the core evicts none of them, and a slot that
   changes hands inside the event waits for the last kernel that reads it.
 
-One thread, the caller's, owns all of this; the mover's thread only moves bytes.
+One thread, the caller's, owns all of this; the mover's only moves bytes, the other computes.
 """
 
 from __future__ import annotations
@@ -27,15 +28,16 @@ from contextlib import contextmanager, nullcontext
 from torch import Tensor
 
 from specmd.errors import SpecmdError
-from specmd.live.commands import AWAIT, CANCEL, FETCH, HOST, LOWBIT, PREFETCH, PROMOTE
+from specmd.live.commands import AWAIT, CANCEL, DEFER, FETCH, HOST, LOWBIT, PREFETCH, PROMOTE
 from specmd.live.core import Decisions
+from specmd.live.deferral import Deferral
 from specmd.live.layer_buffers import LayerBuffers
 from specmd.live.slots import Home, Slots
 from specmd.live.stalls import CPU_EXPERT, DEMAND_STALL, LATE_STALL, Stalls
 from specmd.live.transfer import Transfer
 from specmd.live.transfers import Mover
 
-ON_HOST = -1  # in place of a slot
+ON_HOST, LATER = -1, -2  # in place of a slot
 
 
 class Residence:
@@ -72,6 +74,8 @@ class Residence:
         self._occupant: dict[int, int] = {}  # slot -> key of the present event to be computed there
         self._unblocks: dict[int, Transfer] = {}  # key -> the copy that may go once it is computed
         self.hosted: dict[int, Transfer] = {}  # keys of the present event left to the host
+        self._later: list[int] = []  # those of them that are put off
+        self.deferral = Deferral(mover)
         self._passing = 0  # keys of the present event that passed through staging slots
         self._interrupted = False
 
@@ -80,7 +84,8 @@ class Residence:
     ) -> Iterator[tuple[int, int]]:
         """Serve the event set by `decisions.begin`: yield each (key, slot) when it is there.
 
-        The slot of a key that is computed on the host is ON_HOST; see `tensors`. The caller issues
+        The slot of a key that is computed on the host is ON_HOST, see `tensors`; of one that is put
+        off LATER, wherever it is: the caller passes it on to `deferral`. The caller issues
         the kernels of a key before it asks for the next one. Every key of the
         event comes exactly once. `look_ahead` is called once what is missing is on its way.
 
@@ -96,7 +101,7 @@ class Residence:
             self.mover.drain()
         self.mover.raise_failure()
         self._occupant, self._unblocks, self._passing = {}, {}, 0
-        self.hosted = {}
+        self.hosted, self._later = {}, []
         late: list[tuple[int, int]] = []
         # No copy may start between the look and the commands.
         with self.mover.lock if self._under_way else nullcontext():
@@ -163,9 +168,10 @@ class Residence:
                 self.mover.set_out(key, self.decisions.moment)
             elif command in (PROMOTE, AWAIT):
                 self.mover.set_out_late(self._under_way[key])
-            elif command == HOST:
+            elif command in (HOST, DEFER):
                 self.mover.set_out(key, self.decisions.moment)
-        missing = {key for command, key in commands if command in (FETCH, LOWBIT, HOST)}
+        absent = FETCH, LOWBIT, HOST, DEFER
+        missing = {key for command, key in commands if command in absent}
         for key in keys:
             if key not in missing and (home := self._home.get(key)) is not None:
                 self._occupant[home.slot] = key
@@ -195,9 +201,11 @@ class Residence:
                 mover.hasten(under_way[key])
             elif command == CANCEL:
                 mover.cancel(under_way.pop(key))
-            elif command == HOST:
+            elif command in (HOST, DEFER):
                 self.hosted[key] = Transfer(key, Home(ON_HOST, -1), demanded=True, stays=True)
                 mover.keep(self.hosted[key])
+                if command == DEFER:
+                    self._later.append(key)
             elif command == AWAIT:
                 mover.hasten(under_way.pop(key))
         return later
@@ -248,25 +256,32 @@ class Residence:
             for transfer in list(waiting.values()):
                 if not transfer.blocked:
                     self._wait([transfer])
+        hosted = {key: each for key, each in self.hosted.items() if key not in self._later}
+        if not hosted:
+            yield from self._put_off()
         for key in keys:
             if key not in waiting and key not in self.hosted:
                 slot = self._slot_of(key)
                 self.mover.before_use(slot)
                 yield key, slot
                 self._leave(key, slot)
-        hosted = dict(self.hosted)
         while waiting or hosted:
             done = self._next([*waiting.values(), *hosted.values()])
             if done.stays:
                 del hosted[done.key]
                 yield done.key, ON_HOST
                 self.mover.let_go(done)
+                if not hosted:
+                    yield from self._put_off()
                 continue
             del waiting[done.key]
             under_way.pop(done.key, None)
             slot = self._slot_of(done.key)
             yield done.key, slot
             self._leave(done.key, slot)
+
+    def _put_off(self) -> Iterator[tuple[int, int]]:
+        return ((key, LATER) for key in self._later)
 
     def _leave(self, key: int, slot: int) -> None:
         """Note that a key's kernels are issued; let the copy go that was blocked by it."""
@@ -338,6 +353,7 @@ class Residence:
 
     def _start_over(self) -> None:
         """After an interrupted event nothing is certain: empty the cache, keep the counts."""
+        self.deferral.drop()
         with self.mover.lock:
             for transfer in [t for t in self.mover.demand if t.blocked]:
                 self.mover.demand.remove(transfer)

@@ -117,6 +117,7 @@ from specmd.core.order.votes import (
 )
 from specmd.core.prefetch import Outlook, Proposals, propose, propose_votes, tokens_of
 from specmd.core.rows import (
+    DEFER,
     DROP,
     FETCH,
     HOST,
@@ -159,6 +160,7 @@ Cut = Annotated[float, Field(gt=0, lt=1)]  # a share that leaves something on ei
 
 __all__ = [
     "DECODE",
+    "DEFER",
     "DROP",
     "EMPTY",
     "FETCH",

@@ -93,6 +93,7 @@ def tally(
         "prefetch_precision": share(useful + late, issued),
         "prefetch_timeliness": share(useful, useful + late),
         "host_experts": count[core.HOST_EXPERTS],
+        "deferred": count[core.DEFERRED],
         "lowbit_fetches": count[core.LOWBIT_FETCHES],
         "lowbit_hits": count[core.LOWBIT_HITS],
         "substituted": count[core.SUBSTITUTED],

@@ -162,6 +162,8 @@ def _declare() -> dict[str, Metric]:
         "misses that were fetched but not admitted to the cache")
     add("host_experts", "host experts", "count", "neither", "count",
         "misses that were computed on the host: not fetched, no slot taken")
+    add("deferred", "deferred", "count", "neither", "count",
+        "host_experts whose output the next layer added, while their own did not wait for them")
     add("lowbit_fetches", "low-bit fetches", "count", "neither", "count",
         "misses of which a copy of few bits was fetched")
     add("lowbit_hits", "low-bit hits", "count", "neither", "count",
@@ -190,7 +192,8 @@ def _declare() -> dict[str, Metric]:
     add("lowbit_mass", "low-bit mass", "share", "lower", "rate",
         "router weight of true pairs that were executed with a copy of few bits / all of it")
     add("substituted_mass", "substituted mass", "share", "lower", "rate",
-        "router weight of true pairs in whose place another expert was executed / all of it")
+        "router weight of true pairs in whose place another expert was executed, or whose expert's "
+        "output was added by the next layer / all of it")
     add("dropped_mass", "dropped mass", "share", "lower", "rate",
         "router weight of true pairs in whose place nothing was executed / all of it")
     add("changed_rows", "changed rows", "share", "lower", "rate",

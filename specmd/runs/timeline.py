@@ -1,10 +1,10 @@
 """A timeline of a run, live or simulated, for ui.perfetto.dev and chrome://tracing.
 
 Tracks: what is computed (steps, layers, experts), what the link carries (chunks, by expert and
-cause), what is waited for, and what is read from a disk. Times of a live run are the host's: on an
-accelerator a kernel runs some time after its span here, and NVTX ranges with a profiler show when.
-The file is the JSON array format of Chrome's Trace Event Format: complete events (`ph` X),
-microseconds.
+cause), what is waited for, what is read from a disk, and what the host computes for a later layer.
+Times of a live run are the host's: on an accelerator a kernel runs some time after its span here,
+and NVTX ranges with a profiler show when. The file is the JSON array format of Chrome's Trace Event
+Format: complete events (`ph` X), microseconds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from specmd.files import write_text
 
 TRACKS = {"compute": 1, "link": 2, "stall": 3}
-_ALL_TRACKS = {**TRACKS, "disk": 4}  # the last where a host tier is
+_ALL_TRACKS = {**TRACKS, "disk": 4, "host": 5}  # a host tier's; of experts that are put off
 
 
 class Timeline:

@@ -23,6 +23,7 @@ from specmd.core.hooks import stage
 from specmd.core.state import Core
 from specmd.simulation import timed_link
 from specmd.simulation.costs import host_expert_s, read_s, transfer_s
+from specmd.simulation.host_lane import wait_for_host
 from specmd.simulation.lanes import (
     IDLE,
     begin,
@@ -42,11 +43,11 @@ from specmd.simulation.lanes import (
 )
 from specmd.simulation.timed_link import LINK, TimedLink
 from specmd.simulation.timeline import (
-    CPU_EXPERT,
     DEVICE,
     DISK_STALL,
     HOST_KEY,
     LATE_KEY,
+    LATER_KEY,
     NUM_PARTS,
     READY_KEY,
 )
@@ -163,18 +164,24 @@ def hand_over(clock: TimedLink, at_s: float) -> None:
 
 def await_host(clock: TimedLink, event: Event) -> None:
     """Wait until the host has computed what it was asked for, and before that has been given it."""
-    row = event.step * NUM_PARTS
+    wait_for_disk(clock, event, clock.given_s[DEVICE])
+    clock.given_s[DEVICE] = 0.0
     for i in range(event.start, event.stop):
         key = event.keys[i]
         if clock.wanted[key] == HOST_KEY:
             clock.wanted[key] = READY_KEY
-            if clock.arrival[key] > clock.now_s[DEVICE]:
-                clock.parts[row + DISK_STALL] += clock.arrival[key] - clock.now_s[DEVICE]
-                clock.now_s[DEVICE] = clock.arrival[key]
-    waits_s = clock.host_s[DEVICE] - clock.now_s[DEVICE]
-    if waits_s > 0.0:
-        clock.parts[row + CPU_EXPERT] += waits_s
-        clock.now_s[DEVICE] = clock.host_s[DEVICE]
+            wait_for_disk(clock, event, clock.arrival[key])
+        elif clock.wanted[key] == LATER_KEY:
+            clock.wanted[key] = READY_KEY
+            clock.given_s[DEVICE] = max(clock.given_s[DEVICE], clock.arrival[key])
+    wait_for_host(clock, event)
+
+
+def wait_for_disk(clock: TimedLink, event: Event, until_s: float) -> None:
+    """Let the device wait until an expert is whole in the host."""
+    if until_s > clock.now_s[DEVICE]:
+        clock.parts[event.step * NUM_PARTS + DISK_STALL] += until_s - clock.now_s[DEVICE]
+        clock.now_s[DEVICE] = until_s
 
 
 def line_up(clock: TimedLink, core: Core, demanded: int) -> None:
@@ -275,6 +282,7 @@ class ChainedLink(TimedLink):
         self.arrival[key] = whole_s
         start_s = max(self.host_s[DEVICE], self.now_s[DEVICE], whole_s)
         self.host_s[DEVICE] = start_s + host_expert_s(self.costs, tokens, self.size[key])
+        self.owed_s[DEVICE] = self.host_s[DEVICE]
         self.wanted[key] = HOST_KEY
         self.missed[key] += 1
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from specmd.errors import SpecmdError
 from specmd.runs.timeline import Timeline
-from specmd.simulation import lanes, timed_link
+from specmd.simulation import host_lane, lanes, timed_link
 from specmd.simulation import timeline as device
 from specmd.simulation.lanes import IDLE
 from specmd.simulation.simulate import hardware, prepared
@@ -58,7 +58,7 @@ class Watcher:
     def hooks(self) -> Mapping[Callable[..., Any], Callable[..., Any]]:
         """Return what to put in the place of which function."""
         spend, compute, carry = device.spend, device.compute, lanes.carry
-        costs_of, whole, host = device.costs_of, timed_link.whole_in_host_s, timed_link.await_host
+        costs_of, whole, host = device.costs_of, timed_link.whole_in_host_s, host_lane.await_host
 
         def begin(clock: Any, event: Event) -> Any:
             self._begin(event, clock.now_s[DEVICE])

@@ -6,6 +6,8 @@ computes its attention and router first; its READY experts follow while missing 
 computed no sooner than it has arrived (`miss=block` computes nothing before all that has room is
 there). A wait for an expert is the disk's until it is whole in the host, then the link's.
 
+What the host computes it computes beside the device (`specmd.simulation.host_lane`).
+
 Device memory is that of the slots and of a few *staging* slots, as in the live cache, and no more.
 What gets no slot passes through the staging slots, one after the other, and can only be copied when
 the expert before it there is computed; in an event wider than the cache, whose slots all hold
@@ -23,7 +25,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from specmd.core.event import NOBODY, Event, FloatArray, IntArray, KeyArray
-from specmd.core.hooks import moved_bytes, staged
+from specmd.core.hooks import compute_on_host, moved_bytes, staged
 from specmd.core.state import FORCED, Core, land
 from specmd.policy.schedule import Schedule
 from specmd.runs.options import STAGING_SLOTS
@@ -37,6 +39,7 @@ from specmd.simulation.costs import (
     transfer_s,
 )
 from specmd.simulation.deadlines import arrives_in_time, note_event
+from specmd.simulation.host_lane import await_host
 from specmd.simulation.lanes import (
     IDLE,
     Lanes,
@@ -53,13 +56,13 @@ from specmd.simulation.lanes import (
     unqueue,
 )
 from specmd.simulation.timeline import (
-    CPU_EXPERT,
     DEMAND_STALL,
     DEVICE,
     DISK_STALL,
     HOST_KEY,
     LATE_KEY,
     LATE_STALL,
+    LATER_KEY,
     MISSED_KEY,
     NUM_PARTS,
     READY_KEY,
@@ -95,7 +98,9 @@ class TimedLink(NamedTuple):
     count: IntArray  # type: ignore[assignment]  # demanded, last step seen
     demand: KeyArray  # (keys,) this event's late and missed keys, in order of transfer
     host_s: FloatArray  # (devices,) until when the host computes
-    wanted: IntArray  # (keys,) READY_KEY, LATE_KEY, MISSED_KEY or HOST_KEY, in this event
+    owed_s: FloatArray  # (devices,) until when it computes what this event waits for
+    given_s: FloatArray  # (devices,) until when that of it is read which the last event put off
+    wanted: IntArray  # (keys,) READY_KEY, LATE_KEY, MISSED_KEY, HOST_KEY, LATER_KEY, in this event
     tokens: IntArray  # (keys,) tokens of the key, in this event
     arrival: FloatArray  # (keys,) of the demanded keys
     done: FloatArray  # (keys,) when the i-th expert of the event was computed
@@ -151,6 +156,8 @@ class TimedLink(NamedTuple):
             now_s=np.zeros(1),
             routed_s=np.zeros(1),
             host_s=np.zeros(1),
+            owed_s=np.zeros(1),
+            given_s=np.zeros(1),
             count=np.array([0, -1]),
             demand=keys.copy(),
             wanted=numbers.copy(),
@@ -254,8 +261,16 @@ class TimedLink(NamedTuple):
         """Let the host compute an expert, behind those it was asked for before."""
         begin = max(self.host_s[DEVICE], self.now_s[DEVICE])
         self.host_s[DEVICE] = begin + host_expert_s(self.costs, tokens, self.whole[key])
+        self.owed_s[DEVICE] = self.host_s[DEVICE]
         self.wanted[key] = HOST_KEY
         self.missed[key] += 1
+
+    def defer(self, core: Core, key: int, tokens: int, event: Event) -> None:
+        """Let the host compute an expert; the next event waits for it."""
+        owed_s = self.owed_s[DEVICE]
+        compute_on_host(self, core, key, tokens, event)
+        self.owed_s[DEVICE] = owed_s
+        self.wanted[key] = LATER_KEY
 
     def in_time(self, core: Core, key: int, due: int, event: Event) -> bool:
         """Tell whether a prefetch is worth issuing, where what comes late is not."""
@@ -335,17 +350,6 @@ class TimedLink(NamedTuple):
             await_host(self, event)
         self.count[DEMANDED] = 0
         remember(self, event)
-
-
-def await_host(clock: TimedLink, event: Event) -> None:
-    """Wait until the host has computed what it was asked for in this event."""
-    for i in range(event.start, event.stop):
-        if clock.wanted[event.keys[i]] == HOST_KEY:
-            clock.wanted[event.keys[i]] = READY_KEY
-    waits_s = clock.host_s[DEVICE] - clock.now_s[DEVICE]
-    if waits_s > 0.0:
-        clock.parts[event.step * NUM_PARTS + CPU_EXPERT] += waits_s
-        clock.now_s[DEVICE] = clock.host_s[DEVICE]
 
 
 # What a chain does otherwise (`specmd.simulation.chain.ChainedLink`).

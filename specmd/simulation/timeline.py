@@ -13,7 +13,7 @@ from specmd.simulation.costs import CostCoefficients, expert_s
 
 DEVICE = 0  # whose timeline computes: one today
 # How a key of this event is wanted.
-READY_KEY, LATE_KEY, MISSED_KEY, HOST_KEY = range(4)
+READY_KEY, LATE_KEY, MISSED_KEY, HOST_KEY, LATER_KEY = range(5)
 # Columns of the parts of a step.
 COMPUTE, OVERHEAD = PART_COLUMN["compute"], PART_COLUMN["overhead"]
 CPU_EXPERT = PART_COLUMN["cpu_expert"]

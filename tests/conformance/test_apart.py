@@ -192,7 +192,7 @@ EXECUTING = {
         def route(self, event, rows, core):
             core.state[0] = READY
         """),
-    "miss_answers": ("miss", "8 slots", "none of FETCH, HOST, LOWBIT and DROP", "", """
+    "miss_answers": ("miss", "8 slots", "none of FETCH, HOST, LOWBIT, DROP and DEFER", "", """
         def answer(self, key, event, rows, core):
             return 7
         """),

@@ -8,7 +8,7 @@ from math import exp, sqrt
 
 import numpy as np
 
-HIT, FETCH, EVICT, HOST, LOWBIT, SUBSTITUTE, DROP, STAND_IN = 1, 3, 5, 8, 9, 10, 11, 12
+HIT, FETCH, EVICT, HOST, LOWBIT, SUBSTITUTE, DROP, STAND_IN, DEFER = 1, 3, 5, 8, 9, 10, 11, 12, 13
 
 
 def softmax(logits):
@@ -147,6 +147,7 @@ class Miss:
         self.given = dict(part.split("=") for part in rest.split(",") if part)
         self.experts, self.top_k, self.near, self.rates = experts, top_k, near, rates
         self.plan = {}
+        self.prefill = False  # whether the present step is one
 
     def prepare(self, missing, loads):
         if self.name == "hybrimoe":
@@ -179,6 +180,15 @@ class Miss:
             return "host" if 7.0 * load <= 70.0 else "fetch"
         if self.name in ("hybrimoe", "freetoken"):
             return self.plan[key]
+        if self.name == "deferral":
+            if self.prefill:
+                return "fetch"
+            first = max(1, self.top_k - int(self.given.get("deferred", 2)))
+            heaviest = [
+                sorted(range(len(t.ids)), key=lambda p: (-t.weights[p], p))[:first] for t, _ in mine
+            ]
+            at_once = any(p in h for (_, p), h in zip(mine, heaviest, strict=True))
+            return "host" if at_once else "defer"
         if self.name == "fetch_lowest_bit":
             return "low"
         if self.name == "drop":
@@ -220,7 +230,7 @@ class Cache:
     """LRU over all keys, served event by event."""
 
     def __init__(self, slots, layers, experts, top_k, route, miss, *, rule, scales, near, rates):
-        self.slots, self.experts = slots, experts
+        self.slots, self.layers, self.experts = slots, layers, experts
         self.route = Route(route, layers, experts, top_k)
         self.miss = Miss(miss, experts, top_k, near, rates)
         self.rule, self.scales = rule, scales
@@ -278,6 +288,8 @@ class Cache:
 
     def answer(self, key, tokens, load, there, missing, fetched):
         said = self.miss(key, tokens, load, there, missing)
+        if said == "defer" and key // self.experts == self.layers - 1:
+            said = "host"
         expert, left, replaced = key % self.experts, 0, False
         for token in tokens:
             for place, e in enumerate(token.ids):
@@ -285,12 +297,14 @@ class Cache:
                     continue
                 replaced |= token.fate[place] == "replaced"
                 if token.fate[place] == "exact":
-                    token.fate[place] = {"drop": "dropped", "low": "low"}.get(said, "exact")
+                    token.fate[place] = {
+                        "drop": "dropped", "low": "low", "defer": "later"
+                    }.get(said, "exact")  # fmt: skip
                     left += said != "drop"
         if not left:
             self.log.append((SUBSTITUTE if replaced else DROP, key))
-        elif said == "host":
-            self.log.append((HOST, key))
+        elif said in ("host", "defer"):
+            self.log.append((HOST if said == "host" else DEFER, key))
         else:
             if said == "low":
                 self.log.append((LOWBIT, key))
@@ -310,7 +324,9 @@ class Cache:
                     and base + expert in self.touched
                 ):
                     fate = "low"
-                kind = {"exact": "kept", "low": "low", "replaced": "substituted"}.get(fate, kind)
+                kind = {
+                    "exact": "kept", "low": "low", "replaced": "substituted", "later": "substituted"
+                }.get(fate, kind)  # fmt: skip
             elif strangers:
                 strangers -= 1
                 kind = "substituted"

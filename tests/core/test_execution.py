@@ -14,7 +14,7 @@ from specmd.core.kernel import Kernel
 from specmd.core.state import CHANGED_ROWS, NUM_COUNTERS, ROWS
 from specmd.policy.registry import choose, entries
 from specmd.simulation.events import EventStream
-from specmd.trace import build_trace
+from specmd.trace import DECODE, PREFILL, build_trace
 from specmd.trace.training import training_rows
 
 RATES = np.array([1.0, 0.6, 0.25, 0.01])
@@ -33,6 +33,8 @@ MISSES = [
         "substitution_score",
         "buddy",
         "buddy:buddies=1",
+        "deferral",
+        "deferral:deferred=1",
     ),
 ]
 PAIRS = [("none", miss) for miss in MISSES] + [(route, "overlap") for route in ROUTES[1:]]
@@ -40,6 +42,7 @@ PAIRS += [
     ("max_rank", "substitute"),
     ("cache_prior", "drop_priority_cascade"),
     ("cecar", "fetch_lowest_bit"),
+    ("max_rank", "deferral:deferred=1"),
 ]
 COMBINED = [pytest.param(*pair, id="-".join(pair)) for pair in PAIRS]
 
@@ -66,8 +69,9 @@ def made(seed, *, tokens=None, over_chosen=True):
             break
         step[np.flatnonzero(step == crowded[0])[3] :] += 1
     return build_trace(
-        ids, num_experts=experts, weights=weights.astype(np.float16), logits=logits, step=step
-    )
+        ids, num_experts=experts, weights=weights.astype(np.float16), logits=logits, step=step,
+        phase=np.where(step < 3, PREFILL, DECODE),
+    )  # fmt: skip
 
 
 def kernel_of(trace, slots, route, miss, *, over_chosen, also=None, **how):
@@ -109,6 +113,7 @@ def reference_of(trace, slots, route, miss, *, over_chosen):
     clock = 0
     for step in range(trace.num_steps):
         inside = np.flatnonzero(trace.step == step)
+        cache.miss.prefill = trace.phase[inside[0]] == PREFILL
         for layer in range(layers):
             clock += 1
             tokens = [

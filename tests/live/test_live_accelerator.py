@@ -65,6 +65,8 @@ def test_experts_computed_on_the_host(family: str, options: dict[str, Any]) -> N
         {"miss": "drop_priority_cascade", "chunk_bytes": 700},
         {"miss": "fetch_lowest_bit", "pinned_budget": 0},
         {"miss": "substitute", "prefetch": "prev_token"},
+        {"miss": "deferral"},
+        {"miss": "deferral:deferred=1", "pinned_budget": 0},
     ],
     ids=str,
 )
