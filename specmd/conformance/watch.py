@@ -192,8 +192,8 @@ def watched(choice: Maker) -> Watched:
             raise Violation(VICTIMS, f"victim returned key {key}, which {why}{place}")
         return int(key)
 
-    names = {hook.__name__ for hook in POLICY_HOOKS} - {"victim"}
-    named = {name: _noticing(getattr(cls, name)) for name in names if hasattr(cls, name)}
+    told = (hook for hook in POLICY_HOOKS if hook is not hooks.victim and found[hook] is not hook)
+    named = {hook.__name__: _noticing(found[hook]) for hook in told}
     return Watched(choice, type(cls.__name__, (), {**named, "victim": victim}))
 
 

@@ -20,15 +20,20 @@ def as_lists(value: Any) -> Any:
     A NamedTuple becomes an object with the same fields and methods: its attributes are read, which
     is most of what an interpreted event does, in a third of the time.
     """
-    if isinstance(value, np.ndarray):
+    kind = type(value)
+    if kind is np.ndarray:
         return value.tolist() if value.ndim == 1 else value
+    if kind in _PLAIN:
+        return value
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, tuple):
-        parts = [as_lists(part) for part in value]
-        return open_form(type(value))(*parts) if hasattr(value, "_fields") else tuple(parts)
+        parts = map(as_lists, value)
+        return open_form(kind)(*parts) if hasattr(kind, "_fields") else tuple(parts)
     return value
 
+
+_PLAIN = frozenset({int, float, bool, str, type(None)})
 
 @cache
 def open_form(cls: Any) -> Any:

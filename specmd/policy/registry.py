@@ -66,6 +66,11 @@ class Entry(Declaration):
         found = inspect.signature(self.cls.create).parameters.values()
         return {p.name: p for p in found if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
+    @cached_property
+    def hints(self) -> dict[str, Any]:
+        """Types of what `create` is given, as they are annotated."""
+        return typing.get_type_hints(self.cls.create, include_extras=True)
+
     def row(self) -> dict[str, Any]:
         """Build the row for `specmd list policies`."""
         hints = typing.get_type_hints(self.cls.create)
@@ -122,11 +127,10 @@ class Choice:
         return self._with_files(lambda path: Path(path).name)
 
     def _with_files(self, spell: Callable[[str], str]) -> str:
-        kinds = typing.get_type_hints(self.entry.cls.create, include_extras=True)
         said = {
             name: spell(value)
             for name, value in self.values.items()
-            if kinds.get(name) == ModelFile and value
+            if self.entry.hints.get(name) == ModelFile and value
         }
         if self.inner is not None:
             said[self.entry.of] = self.inner._with_files(spell).replace(",", ";")
@@ -253,7 +257,6 @@ def choose(axis: Axis, spelled: str) -> Choice:
         raise unknown(f"{axis} policy", name, {each.name for each in entries(axis)})
     if not rest:
         return Choice.usual(entry)
-    hints = typing.get_type_hints(entry.cls.create, include_extras=True)
     values = Choice.usual(entry).values
     for part in filter(None, rest.split(",")):
         key, equals, text = part.partition("=")
@@ -263,7 +266,7 @@ def choose(axis: Axis, spelled: str) -> Choice:
         if not equals:
             raise SpecmdError(f"'{part}' in '{spelled}': write {key}=VALUE")
         try:
-            values[key] = _read_value(hints[key], text.strip())
+            values[key] = _read_value(entry.hints[key], text.strip())
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise SpecmdError(f"'{spelled}': {key}={text} is not valid: {reason}") from None

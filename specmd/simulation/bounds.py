@@ -247,6 +247,8 @@ def _key(
         config = config.model_copy(update={"host_slots": None})
     if any_capacity:
         free |= {"capacity_slots", "allocate", "scope"}
+    if config.host_slots is None:  # the policy of the host's tier may draw lots
+        free |= {"seed"}
     kept = config.model_dump(mode="json", exclude=free)
     return digest(
         {

@@ -61,13 +61,12 @@ def random_clock(rng):
     return CostCoefficients(**figures)
 
 
-def with_host(rng, trace, config):
-    """The same run behind a host tier of any size and policy."""
+def random_tier(rng, trace):
+    """A host tier of any size and policy."""
     keys = trace.header.num_layers * trace.header.num_experts
     able = [e.name for e in registry.entries("evict") if not e.needs and not e.frozen]
     slots = int(rng.integers(1, keys + 1))
-    tier = {"host_capacity": str(slots), "host_slots": slots, "host_evict": str(rng.choice(able))}
-    return config.model_copy(update=tier)
+    return {"host_capacity": str(slots), "host_slots": slots, "host_evict": str(rng.choice(able))}
 
 
 def names(axis, trace=None):
@@ -84,11 +83,16 @@ def only_moving():
 
 
 def random_configs(rng, trace):
-    """Every eviction policy once, each with whatever else there is."""
+    """Every eviction policy once, each with whatever else there is; the bound is that of all."""
     keys = trace.header.num_layers * trace.header.num_experts
     scope = str(rng.choice(["global", "layer"]))
     least = trace.header.num_layers if scope == "layer" else 1
     slots = int(rng.integers(least, keys + 1))
+    shared = {
+        "reset": str(rng.choice(["none", "request"])),
+        "warmup": int(rng.choice([0, 0, 2])),
+        "seed": int(rng.integers(100)),
+    }
     for evict in (with_weights("evict", name, trace.header) for name in names("evict")):
         (config,) = grid(
             trace,
@@ -99,9 +103,7 @@ def random_configs(rng, trace):
             schedule=str(rng.choice(names("schedule"))),
             miss=str(rng.choice(only_moving())),
             admission=str(rng.choice(names("admission"))),
-            reset=str(rng.choice(["none", "request"])),
-            warmup=int(rng.choice([0, 0, 2])),
-            seed=int(rng.integers(100)),
+            **shared,
         )
         yield config
 
@@ -134,8 +136,9 @@ def test_the_roofline_is_never_beaten(seed):
 def test_the_roofline_of_a_chain_is_never_beaten(seed):
     rng = np.random.default_rng(2000 + seed)
     trace, costs = random_trace(rng), random_clock(rng)
+    tier = random_tier(rng, trace)
     for plain in random_configs(rng, trace):
-        config = with_host(rng, trace, plain)
+        config = plain.model_copy(update=tier)
         found = ends(trace, config, costs)
         took_s = seconds(trace, config, costs)
         assert found.roofline_s <= took_s * (1 + 1e-9), f"{seed}: {config}"
@@ -151,7 +154,7 @@ def test_a_disk_is_never_free_and_without_any_cache_it_is_slowest(seed):
     keys = trace.header.num_layers * trace.header.num_experts
     slots = int(rng.integers(1, keys + 1))
     plain = RunConfig(capacity=str(slots), capacity_slots=slots)
-    config = with_host(rng, trace, plain)
+    config = plain.model_copy(update=random_tier(rng, trace))
     found, free = ends(trace, config, costs), ends(trace, plain, costs)
     assert found.belady.total_s <= found.no_cache.total_s * (1 + 1e-9), f"{seed}: {config}"
     assert found.all_resident.model_dump() == pytest.approx(free.all_resident.model_dump())
