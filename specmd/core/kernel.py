@@ -27,7 +27,7 @@ from specmd.core.clearance import is_cleared, named
 from specmd.core.event import IntArray, KeyArray, World
 from specmd.core.execution import NUM_MASSES
 from specmd.core.guards import Guard
-from specmd.core.interpreted import as_lists
+from specmd.core.interpreted import as_lists, follow
 from specmd.core.specialise import Function, is_cheaper_interpreted, specialise, specialise_frozen
 from specmd.core.staging import bind_staging, make_staging, without_staging
 from specmd.core.state import (
@@ -185,7 +185,13 @@ class Kernel:
             run = specialise_frozen(entry, self._bindings, state, self._checked)
             return named(run, self._evict.cls)
         run = specialise(entry, self._bindings, compiled=False)
-        return lambda: run(self.core, self.policy, self.link, self.future, as_lists(chunk))
+        form, renew = follow(chunk)
+
+        def serve_one() -> int:
+            renew()
+            return int(run(self.core, self.policy, self.link, self.future, form))
+
+        return serve_one
 
     def conclude(self) -> None:
         """Begin the transfers that are still queued: no event follows, or none before a reset."""

@@ -13,7 +13,7 @@ from specmd.core.binding import Maker, bind_prefetcher
 from specmd.core.clearance import is_cleared, named
 from specmd.core.event import IntArray, World
 from specmd.core.guards import Guard
-from specmd.core.interpreted import as_lists
+from specmd.core.interpreted import as_lists, follow
 from specmd.core.specialise import Function, is_cheaper_interpreted, specialise, specialise_frozen
 from specmd.core.state import Chunk
 
@@ -113,11 +113,14 @@ class Planner:
             return named(frozen, self._cls)
         run = specialise(entry, self._bindings, compiled=False)
 
+        (form, renew), proposed = follow(chunk), as_lists(made)
+
         def plan(scores: Any) -> None:
-            listed = as_lists((chunk, token_start, made))
-            run(self._prefetcher, *listed, scores)
-            for array, values in zip(made, listed[2], strict=True):
-                array[:] = values
-            chunk.prefetch_start[1] = made.count[0]
+            renew()
+            run(self._prefetcher, form, token_start.tolist(), proposed, scores)
+            count = made.count[0] = proposed.count[0]
+            for array, values in zip(made[:3], list(proposed)[:3], strict=True):
+                array[:count] = values[:count]
+            chunk.prefetch_start[1] = count
 
         return plan

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from late_threads import Clock, Line, Over, Stuck, Thread, join
+from late_threads import LINES, Clock, Line, Over, Stuck, Thread, join
 
 Chooser = Callable[[int], int]
 
@@ -70,11 +70,12 @@ class Device:
         self._current: dict[Line, list[Stream]] = {}
         self.compute = self.compute_streams[0]
         self._done = 0  # pieces of work, and changes of thread
+        self.passed = 0  # waits that are over
         self.over = False
 
     def line(self, name: str) -> Line:
         """Make a line that knows of nothing so far."""
-        line = Line(name, len(self._lines), [0] * 8)
+        line = Line(name, len(self._lines), [0] * LINES)
         self._lines.append(line)
         return line
 
@@ -178,7 +179,8 @@ class Device:
             ]
 
         stream.queue.append(("copy", work))
-        if sum(kind == "copy" for kind, _ in stream.queue) > self._in_flight:
+        stream.copies += 1
+        if stream.copies > self._in_flight:
             self.findings.append(f"slow: more than {self._in_flight} copies are in flight")
         if not asynchronous:
             self.turn(lambda: ("copy", work) not in stream.queue)
@@ -207,9 +209,9 @@ class Device:
     def _able(self) -> list[Stream]:
         """Return the streams that may do a piece of work."""
         while True:
-            left = sum(len(stream.queue) for stream in self.streams)
-            able = [stream for stream in self.streams if stream.able()]
-            if able or left == sum(len(stream.queue) for stream in self.streams):
+            passed = self.passed
+            able = [stream for stream in self.streams if stream.queue and stream.able()]
+            if able or passed == self.passed:
                 return able
 
     def busy(self, streams: Sequence[Stream]) -> bool:
@@ -262,6 +264,7 @@ class Stream:
         name = ("the compute stream", "another compute stream", "the copy stream")
         self.line = device.line(name[min(2, len(device.streams))])
         self.queue: deque[tuple[str, Any]] = deque()
+        self.copies = 0  # in the queue
         device.streams.append(self)
 
     def tick(self) -> Clock:
@@ -282,11 +285,13 @@ class Stream:
             elif kind != "wait" or not work.done:
                 return kind != "wait"
             queue.popleft()
+            self._device.passed += 1
         return False
 
     def do(self) -> None:
         """Do the next piece of work."""
         kind, work = self.queue.popleft()
+        self.copies -= kind == "copy"
         if kind == "event":
             work.done = True
         else:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Clock = list[int]
+LINES = 5  # two threads and three streams: the numbers of a clock
 
 
 class Stuck(RuntimeError):
@@ -41,7 +42,8 @@ class Thread:
     def __init__(self, device: Any, name: str, target: Callable[[], None] | None = None) -> None:
         self._device, self._target = device, target
         self.line = device.line(name)
-        self.baton = threading.Semaphore(0)
+        self.baton = threading.Lock()  # held but for a hand-over; the quickest there is
+        self.baton.acquire()
         self.ready: Callable[[], bool] | None = None
         self.over = False
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -84,7 +86,7 @@ class Condition:
         self._device = device
         self._owner: Line | None = None
         self._depth = 0
-        self._clock: Clock = [0] * 8
+        self._clock: Clock = [0] * LINES
         self._waiting: list[Line] = []
 
     def __enter__(self) -> Condition:
