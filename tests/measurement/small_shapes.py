@@ -115,6 +115,7 @@ def shipped(name: str, tokens: int) -> Trace:
     return slice_tokens(load(TRACES / f"{name}.npz"), 0, tokens)
 
 
+@cache
 def mixed(
     seed: int = 0,
     *,

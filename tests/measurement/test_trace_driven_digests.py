@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,15 @@ EVICT = [e.name for e in entries("evict") if e.origin == "built-in" and "future"
 PREFETCH = [e.name for e in entries("prefetch") if not {"future", "draft"} & set(e.needs)]
 
 
+@cache
+def workload_of(trace: Trace, family: str) -> TraceWorkload:
+    """What is played in fp32; an offload that ends leaves it as it was."""
+    return TraceWorkload(trace, small_shape(family), dtype="float32")
+
+
 def play(trace: Trace, family: str = "olmoe", **options: Any) -> tuple[TraceWorkload, Offload]:
-    """Play a whole trace in fp32 through a small model, transfers done before each event."""
-    workload = TraceWorkload(trace, small_shape(family), dtype="float32")
+    """Play a whole trace through a small model, transfers done before each event."""
+    workload = workload_of(trace, family)
     with offload(
         workload.model,
         **options,

@@ -9,6 +9,8 @@ Their number is a prime, so that no row of a matrix repeats another.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -21,9 +23,7 @@ class Noise:
     """Normal numbers of mean 0 and deviation 0.02, the same for the same seed."""
 
     def __init__(self, seed: int, dtype: torch.dtype) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        block = torch.randn(BLOCK, generator=generator).mul_(DEVIATION).to(dtype)
-        self._twice = torch.cat([block, block])
+        self._twice = _draw(seed, dtype)
         self._fills = 0
 
     @torch.no_grad()
@@ -36,3 +36,11 @@ class Noise:
         for start in range(0, len(flat), BLOCK):
             part = flat[start : start + BLOCK]
             part.copy_(window[: len(part)])
+
+
+@lru_cache(maxsize=1)  # a model, its context and its store are filled from the same
+def _draw(seed: int, dtype: torch.dtype) -> Tensor:
+    """Draw the block, and lay it out twice."""
+    generator = torch.Generator().manual_seed(seed)
+    block = torch.randn(BLOCK, generator=generator).mul_(DEVIATION).to(dtype)
+    return torch.cat([block, block])
