@@ -99,7 +99,13 @@ def _specialise_frozen(
     # What numba keeps of `keep` names the types, too: one folder for each, like `call`'s own.
     own = str(kind), _digest(graph.reachable(freezing.call_held))
     call = _compile(graph, freezing.call_held, *own, checked=checked, thaw=freezing.make_thaw(kind))
-    return call, _compile(_Graph({}), freezing.keep, *own)
+    place = kind, cache_home()
+    if place not in _keeping:
+        _keeping[place] = _compile(_Graph({}), freezing.keep, *own)
+    return call, _keeping[place]
+
+
+_keeping: dict[Any, Function] = {}  # by type: a live cache holds the same state for its two halves
 
 
 INTERPRETED_PER_S = 100_000.0

@@ -79,6 +79,16 @@ def generate(model: Any, tokens: int = 8, **inputs: Any) -> tuple[torch.Tensor, 
     return result.sequences, torch.stack(result.logits)
 
 
+@cache
+def resident(
+    family: str, tokens: int = 8, rows: int = 1, width: int = 7
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `build(family)` answers to a prompt with every expert in place; made once."""
+    model = build(family)
+    with offload(model, capacity="100%", interpreted=True):
+        return generate(model, tokens, **prompt(rows, width))
+
+
 def weights_of(model: Any) -> dict[str, torch.Tensor]:
     """A copy of all parameters."""
     return {name: p.detach().clone() for name, p in model.named_parameters()}

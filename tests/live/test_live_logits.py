@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from live_models import FAMILIES, build, generate, offload, prompt, tiny, weights_of
+from live_models import FAMILIES, build, generate, offload, prompt, resident, tiny, weights_of
 
 from specmd.live.service import Residence
 from specmd.live.transfers import Mover
@@ -45,15 +45,15 @@ def test_families(family: str) -> None:
     before, own = weights_of(model), generate(model)
     layers = len(find_moe(model).layers)
     with offload(model, capacity="100%", canary=True, interpreted=True) as cache:
-        resident = generate(model)
-    assert torch.equal(resident[0], own[0])
-    assert (resident[1] - own[1]).abs().max() <= 1e-5 * max(1.0, float(own[1].abs().max()))
+        whole = generate(model)
+    assert torch.equal(whole[0], own[0])
+    assert (whole[1] - own[1]).abs().max() <= 1e-5 * max(1.0, float(own[1].abs().max()))
     assert cache.report().misses <= layers * 8
     for capacity, prefetch in ((3, "none"), (7, "next_gate"), (layers * 8 - 1, "prev_token")):
         with offload(
             model, capacity=capacity, prefetch=prefetch, interpreted=True, canary=True
         ) as cache:
-            assert same(generate(model), resident)
+            assert same(generate(model), whole)
         assert cache.report().misses > 0
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
     assert same(generate(model), own)
@@ -63,8 +63,6 @@ def test_families(family: str) -> None:
 @pytest.mark.parametrize("schedule", ["fifo", "priority", "cancel", "guard"])
 def test_schedules_under_random_delays(random_delays: None, schedule: str, miss: str) -> None:
     model, inputs = build("olmoe"), prompt(2, 9)
-    with offload(model, capacity="100%", interpreted=True) as cache:
-        resident = generate(model, 10, **inputs)
     with offload(
         model,
         evict="lru",
@@ -77,7 +75,7 @@ def test_schedules_under_random_delays(random_delays: None, schedule: str, miss:
         interpreted=True,
         canary=True,
     ) as cache:
-        assert same(generate(model, 10, **inputs), resident)
+        assert same(generate(model, 10, **inputs), resident("olmoe", 10, 2, 9))
     report = cache.report()
     assert report.prefetches_issued > 0
     assert report.accesses == report.hits + report.late_hits + report.misses
@@ -88,8 +86,6 @@ def test_schedules_under_random_delays(random_delays: None, schedule: str, miss:
 def test_capacities_and_batches(capacity: int, rows: int) -> None:
     """C from below top-k, over K and |U| - 1, to E and beyond."""
     model, inputs = build("olmoe"), prompt(rows, 16)
-    with offload(model, capacity="100%", interpreted=True) as cache:
-        resident = generate(model, 6, **inputs)
     for staging in (1, 3):
         with offload(
             model,
@@ -99,7 +95,7 @@ def test_capacities_and_batches(capacity: int, rows: int) -> None:
             canary=True,
             staging_slots=staging,
         ) as cache:
-            assert same(generate(model, 6, **inputs), resident)
+            assert same(generate(model, 6, **inputs), resident("olmoe", 6, rows, 16))
     report = cache.report()
     assert report.slot_bytes == (capacity + 3) * cache._layouts.largest_bytes
 
@@ -130,9 +126,9 @@ def test_two_models_at_once() -> None:
 def test_bfloat16_is_bitwise_too() -> None:
     model = build("olmoe").to(torch.bfloat16)
     with offload(model, capacity="100%", interpreted=True):
-        resident = generate(model)
+        whole = generate(model)
     with offload(model, capacity=4, prefetch="next_gate", interpreted=True):
-        assert same(generate(model), resident)
+        assert same(generate(model), whole)
 
 
 def test_the_shipped_model_on_all_cores_but_one() -> None:
@@ -148,8 +144,7 @@ def test_the_shipped_model_on_all_cores_but_one() -> None:
 @pytest.mark.parametrize("prefill", ["waves", "bypass", "double_buffer"])
 def test_prefill_strategies(random_delays: None, prefill: str) -> None:
     model, inputs = build("olmoe"), prompt(2, 40)
-    with offload(model, capacity="100%", interpreted=True):
-        resident = generate(model, 6, **inputs)
+    whole = resident("olmoe", 6, 2, 40)
     with offload(
         model,
         evict="lru",
@@ -160,8 +155,8 @@ def test_prefill_strategies(random_delays: None, prefill: str) -> None:
         interpreted=True,
         canary=True,
     ) as cache:
-        assert same(generate(model, 6, **inputs), resident)
-        assert same(generate(model, 6, **inputs), resident)
+        assert same(generate(model, 6, **inputs), whole)
+        assert same(generate(model, 6, **inputs), whole)
     assert cache.report().misses > 0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from live_models import FAMILIES, build, generate, offload, prompt, tiny
+from live_models import FAMILIES, build, generate, offload, prompt, resident, tiny
 
 from specmd import simulate
 from specmd.core import state as residency
@@ -40,9 +40,7 @@ def live(model: Any, **options: Any) -> Any:
 def test_tokens_of_the_lossless_run_and_decisions_of_a_simulation(
     family: str, options: dict[str, Any]
 ) -> None:
-    model, inputs = build(family), prompt(3, 9)
-    with live(model, capacity="100%"):
-        own = generate(model, **inputs)
+    model, inputs, own = build(family), prompt(3, 9), resident(family, rows=3, width=9)
     with live(model, deterministic=True, **options) as cache:
         found = generate(model, **inputs)
         report = cache.report()
@@ -70,9 +68,7 @@ def test_what_the_host_computes_moves_no_bytes_and_takes_no_slot() -> None:
 
 @pytest.mark.parametrize("prefill", ["bypass", "double_buffer"])
 def test_other_ways_of_prefilling(prefill: str) -> None:
-    model, inputs = build("mixtral"), prompt(2, 12)
-    with live(model, capacity="100%"):
-        own = generate(model, **inputs)
+    model, inputs, own = build("mixtral"), prompt(2, 12), resident("mixtral", rows=2, width=12)
     with live(model, miss="host:tokens=3", prefill=prefill) as cache:
         found = generate(model, **inputs)
         assert torch.equal(own[1], found[1])
@@ -87,9 +83,7 @@ SPLITS = [entry.name for entry in entries("miss") if "rates" in entry.needs]
 def test_misses_shared_out_by_rates(
     miss: str, rates: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, inputs = build("olmoe"), prompt(3, 9)
-    with live(model, capacity="100%") as cache:
-        own = generate(model, **inputs)
+    model, inputs, own = build("olmoe"), prompt(3, 9), resident("olmoe", rows=3, width=9)
     with live(model, miss=miss, rates=rates, deterministic=True) as cache:
         found = generate(model, **inputs)
         log, given = cache.trace, cache.commands_by_key.sum(axis=1)
@@ -140,9 +134,7 @@ def test_experts_that_are_read_from_a_disk_to_be_computed(
     tmp_path: Path, options: dict[str, Any]
 ) -> None:
     build("olmoe").save_pretrained(tmp_path)
-    model = load_without_experts(tmp_path)
-    with live(model, checkpoint=tmp_path, capacity="100%"):
-        own = generate(model, **prompt(2, 9))
+    model, own = load_without_experts(tmp_path), resident("olmoe", rows=2, width=9)
     for more in ({"deterministic": True}, {"chunk_bytes": 1500}):
         with live(model, checkpoint=tmp_path, timeout_s=20.0, **options, **more) as cache:
             found = generate(model, **prompt(2, 9))
