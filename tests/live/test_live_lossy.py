@@ -202,11 +202,13 @@ def _scaled(_gate: Any, _args: Any, output: Any) -> Any:
 
 
 def test_compiled_wider_and_started_over(training: Trace) -> None:
-    options = {"capacity": 20, "route": "max_rank", "miss": "fetch_lowest_bit"}
+    options = {"capacity": 20, "route": "max_rank", "miss": "drop_priority_cascade"}
     with live(tiny(), **options, interpreted=False) as cache:
         for width in (12, 40):  # more tokens than there was room for at first
             own = generate(tiny(), 6, **prompt(1, width, vocab=2048))
         digest, trace = cache.decision_digest, cache.trace
+        assert cache.commands_by_key[[FETCH, LOWBIT]].any(axis=1).all()
+        assert cache.counters[..., residency.DROPPED].any()
         cache.restart()
         for width in (12, 40):
             again = generate(tiny(), 6, **prompt(1, width, vocab=2048))

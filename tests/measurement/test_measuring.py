@@ -1,4 +1,7 @@
-"""A measured run: its identities, its record, and what ties it to a simulation."""
+"""A measured run: its identities, its record, and what ties it to a simulation.
+
+All runs are of LRU: a live kernel takes seconds, and tests/live has every policy.
+"""
 
 import json
 
@@ -19,7 +22,7 @@ from specmd.runs.timeline import TRACKS, Timeline
 
 @pytest.fixture(scope="module")
 def twice(measured):
-    return measured(bounds=True, repetitions=2, evict="lfu")
+    return measured(bounds=True, repetitions=2)
 
 
 def test_parts_add_up_to_ttft_tpot_and_the_total(twice):
@@ -52,12 +55,10 @@ def test_the_record_says_measured_and_on_what(twice):
 
 @pytest.mark.parametrize("prefetch", ["none", "next_gate"])
 def test_a_deterministic_run_decides_as_its_simulation(measured, prefetch):
-    found = measured(
-        evict="least_stale", prefetch=prefetch, schedule="guard", deterministic=True, repetitions=2
-    )
+    found = measured(prefetch=prefetch, schedule="guard", deterministic=True, repetitions=2)
     assert found.run.measurement.decision_digests == [found.run.decision_digest]
     simulated = specmd.simulate(
-        found.trace, "least_stale", 51, prefetch=prefetch, schedule="guard", bounds=False
+        found.trace, "lru", 51, prefetch=prefetch, schedule="guard", bounds=False
     )
     assert simulated.decision_digest == found.run.decision_digest
     counted = ("hits", "misses", "prefetch_issued", "prefetch_wasted", "evictions")
@@ -127,12 +128,15 @@ def test_the_identity_is_that_of_the_inputs(workload, header):
 
 
 def test_a_lossy_run_has_its_masses_and_its_quality(measured):
-    asked = {"evict": "lfu", "capacity": "25%", "miss": "drop:factor=1.0"}
+    # The policies of tests/live/test_live_lossy.py: their kernel takes a quarter of a minute.
+    changed = {"route": "max_rank", "miss": "drop_priority_cascade"}
+    asked = {"evict": "lru", "capacity": "25%"} | changed
     found = measured(quality=True, deterministic=True, **asked)
     metrics = found.run.metrics
     again = specmd.simulate(found.trace, **asked, bounds=False, interpreted=True)
     assert found.run.decision_digest == again.decision_digest
-    for name in ("kept_mass", "dropped_mass", "true_hit_rate", "dropped", "changed_rows"):
+    kinds = ("kept_mass", "dropped_mass", "lowbit_mass", "substituted_mass")
+    for name in (*kinds, "true_hit_rate", "dropped", "changed_rows"):
         assert metrics[name] == pytest.approx(again.metrics[name])
     assert metrics["dropped_mass"] > 0
     assert metrics["quality_kl"] > 0
