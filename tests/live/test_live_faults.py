@@ -265,7 +265,7 @@ def test_memory_is_slots_plus_dense(model: Any) -> None:
     assert all(not p.is_meta for p in model.parameters())
 
 
-def test_nothing_grows_over_a_thousand_steps(model: Any) -> None:
+def test_nothing_grows_over_five_hundred_steps(model: Any) -> None:
     inputs = prompt(1, 4)
     with live(model, prefetch="random:width=2") as cache, torch.no_grad():
 
@@ -282,7 +282,7 @@ def test_nothing_grows_over_a_thousand_steps(model: Any) -> None:
 
         steps(50)
         before = steps(50)
-        assert steps(900) <= before + 2
+        assert steps(400) <= before + 2
         assert len(cache._residence._home) <= 24
         assert len(cache._residence._under_way) <= 24
         assert len(cache._mover.demand) == 0
