@@ -20,7 +20,7 @@ def as_lists(value: Any) -> Any:
     A NamedTuple becomes an object with the same fields and methods: its attributes are read, which
     is most of what an interpreted event does, in a third of the time.
     """
-    kind = type(value)
+    kind: Any = type(value)
     if kind is np.ndarray:
         return value.tolist() if value.ndim == 1 else value
     if kind in _PLAIN:
