@@ -47,11 +47,11 @@ def _reader_left() -> Exit:
 def _run(argv: Sequence[str] | None) -> int:
     from typer import Abort
 
-    from specmd.cli.program import app
+    from specmd.cli.program import command
 
     try:
         given = list(sys.argv[1:] if argv is None else argv)
-        code = app(args=given or ["--help"], prog_name="specmd", standalone_mode=False)
+        code = command()(args=given or ["--help"], prog_name="specmd", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         raise

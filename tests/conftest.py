@@ -1,6 +1,7 @@
 """Tests share one process; what one registers must not reach the next."""
 
 import gc
+import os
 import sys
 from pathlib import Path
 
@@ -26,3 +27,12 @@ def _only_built_in_policies():
     yield
     if any(entry.origin != "built-in" for entry in registry.entries()):
         registry._registry.cache_clear()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _children_keep_bytecode(tmp_path_factory):
+    """Where none may be written, processes that tests start share what one of them compiled."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        base = tmp_path_factory.getbasetemp()
+        shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", str(shared / "bytecode"))

@@ -130,7 +130,7 @@ class Choice:
         said = {
             name: spell(value)
             for name, value in self.values.items()
-            if self.entry.hints.get(name) == ModelFile and value
+            if value and self.entry.hints.get(name) == ModelFile
         }
         if self.inner is not None:
             said[self.entry.of] = self.inner._with_files(spell).replace(",", ";")
@@ -383,8 +383,13 @@ def _read_value(hint: Any, text: str) -> Any:
     if typing.get_origin(hint) is Literal:
         named = {str(value): value for value in typing.get_args(hint)}
         text = named.get(text, text)
-        return TypeAdapter(hint).validate_python(text)
-    return TypeAdapter(hint).validate_strings(text)
+        return _adapter(hint).validate_python(text)
+    return _adapter(hint).validate_strings(text)
+
+
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint)
 
 
 def _spell_type(hint: Any) -> str:

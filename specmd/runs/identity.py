@@ -171,7 +171,7 @@ def policy_files(cls: type) -> list[Path]:
         file = Path(getattr(module, "__file__", None) or ".")
         if file not in found and file.is_file() and file.is_relative_to(own.parent):
             found.append(file)
-            names += _imported(_tree(file), str(getattr(module, "__package__", "")))
+            names += _imported(_tree(file.read_bytes()), str(getattr(module, "__package__", "")))
     return found
 
 
@@ -258,11 +258,16 @@ def _versions() -> dict[str, str]:
 @cache
 def file_digest(file: Path) -> str:
     """Hash what a Python file does: its syntax tree without docstrings."""
-    return hashlib.blake2b(ast.dump(_tree(file)).encode(), digest_size=12).hexdigest()
+    return _code_digest(file.read_bytes())
 
 
-def _tree(file: Path) -> ast.AST:
-    tree = ast.parse(file.read_bytes())
+@cache
+def _code_digest(source: bytes) -> str:
+    return hashlib.blake2b(ast.dump(_tree(source)).encode(), digest_size=12).hexdigest()
+
+
+def _tree(source: bytes) -> ast.AST:
+    tree = ast.parse(source)
     for node in ast.walk(tree):
         match node:
             case (

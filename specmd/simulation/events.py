@@ -8,6 +8,7 @@ that are used again, so that a long trace costs no more memory than a short one.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from specmd.core.event import NEVER, FloatArray, IntArray, KeyArray
+from specmd.core.interpreted import as_lists
 from specmd.core.specialise import Function, is_cheaper_interpreted, specialise
 from specmd.core.state import NO_CHOICES, Choices, Chunk
 
@@ -235,7 +237,23 @@ def _ascending(trace: Trace) -> npt.NDArray[np.uint8]:
 
 def _kernel(entry: Function, trace: Trace) -> Function:
     cheap = is_cheaper_interpreted(entry, {}, trace.expert_ids.size // 10)
-    return specialise(entry, {}, compiled=not cheap)
+    made = specialise(entry, {}, compiled=not cheap)
+    return made if not cheap or entry is look_back else partial(_over_lists, made)
+
+
+def _over_lists(
+    gathering: Function,
+    ids: npt.NDArray[np.uint8],
+    weights: npt.NDArray[np.float32],
+    step_start: IntArray,
+    experts: int,
+    out: Buffers,
+) -> None:
+    """Let Python gather into lists, several times faster than into arrays."""
+    lists = as_lists(out)
+    gathering(ids, weights, step_start.tolist(), experts, lists)
+    for array, filled in zip(out, lists, strict=True):
+        array[:] = filled
 
 
 def gather(

@@ -44,4 +44,4 @@ def small_trace(request):
 @pytest.fixture
 def one_trace():
     """Some tokens of one trace."""
-    return slice_tokens(load(TRACES / "tiny-docs-b1.npz"), 80, 180)
+    return slice_tokens(load(TRACES / "tiny-docs-b1.npz"), 80, 130)

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from specmd.advice.answer import recommend
+from specmd.advice.answer import Answer, recommend
 from specmd.advice.commands import commands
 from specmd.advice.question import Question
 from specmd.advice.screen import answer_table, records
@@ -15,6 +15,15 @@ from specmd.report.text import plain
 from specmd.simulation.simulate import try_config
 
 ASKED = Question("8MB", ("rtx4090", "t4"))
+FOUND: list[Answer] = []
+
+
+@pytest.fixture
+def answered(one_trace, few_policies):
+    """The answer to ASKED of the one trace, found once for all tests that read it."""
+    if not FOUND:
+        FOUND.append(recommend(one_trace, ASKED, workers=1))
+    return FOUND[0]
 
 
 @pytest.mark.usefixtures("few_policies")
@@ -36,8 +45,8 @@ def test_the_choice_is_the_best_of_all(small_trace):
 
 
 @pytest.mark.usefixtures("few_policies")
-def test_one_question_has_one_answer(one_trace):
-    first, second = (recommend(one_trace, ASKED, workers=1) for _ in range(2))
+def test_one_question_has_one_answer(one_trace, answered):
+    first, second = answered, recommend(one_trace, ASKED, workers=1)
     assert records(first, "t.npz") == records(second, "t.npz")
     other = recommend(one_trace, dataclasses.replace(ASKED, seed=1), workers=1)
     drawn = [each.columns[0].tpot for each in (first, other)]
@@ -86,8 +95,8 @@ def test_what_cannot_be_answered(one_trace, changes, said):
 
 
 @pytest.mark.usefixtures("few_policies")
-def test_skipped_policies_are_named(one_trace):
-    table = plain(answer_table(recommend(one_trace, ASKED, workers=1)))
+def test_skipped_policies_are_named(answered):
+    table = plain(answer_table(answered))
     assert "evict belady" in table
     assert "knows the future" in table
     assert "evict static (needs a training trace)" in table

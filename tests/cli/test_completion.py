@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from specmd.__main__ import main
 from specmd.cli.manual import examples
 from specmd.cli.program import app
 
@@ -42,14 +43,14 @@ def ask(folder, **environment):
     return done.stdout
 
 
-def bash(folder, line):
+def asked_by_bash(line):
+    """What bash says in the environment."""
     words = line.split(" ")
-    return ask(
-        folder,
-        _SPECMD_COMPLETE="complete_bash",
-        COMP_WORDS="\n".join(words),
-        COMP_CWORD=str(len(words) - 1),
-    ).split()
+    return {
+        "_SPECMD_COMPLETE": "complete_bash",
+        "COMP_WORDS": "\n".join(words),
+        "COMP_CWORD": str(len(words) - 1),
+    }
 
 
 ASKED = [
@@ -74,8 +75,21 @@ ASKED = [
 
 
 @pytest.mark.parametrize(("line", "words"), ASKED)
-def test_bash_is_told(folder, line, words):
-    assert bash(folder, line) == words
+def test_bash_is_told(folder, monkeypatch, capsys, line, words):
+    """In this process: most of the time of one is its start."""
+    monkeypatch.chdir(folder)
+    for name, value in asked_by_bash(line).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as done:
+        main([])
+    assert not done.value.code
+    said = capsys.readouterr()
+    assert (said.out.split(), said.err) == (words, "")
+
+
+def test_bash_is_told_by_a_process(folder):
+    line, words = ASKED[1]
+    assert ask(folder, **asked_by_bash(line)).split() == words
 
 
 @pytest.mark.parametrize(("line", "words"), [ASKED[0], ASKED[1], ASKED[6]])

@@ -26,7 +26,7 @@ def run(specmd, tmp_path):
 
 
 def test_json_of_a_measured_run(run):
-    done = run("tiny", "-e", "lfu", "--format", "json")
+    done = run("tiny", "-e", "lru", "--format", "json")
     assert done.code == 0, done.err
     (record,) = json.loads(done.out)
     assert record["source"] == "measured"
@@ -172,9 +172,10 @@ def test_a_validation_that_cannot_be(specmd, argv, said):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Less time for every measurement of a calibration, one round of them, and a verdict."""
+    """Less of every measurement of a calibration, one short prompt, one round, and a verdict."""
     from specmd.calibration import calibrating, check, kernels
     from specmd.calibration import link as link_module
+    from specmd.models import prompts
 
     monkeypatch.setattr(kernels, "_SPAN_S", 0.005)
     monkeypatch.setattr(link_module, "_BUDGET_S", 0.05)
@@ -182,6 +183,8 @@ def quick(monkeypatch):
     monkeypatch.setattr(calibrating, "ROUNDS", 1)
     monkeypatch.setattr(calibrating, "MOST_ROUNDS", 1)
     monkeypatch.setattr(calibrating, "_PAUSE_S", 0.0)
+    read, short = prompts.read_prompts, prompts.as_prompts(["def add(a, b):"])
+    monkeypatch.setattr(prompts, "read_prompts", lambda *given: read(*given) if given else short)
 
     def says(reason):
         monkeypatch.setattr(check, "_reason", lambda *_: reason)

@@ -175,7 +175,7 @@ def live_jobs(out, **live):
     found = Experiment.model_validate(
         {
             "models": ["tiny"],
-            "grid": {"evict": "lfu", "capacity": "40%"},
+            "grid": {"evict": "lru", "capacity": "40%"},
             "bounds": False,
             "live": settings | {"deterministic": True, "link": "cpu"} | live,
         }
