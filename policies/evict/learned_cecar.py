@@ -5,7 +5,6 @@ as a share (in STEPSths) of the layer's most used key, through two networks 2-32
 absolute), fitted to short and long distances; mixed evenly, less of the long below 24 slots a layer
 """
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -41,9 +40,11 @@ class LearnedCecar(NamedTuple):
     def create(cls, world: World, *, model: ModelFile = "") -> "LearnedCecar":
         """Read the weights and compute the table."""
         w = load_weights(model, "learned_cecar", world)
-        raw = [w[name].tobytes() for name in sorted(w)]  # long.0.bias, long.0.weight, and so on
-        far = 0.5 * min(1.0, world.capacity.sum() / world.num_layers / 24)
-        score = (1 - far) * distances(*raw[6:]) + far * distances(*raw[:6])
+        n, share = np.arange(MOST + 1).clip(1), np.arange(STEPS + 1) / STEPS
+        x = np.stack(np.meshgrid(1 / n, share, indexing="ij"), axis=-1).reshape(-1, 2)
+        slots = world.capacity.sum() / world.num_layers
+        long = 0.5 * min(1.0, slots / 24)
+        score = (1 - long) * forward(w, "short", x) + long * forward(w, "long", x)
         row = -(-np.arange(MOST * world.num_layers + 1) // world.num_layers) * (STEPS + 1)
         last, column, uses = np.zeros((3, world.num_keys), np.int64)
         most = np.ones(world.num_layers, np.int64)
@@ -67,17 +68,13 @@ class LearnedCecar(NamedTuple):
 
     def rank(self, key: int, event: Event) -> float:
         """Look the score up."""
-        row = self.row[min(event.clock - self.last[key], len(self.row) - 1)]
-        return self.table[row + self.share[key]]
+        age = min(event.clock - self.last[key], len(self.row) - 1)
+        return self.table[self.row[age] + self.share[key]]
 
 
-@lru_cache(8)
-def distances(*layers: bytes) -> FloatArray:
-    """Run a network, its biases and weights in turn, on the whole table; once for many runs."""
-    n, share = np.arange(MOST + 1).clip(1), np.arange(STEPS + 1) / STEPS
-    x = np.stack(np.meshgrid(1 / n, share, indexing="ij"), axis=-1).reshape(-1, 2)
+def forward(w: dict[str, FloatArray], name: str, x: FloatArray) -> FloatArray:
+    """Run a network on rows of features (rows, 2)."""
     for i in range(3):
-        bias, weight = map(np.frombuffer, layers[2 * i : 2 * i + 2])
-        x = x @ weight.reshape(len(bias), -1).T + bias
+        x = x @ w[f"{name}.{i}.weight"].T + w[f"{name}.{i}.bias"]
         x = x / (1 + np.exp(-x)) if i < 2 else np.abs(x[:, 0])
     return x
