@@ -378,6 +378,9 @@ def _declared(module: ModuleType, origin: str) -> list[Entry]:
     ]
 
 
+_adapter = cache(TypeAdapter)
+
+
 def _read_value(hint: Any, text: str) -> Any:
     """Read a parameter's value; numbers among named choices are named by their digits."""
     if typing.get_origin(hint) is Literal:
@@ -385,11 +388,6 @@ def _read_value(hint: Any, text: str) -> Any:
         text = named.get(text, text)
         return _adapter(hint).validate_python(text)
     return _adapter(hint).validate_strings(text)
-
-
-@cache
-def _adapter(hint: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(hint)
 
 
 def _spell_type(hint: Any) -> str:
