@@ -42,7 +42,10 @@ class Buffers(NamedTuple):
 
 
 class EventStream:
-    """The events of steps `first..last` of a trace, in stretches; can be walked several times."""
+    """The events of steps `first..last` of a trace, in stretches; can be walked several times.
+
+    `compiled` where it pays to compile what gathers them, however short the trace.
+    """
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class EventStream:
         future: bool = False,
         ahead_events: int = 0,
         choices: bool = False,
+        compiled: bool = False,
     ) -> None:
         self.trace = trace
         self.choices = choices
@@ -83,11 +87,12 @@ class EventStream:
         self._base = np.repeat(
             np.arange(self.layers, dtype=np.uint32) * self.experts, trace.header.top_k
         )
-        self._gather = _kernel(gather_sequential if sequential else gather, trace)
+        size = None if compiled else trace.expert_ids.size // 10
+        self._gather = _kernel(gather_sequential if sequential else gather, size)
         self._upcoming: dict[int, IntArray] = {}
         self.first_use: IntArray = np.zeros(0, np.int64)
         if future:
-            self._look_back = _kernel(look_back, trace)
+            self._look_back = _kernel(look_back, size)
             self._walk_back()
 
     @property
@@ -235,8 +240,8 @@ def _ascending(trace: Trace) -> npt.NDArray[np.uint8]:
     return _sorted[trace]
 
 
-def _kernel(entry: Function, trace: Trace) -> Function:
-    cheap = is_cheaper_interpreted(entry, {}, trace.expert_ids.size // 10)
+def _kernel(entry: Function, size: int | None) -> Function:
+    cheap = is_cheaper_interpreted(entry, {}, size)
     made = specialise(entry, {}, compiled=not cheap)
     return made if not cheap or entry is look_back else partial(_over_lists, made)
 

@@ -125,6 +125,7 @@ class Walk:
             future="future" in needs,
             ahead_events=self.prefetch.ahead if "future" in asking else 0,
             choices=self.executing is not None and self.executing.has_rows,
+            compiled=size is None and not interpreted,
         )
         self.kernel = Kernel(
             self._world(self.evict, training),
