@@ -16,6 +16,7 @@ from specmd.policy import (
     ModelFile,
     Scores,
     World,
+    cycles_by_age,
     join,
     load_weights,
     policy,
@@ -45,7 +46,7 @@ class LearnedCecar(NamedTuple):
         slots = world.capacity.sum() / world.num_layers
         long = 0.5 * min(1.0, slots / 24)
         score = (1 - long) * forward(w, "short", x) + long * forward(w, "long", x)
-        row = -(-np.arange(MOST * world.num_layers + 1) // world.num_layers) * (STEPS + 1)
+        row = cycles_by_age(world.num_layers, MOST) * (STEPS + 1)
         last, column, uses = np.zeros((3, world.num_keys), np.int64)
         most = np.ones(world.num_layers, np.int64)
         return cls(Scores.of(world), -np.round(score, 6), row, last, column, uses, most)

@@ -17,6 +17,7 @@ from specmd.policy import (
     ModelFile,
     Scores,
     World,
+    cycles_by_age,
     join,
     load_weights,
     policy,
@@ -45,7 +46,7 @@ class LearnedLinear(NamedTuple):
         """Read the weights."""
         w, n = load_weights(model, "learned_linear", world)["weight"], np.arange(MOST + 1.0)
         of_age, left = w[1] * np.log2(1 + n) + w[2] / (1 + n), np.append(KEPT[0] ** n, KEPT[1] ** n)
-        cycles = -(-np.arange(MOST * world.num_layers + 1) // world.num_layers)
+        cycles = cycles_by_age(world.num_layers, MOST)
         layer, last = np.arange(world.num_keys) // world.num_experts, np.zeros(world.num_keys, int)
         mean, (uses, root) = np.zeros(2 * world.num_keys), np.zeros((2, world.num_keys))
         return cls(Scores.of(world), w, cycles, of_age, left, layer, last, mean, uses, root)

@@ -62,11 +62,11 @@ class MoEInfinityCode(NamedTuple):
     def on_use(self, key: int, pool: int, event: Event) -> None:
         """Count the use."""
         self.uses[key] += 1.0
-        self.total[1 if key >= first_of_second(event) else 0] += 1.0
+        self.total[half_of(key, event)] += 1.0
 
     def on_evict(self, key: int, pool: int, event: Event) -> None:
         """Forget the uses; those of the others count for more then, but where none are left."""
-        half = 1 if key >= first_of_second(event) else 0
+        half = half_of(key, event)
         self.total[half] -= self.uses[key]
         if self.uses[key] > 0.0 and self.total[half] == 0.0:
             for each in range(len(self.scores.ranked)):
@@ -76,15 +76,15 @@ class MoEInfinityCode(NamedTuple):
 
     def rank(self, key: int, event: Event) -> float:
         """Rank by the product."""
-        second = first_of_second(event)
-        total = (self.total[0] or second) + (self.total[1] or len(self.uses) - second)
-        uses = self.uses[key] if self.total[1 if key >= second else 0] > 0.0 else 1.0
+        first = event.num_layers // 2 * event.num_experts
+        total = (self.total[0] or first) + (self.total[1] or len(self.uses) - first)
+        uses = self.uses[key] if self.total[half_of(key, event)] > 0.0 else 1.0
         return self.factor[key] * (uses / total + LITTLE)
 
 
-def first_of_second(event: Event) -> int:
-    """Return the first key of the second half of the layers."""
-    return event.num_layers // 2 * event.num_experts
+def half_of(key: int, event: Event) -> int:
+    """Tell the half of the layers that a key is of."""
+    return 1 if key >= event.num_layers // 2 * event.num_experts else 0
 
 
 def depths(layers: int, experts: int) -> FloatArray:

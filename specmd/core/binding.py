@@ -23,6 +23,13 @@ POLICY_HOOKS: tuple[Function, ...] = (
     hooks.on_evict,
     hooks.victim,
 )
+# What a policy without hooks of its own is bound to: one that ranks, and one that keeps `scores`.
+OF_RANKS: dict[Function, Function] = {hooks.victim: least_ranked}
+OF_SCORES: dict[Function, Function] = {
+    hooks.victim: scores.least_scored,
+    hooks.on_insert: scores.enter,
+    hooks.on_evict: scores.part,
+}
 ROUTE_HOOKS: tuple[Function, ...] = (hooks.route,)
 MISS_HOOKS: tuple[Function, ...] = (hooks.prepare, hooks.answer)
 GATE_HOOKS: tuple[Function, ...] = (
@@ -143,19 +150,13 @@ def bind_link(link: type) -> dict[Function, Function]:
 def bind_policy(maker: Maker) -> dict[Function, Function]:
     """Return what the names stand for by which the core calls an eviction policy."""
     cls = maker.cls
-    found = {hook: getattr(cls, hook.__name__, hook) for hook in POLICY_HOOKS}
-    scored = _keeps_scores(cls)
-    if scored and not hasattr(cls, "on_insert"):
-        found[hooks.on_insert] = scores.enter
-    if scored and not hasattr(cls, "on_evict"):
-        found[hooks.on_evict] = scores.part
+    usual = OF_SCORES if _keeps_scores(cls) else OF_RANKS
+    found = {hook: getattr(cls, hook.__name__, usual.get(hook, hook)) for hook in POLICY_HOOKS}
     if not hasattr(cls, "on_prefetch"):
         found[hooks.on_prefetch] = found[hooks.on_insert]
     if hasattr(cls, "rank"):
         found[hooks.rank] = cls.rank
-    if not hasattr(cls, "victim"):
-        found[hooks.victim] = scores.least_scored if scored else least_ranked
-    elif not maker.compiled:
+    if hasattr(cls, "victim") and not maker.compiled:
         found[hooks.victim] = _checked
     if not is_cleared(cls) and not (hasattr(cls, "victim") and not maker.compiled):
         found |= {hooks.own_victim: found[hooks.victim], hooks.victim: guarded_victim}

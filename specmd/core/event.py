@@ -138,9 +138,10 @@ class Event(NamedTuple):
     next_use: IntArray  # (keys,) clock of the next use after this event; empty unless needed
 
 
-def cycles_since(event: Event, clock: int) -> int:
-    """Count the cycles, of all layers, begun since an event."""
-    return (event.clock - clock + event.num_layers - 1) // event.num_layers
+def cycles_by_age(num_layers: int, most: int) -> IntArray:
+    """Count the cycles, of all layers, begun since an event: (most * layers + 1,) by its age."""
+    found: IntArray = -(-np.arange(most * num_layers + 1) // num_layers)
+    return found
 
 
 def event_at(chunk: Any, index: int, future: IntArray) -> Event:

@@ -23,6 +23,7 @@ from specmd.core.state import Core, land
 # Commands; the mover carries them out in the order in which they were written.
 FETCH, PROMOTE, PREFETCH, CANCEL, AWAIT, HOST, LOWBIT, DEFER = range(8)
 NUM_COMMANDS = 8
+MISSED = FETCH, HOST, LOWBIT, DEFER  # what a missing key is answered with
 # Entries of `Commands.count`.
 PENDING, PROMOTED, WRITTEN = range(3)
 

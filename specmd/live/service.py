@@ -28,7 +28,17 @@ from contextlib import contextmanager, nullcontext
 from torch import Tensor
 
 from specmd.errors import SpecmdError
-from specmd.live.commands import AWAIT, CANCEL, DEFER, FETCH, HOST, LOWBIT, PREFETCH, PROMOTE
+from specmd.live.commands import (
+    AWAIT,
+    CANCEL,
+    DEFER,
+    FETCH,
+    HOST,
+    LOWBIT,
+    MISSED,
+    PREFETCH,
+    PROMOTE,
+)
 from specmd.live.core import Decisions
 from specmd.live.deferral import Deferral
 from specmd.live.layer_buffers import LayerBuffers
@@ -170,8 +180,7 @@ class Residence:
                 self.mover.set_out_late(self._under_way[key])
             elif command in (HOST, DEFER):
                 self.mover.set_out(key, self.decisions.moment)
-        absent = FETCH, LOWBIT, HOST, DEFER
-        missing = {key for command, key in commands if command in absent}
+        missing = {key for command, key in commands if command in MISSED}
         for key in keys:
             if key not in missing and (home := self._home.get(key)) is not None:
                 self._occupant[home.slot] = key

@@ -22,7 +22,7 @@ import torch
 from specmd.errors import SpecmdError
 from specmd.hardware import machine
 from specmd.live import Offload, Report, offload
-from specmd.live.commands import CANCEL, DEFER, FETCH, HOST, LOWBIT, PREFETCH, PROMOTE
+from specmd.live.commands import CANCEL, MISSED, PREFETCH, PROMOTE
 from specmd.measurement.doubts import doubts
 from specmd.measurement.identity import measured_id
 from specmd.measurement.quality import Answers, quality
@@ -246,7 +246,7 @@ def _details(trace: Trace, play: _Play) -> Details:
         step_seconds=play.step_seconds,
         first_step=0,
         link_busy_s=play.busy_s,
-        missed=play.commands[[FETCH, HOST, LOWBIT, DEFER]].sum(axis=0),
+        missed=play.commands[[*MISSED]].sum(axis=0),
         late=play.commands[PROMOTE],
         ahead=play.commands[PREFETCH] - play.commands[CANCEL],
     )

@@ -19,7 +19,7 @@ from specmd.core.event import (
     KeyArray,
     Training,
     World,
-    cycles_since,
+    cycles_by_age,
 )
 from specmd.core.hooks import ask
 from specmd.core.order.balance import (
@@ -224,7 +224,7 @@ __all__ = [
     "count_choices",
     "count_use",
     "count_uses",
-    "cycles_since",
+    "cycles_by_age",
     "demanded",
     "depart",
     "drop",

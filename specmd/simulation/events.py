@@ -246,18 +246,11 @@ def _kernel(entry: Function, size: int | None) -> Function:
     return made if not cheap or entry is look_back else partial(_over_lists, made)
 
 
-def _over_lists(
-    gathering: Function,
-    ids: npt.NDArray[np.uint8],
-    weights: npt.NDArray[np.float32],
-    step_start: IntArray,
-    experts: int,
-    out: Buffers,
-) -> None:
-    """Let Python gather into lists, several times faster than into arrays."""
-    lists = as_lists(out)
-    gathering(ids, weights, step_start.tolist(), experts, lists)
-    for array, filled in zip(out, lists, strict=True):
+def _over_lists(gathering: Function, *told: Any) -> None:
+    """Let Python gather into lists, several times faster than into arrays; the last is filled."""
+    lists = as_lists(told)
+    gathering(*lists)
+    for array, filled in zip(told[-1], lists[-1], strict=True):
         array[:] = filled
 
 

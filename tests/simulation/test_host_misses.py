@@ -115,10 +115,13 @@ def test_no_roofline_is_claimed_for_what_does_not_move():
     assert host.metrics["tpot_s"] < host.bounds.no_cache.tpot_s
 
 
-def test_the_digest_tells_computing_from_fetching(trace):
-    # That it is the same compiled is looked at in tests/core/test_execution.py.
+def test_compiled_and_interpreted_agree_and_the_digest_tells_them_apart(trace):
     config = RunConfig(capacity="2", capacity_slots=2, miss="host")
-    found = replay(trace, config, interpreted=True)
-    assert found.counters[..., HOST_EXPERTS].sum() == 5
+    slow, quick = (
+        replay(trace, config, interpreted=plain, compiled=not plain) for plain in (True, False)
+    )
+    assert slow.decision_digest == quick.decision_digest
+    assert (slow.counters == quick.counters).all()
+    assert slow.counters[..., HOST_EXPERTS].sum() == 5
     fetching = replay(trace, config.model_copy(update={"miss": "overlap"}), interpreted=True)
-    assert fetching.decision_digest != found.decision_digest
+    assert fetching.decision_digest != slow.decision_digest
